@@ -1,0 +1,210 @@
+//! Bytes out of and into a data area, and the memory behind it. UNSAFE.
+//!
+//! Rust has no settled words for copying memory that a foreign process may be writing (unsafe-code-guidelines 152).
+//! The choice made here: header words are atomics; payload is copied plainly, whole, and at most once in each
+//! direction, through raw pointers, so that no reference to shared bytes ever exists. What a hostile peer changes
+//! during a copy changes the copied bytes and nothing else: lengths and offsets were checked before, on private copies,
+//! and the copy is looked at by nobody but the caller.
+
+use crate::{error::Fault, sync::AtomicU64};
+
+/// A data area: a power of two of bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Area<'a> {
+    #[cfg(not(loom))]
+    base: std::ptr::NonNull<u8>,
+    #[cfg(not(loom))]
+    len: u64,
+    /// Whether it is a mapping that has to be populated (else it is heap).
+    #[cfg(not(loom))]
+    mapped: bool,
+    #[cfg(not(loom))]
+    lifetime: std::marker::PhantomData<&'a ()>,
+    #[cfg(loom)]
+    words: &'a [AtomicU64],
+}
+
+/// The system has no memory for a chunk of the area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoMemory;
+
+#[cfg(not(loom))]
+impl<'a> Area<'a> {
+    /// # Safety
+    /// - `base` is aligned to 64 and valid for reads and writes of `len` bytes for `'a`, in memory that nobody holds
+    ///   a reference to (a shared mapping that cannot shrink, or heap cells).
+    /// - `len` is a power of two, at least 64. `mapped` only for page-aligned shared mappings.
+    pub(crate) unsafe fn new(base: std::ptr::NonNull<u8>, len: u64, mapped: bool) -> Area<'a> {
+        Area {
+            base,
+            len,
+            mapped,
+            lifetime: std::marker::PhantomData,
+        }
+    }
+
+    pub(crate) fn len(self) -> u64 {
+        self.len
+    }
+
+    /// The header word at a position; positions are multiples of 8 and taken modulo the area.
+    #[inline(always)]
+    pub(crate) fn word(self, pos: u64) -> &'a AtomicU64 {
+        let offset = (pos & (self.len - 1) & !7) as usize;
+        // SAFETY:
+        // - `offset` is below `len` and a multiple of 8, `len` is a multiple of 64 and the base aligned to 64: the
+        //   eight bytes are inside the area and aligned.
+        // - Every bit pattern is a valid `AtomicU64`, and it may be changed through shared references.
+        // - `new` promised that the area lives for `'a`.
+        unsafe { self.base.add(offset).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// Copies `data` to the area.
+    #[inline]
+    pub(crate) fn copy_in(self, pos: u64, data: &[u8]) -> Result<(), Fault> {
+        let offset = pos & (self.len - 1);
+        if offset + data.len() as u64 > self.len {
+            return Err(Fault::FrameLength);
+        }
+        // SAFETY:
+        // - The check above keeps the destination inside the area.
+        // - `data` is private memory of this process and cannot overlap it.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                data.as_ptr(),
+                self.base.as_ptr().add(offset as usize),
+                data.len(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Copies bytes of the area to `buf`.
+    #[inline]
+    pub(crate) fn copy_out(self, pos: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let offset = pos & (self.len - 1);
+        if offset + buf.len() as u64 > self.len {
+            return Err(Fault::FrameLength);
+        }
+        // SAFETY: as in `copy_in`, the other way round.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                self.base.as_ptr().add(offset as usize),
+                buf.as_mut_ptr(),
+                buf.len(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes sure that offsets `from..to` have memory behind them, so that no copy can end in SIGBUS.
+    pub(crate) fn populate(self, from: u64, to: u64) -> Result<(), NoMemory> {
+        if !self.mapped {
+            return Ok(());
+        }
+        let from = from & !4095;
+        let to = (to + 4095 & !4095).min(self.len);
+        if from >= to {
+            return Ok(());
+        }
+        match self.advise(from, to, libc::MADV_POPULATE_WRITE) {
+            // Linux before 5.14 does not know the advice; there, memory is found when it is touched.
+            Ok(()) | Err(libc::EINVAL) => Ok(()),
+            Err(_) => Err(NoMemory),
+        }
+    }
+
+    /// Gives the memory behind whole pages of offsets `from..to` back; they read as zero afterwards.
+    pub(crate) fn punch(self, from: u64, to: u64) {
+        let from = (from + 4095) & !4095;
+        let to = to.min(self.len) & !4095;
+        if self.mapped && from < to {
+            // A refusal costs memory and nothing else.
+            let _ = self.advise(from, to, libc::MADV_REMOVE);
+        }
+    }
+
+    fn advise(self, from: u64, to: u64, advice: i32) -> Result<(), i32> {
+        debug_assert!(from < to && to <= self.len);
+        // SAFETY: the range is inside the mapping, whose base is page-aligned; neither advice unmaps anything, and
+        // what MADV_REMOVE zeroes is free room by the protocol.
+        let got = unsafe {
+            libc::madvise(
+                self.base.as_ptr().add(from as usize).cast(),
+                (to - from) as usize,
+                advice,
+            )
+        };
+        if got == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+        }
+    }
+}
+
+/// Asks for a line that is about to be written, while there is still something else to do.
+#[inline(always)]
+pub(crate) fn prefetch_for_write(_word: &AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+    // SAFETY: a prefetch reads and writes nothing that the program can see, and faults on nothing.
+    unsafe {
+        std::arch::asm!(
+            "prefetchw byte ptr [{}]",
+            in(reg) _word as *const AtomicU64,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
+/// The models' area: words on the heap, copied one by one.
+#[cfg(loom)]
+impl<'a> Area<'a> {
+    pub(crate) fn of_words(words: &'a [AtomicU64]) -> Area<'a> {
+        assert!(words.len().is_power_of_two());
+        Area { words }
+    }
+
+    pub(crate) fn len(self) -> u64 {
+        self.words.len() as u64 * 8
+    }
+
+    pub(crate) fn word(self, pos: u64) -> &'a AtomicU64 {
+        &self.words[((pos & (self.len() - 1)) / 8) as usize]
+    }
+
+    pub(crate) fn copy_in(self, pos: u64, data: &[u8]) -> Result<(), Fault> {
+        let offset = pos & (self.len() - 1);
+        if offset + data.len() as u64 > self.len() {
+            return Err(Fault::FrameLength);
+        }
+        for (i, chunk) in data.chunks(8).enumerate() {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            self.word(offset + 8 * i as u64)
+                .store(u64::from_le_bytes(bytes), crate::sync::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copy_out(self, pos: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let offset = pos & (self.len() - 1);
+        if offset + buf.len() as u64 > self.len() {
+            return Err(Fault::FrameLength);
+        }
+        for (i, chunk) in buf.chunks_mut(8).enumerate() {
+            let bytes = self
+                .word(offset + 8 * i as u64)
+                .load(crate::sync::Ordering::Relaxed)
+                .to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn populate(self, _: u64, _: u64) -> Result<(), NoMemory> {
+        Ok(())
+    }
+
+    pub(crate) fn punch(self, _: u64, _: u64) {}
+}

@@ -1,0 +1,627 @@
+//! The broker's part: which slots and areas of a link are in use, by whom, with which secrets; and taking back what the
+//! dead held.
+//!
+//! Private memory decides; the link only hears of it. The books map headers and records, never the data areas, and
+//! wait for nothing: every call works on words that a hostile process may be changing, in bounded loops.
+//!
+//! A slot is handed out again only when both ends are closed and nobody living holds a role or a record in it: a
+//! writer that was stopped in the middle of a copy must never commit into the next connection.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use crate::{
+    attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
+    error::BooksError,
+    futex,
+    geometry::{Geometry, LEAST_AREA, area_len},
+    layout::{
+        ABI_VERSION, MAGIC, PROCESSES, QueueHeader, Record, SLOT_SIZE, SLOTS_OFF, TABLES_SIZE,
+        layout_hash,
+    },
+    link::Grant,
+    queue::{self, MODE_MESSAGE},
+    record::{Outcome, Phase, Wakes},
+    region::{self, Region},
+    role::{Owner, Role, SETTLE},
+    sync::Ordering,
+    types::{Access, End, PipeType, ProcessIndex},
+};
+
+/// How a link is made.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Bytes of address space; memory is taken only as it is used. At most 64 MiB where a process of the pair has
+    /// 32 bits.
+    pub size: u64,
+    /// Connections that it can hold, at most 4096.
+    pub slots: u32,
+}
+
+impl Default for LinkConfig {
+    fn default() -> LinkConfig {
+        LinkConfig {
+            size: 4 << 30,
+            slots: 1024,
+        }
+    }
+}
+
+/// A connection to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnSpec {
+    /// Bytes or messages.
+    pub pipe_type: PipeType,
+    /// From client to server, bytes.
+    pub inbound_quota: u32,
+    /// From server to client, bytes.
+    pub outbound_quota: u32,
+    /// What the server end may do.
+    pub server: Access,
+    /// What the client end may do.
+    pub client: Access,
+    /// The server end begins in message read mode (NP-OBJ-10: a client always begins in byte mode).
+    pub server_reads_messages: bool,
+}
+
+impl ConnSpec {
+    /// Duplex, the same quota in both directions.
+    #[must_use]
+    pub fn new(pipe_type: PipeType, quota: u32) -> ConnSpec {
+        ConnSpec {
+            pipe_type,
+            inbound_quota: quota,
+            outbound_quota: quota,
+            server: Access::DUPLEX,
+            client: Access::DUPLEX,
+            server_reads_messages: false,
+        }
+    }
+}
+
+/// Names a connection in the books that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    slot: u32,
+    generation: u32,
+}
+
+/// The books of one link.
+#[derive(Debug)]
+pub struct LinkBooks {
+    fd: OwnedFd,
+    region: Region,
+    token: [u64; 2],
+    slots: Vec<Slot>,
+    /// Slots that can be handed out, or could if nobody held anything in them.
+    free: Vec<u32>,
+    parked: Vec<u32>,
+    processes: [Option<Process>; PROCESSES],
+    areas: Areas,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    generation: u32,
+    /// By `End::index`: the process whose end it is, while it is open.
+    ends: [Option<ProcessIndex>; 2],
+    /// By the index of the end that reads.
+    areas: [(u64, u64); 2],
+    allocated: bool,
+}
+
+#[derive(Debug)]
+struct Process {
+    pidfd: Option<OwnedFd>,
+}
+
+/// Address space of the data areas: powers of two, each size with a list of what came back.
+#[derive(Debug)]
+struct Areas {
+    next: u64,
+    end: u64,
+    returned: Vec<(u64, u64)>,
+}
+
+impl LinkBooks {
+    /// Makes a link.
+    ///
+    /// # Errors
+    /// [`BooksError::Config`] for sizes that cannot be, [`BooksError::Io`] if the system refuses.
+    pub fn create(config: &LinkConfig) -> Result<LinkBooks, BooksError> {
+        let geometry = Geometry::new(config.size, config.slots).ok_or(BooksError::Config(
+            "slots must be 1 to 4096, and the size a multiple of 4096 with room for headers and two areas",
+        ))?;
+        let fd = region::create(geometry.size).map_err(BooksError::Io)?;
+        region::allocate(fd.as_fd(), 0, SLOTS_OFF).map_err(no_memory)?;
+        let map = Region::map(fd.as_fd(), geometry.data_off).map_err(BooksError::Io)?;
+        let region = Region::new(map, geometry);
+        let token = [
+            region::random().map_err(BooksError::Io)?,
+            region::random().map_err(BooksError::Io)?,
+        ];
+        let header = region.header();
+        header.abi_version.store(ABI_VERSION, Ordering::Relaxed);
+        header.layout_hash.store(layout_hash(), Ordering::Relaxed);
+        header.size.store(geometry.size, Ordering::Relaxed);
+        header.data_off.store(geometry.data_off, Ordering::Relaxed);
+        header.slots.store(geometry.slots, Ordering::Relaxed);
+        for (word, half) in header.token.iter().zip(token) {
+            word.store(half, Ordering::Relaxed);
+        }
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok(LinkBooks {
+            fd,
+            token,
+            slots: vec![Slot::default(); geometry.slots as usize],
+            free: (0..geometry.slots).rev().collect(),
+            parked: Vec::new(),
+            processes: [const { None }; PROCESSES],
+            areas: Areas {
+                next: geometry.data_off,
+                end: geometry.size,
+                returned: Vec::new(),
+            },
+            region,
+        })
+    }
+
+    /// The descriptor to hand to a process that joins.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// A duplicate of it, to send or for [`crate::Link::attach`] in this process.
+    ///
+    /// # Errors
+    /// [`BooksError::Io`]: no descriptor is left.
+    pub fn share(&self) -> Result<OwnedFd, BooksError> {
+        self.fd.try_clone().map_err(BooksError::Io)
+    }
+
+    /// Gives a process an index. A pidfd watches it; `None` is this process, which needs no watching.
+    ///
+    /// # Errors
+    /// [`BooksError::TooManyProcesses`]; [`BooksError::Io`] if there is no such process.
+    pub fn add_process(&mut self, pid: Option<u32>) -> Result<ProcessIndex, BooksError> {
+        let free = self.processes.iter().position(Option::is_none);
+        let index = free
+            .and_then(|index| u8::try_from(index).ok())
+            .and_then(ProcessIndex::new)
+            .ok_or(BooksError::TooManyProcesses)?;
+        let pidfd = pid.map(region::pidfd).transpose().map_err(BooksError::Io)?;
+        self.processes[index.get() as usize] = Some(Process { pidfd });
+        self.region
+            .bell(index.get())
+            .dead
+            .store(0, Ordering::Relaxed);
+        Ok(index)
+    }
+
+    /// Makes a connection: its name, the server end's grant and the client end's.
+    ///
+    /// # Errors
+    /// [`BooksError::NoFreeSlot`] and [`BooksError::NoFreeArea`]: take another link for the pair.
+    /// [`BooksError::QuotaTooLarge`], [`BooksError::NoSuchProcess`], [`BooksError::NoMemory`].
+    pub fn connect(
+        &mut self,
+        spec: &ConnSpec,
+        server: ProcessIndex,
+        client: ProcessIndex,
+    ) -> Result<(ConnId, Grant, Grant), BooksError> {
+        for quota in [spec.inbound_quota, spec.outbound_quota] {
+            if i32::try_from(quota).is_err() {
+                return Err(BooksError::QuotaTooLarge(quota));
+            }
+        }
+        for process in [server, client] {
+            if self.processes[process.get() as usize].is_none() {
+                return Err(BooksError::NoSuchProcess);
+            }
+        }
+        let secrets = [
+            region::random().map_err(BooksError::Io)?,
+            region::random().map_err(BooksError::Io)?,
+        ];
+        // By reader: the server reads what the client writes.
+        let mut quotas = [0; 2];
+        quotas[End::Server.index()] = spec.inbound_quota;
+        quotas[End::Client.index()] = spec.outbound_quota;
+
+        self.unpark();
+        let slot = self.free.pop().ok_or(BooksError::NoFreeSlot)?;
+        let prepared = self.prepare(slot, quotas);
+        let areas = match prepared {
+            Ok(areas) => areas,
+            Err(error) => {
+                self.free.push(slot);
+                return Err(error);
+            }
+        };
+        let book = &mut self.slots[slot as usize];
+        book.generation = book.generation.wrapping_add(1);
+        book.areas = areas;
+        book.ends[End::Server.index()] = Some(server);
+        book.ends[End::Client.index()] = Some(client);
+        let generation = book.generation;
+
+        let header = self.region.slot(slot);
+        header.generation.store(generation, Ordering::Relaxed);
+        header.closed.store(0, Ordering::Relaxed);
+        for end in [End::Client, End::Server] {
+            let reads_messages = end == End::Server
+                && spec.server_reads_messages
+                && spec.pipe_type == PipeType::Message;
+            header.modes[end.index()].store(
+                if reads_messages { MODE_MESSAGE } else { 0 },
+                Ordering::Relaxed,
+            );
+            header.signaled[end.index()].store(1, Ordering::Relaxed); // NP-IO-04
+            header.file_lock[end.index()].store(0, Ordering::Relaxed);
+        }
+        for queue in &header.queues {
+            reset(queue, generation);
+        }
+
+        let mut access = [Access::DUPLEX; 2];
+        access[End::Server.index()] = spec.server;
+        access[End::Client.index()] = spec.client;
+        let grant = |end| Grant {
+            token: self.token,
+            slot,
+            generation,
+            end,
+            pipe_type: spec.pipe_type,
+            access,
+            quotas,
+            secrets,
+            areas,
+        };
+        Ok((
+            ConnId { slot, generation },
+            grant(End::Server),
+            grant(End::Client),
+        ))
+    }
+
+    /// Memory and address space for a connection.
+    fn prepare(&mut self, slot: u32, quotas: [u32; 2]) -> Result<[(u64, u64); 2], BooksError> {
+        let geometry = *self.region.geometry();
+        if !self.slots[slot as usize].allocated {
+            for (offset, len) in [
+                (SLOTS_OFF + u64::from(slot) * SLOT_SIZE, SLOT_SIZE),
+                (
+                    geometry.tables_off + u64::from(slot) * TABLES_SIZE,
+                    TABLES_SIZE,
+                ),
+            ] {
+                region::allocate(self.fd.as_fd(), offset, len).map_err(no_memory)?;
+            }
+            self.slots[slot as usize].allocated = true;
+        }
+        let most = geometry.most_area();
+        let lens = quotas.map(|quota| area_len(quota).min(most));
+        let first = self.areas.take(lens[0]).ok_or(BooksError::NoFreeArea)?;
+        let Some(second) = self.areas.take(lens[1]) else {
+            self.areas.returned.push((first, lens[0]));
+            return Err(BooksError::NoFreeArea);
+        };
+        Ok([(first, lens[0]), (second, lens[1])])
+    }
+
+    /// The last handle of an end has gone: as [`crate::Conn::close`], for whoever cannot (NP-CLOSE-02).
+    ///
+    /// # Errors
+    /// [`BooksError::NoSuchConnection`] if that end is closed already.
+    pub fn close(&mut self, conn: ConnId, end: End) -> Result<(), BooksError> {
+        let book = self.book(conn)?;
+        if book.ends[end.index()].take().is_none() {
+            return Err(BooksError::NoSuchConnection);
+        }
+        let both = book.ends.iter().all(Option::is_none);
+        let header = self.region.slot(conn.slot);
+        let tables = self.region.tables(conn.slot);
+        header.closed.fetch_or(1 << end.index(), Ordering::SeqCst);
+        let mut wakes = Wakes::default();
+        for (reader, bit) in [(end, READER_CLOSED), (end.other(), WRITER_CLOSED)] {
+            let queue = &header.queues[reader.index()];
+            if !Attention::load(&queue.common.0.attention).has(bit) {
+                queue::close(queue, &tables.queues[reader.index()], bit, &mut wakes);
+            }
+        }
+        wakes.deliver();
+        if both {
+            self.parked.push(conn.slot);
+        }
+        Ok(())
+    }
+
+    /// FSCTL_PIPE_DISCONNECT on behalf of the server end (NP-DISC-01, 07, 08). Both ends stay open until they are
+    /// closed; a new connection takes a new slot.
+    ///
+    /// # Errors
+    /// [`BooksError::NoSuchConnection`].
+    pub fn disconnect(&mut self, conn: ConnId) -> Result<(), BooksError> {
+        self.book(conn)?;
+        let header = self.region.slot(conn.slot);
+        let tables = self.region.tables(conn.slot);
+        let mut wakes = Wakes::default();
+        for (queue, records) in header.queues.iter().zip(&tables.queues) {
+            queue::close(queue, records, DISCONNECTED, &mut wakes);
+        }
+        wakes.deliver();
+        Ok(())
+    }
+
+    /// Looks at the pidfds; what processes that have exited held is taken back and their ends are closed. Their
+    /// indices are free again. Never blocks.
+    pub fn reap(&mut self) -> Vec<ProcessIndex> {
+        let mut dead = Vec::new();
+        for index in 0..PROCESSES {
+            let exited = self.processes[index]
+                .as_ref()
+                .and_then(|process| process.pidfd.as_ref())
+                .is_some_and(|pidfd| region::has_exited(pidfd.as_fd()));
+            let process = u8::try_from(index).ok().and_then(ProcessIndex::new);
+            if let (true, Some(process)) = (exited, process) {
+                self.bury(process);
+                dead.push(process);
+            }
+        }
+        dead
+    }
+
+    /// A process is known to have exited: the same, without a pidfd.
+    pub fn bury(&mut self, process: ProcessIndex) {
+        self.region
+            .bell(process.get())
+            .dead
+            .store(1, Ordering::SeqCst);
+        // Its operations first: a write that it left pending is cancelled (NP-CANCEL-08), not left behind as by a
+        // close.
+        self.sweep(process, None);
+        for slot in 0..self.slots.len() {
+            let book = &self.slots[slot];
+            let ends = [End::Client, End::Server]
+                .into_iter()
+                .filter(|end| book.ends[end.index()] == Some(process))
+                .collect::<Vec<_>>();
+            let conn = ConnId {
+                slot: u32::try_from(slot).unwrap_or(u32::MAX),
+                generation: book.generation,
+            };
+            for end in ends {
+                let _ = self.close(conn, end);
+            }
+        }
+        self.processes[process.get() as usize] = None;
+    }
+
+    /// Takes back what a dead process, or one dead thread of it ([`crate::thread_serial`]), held: roles, records. Who
+    /// waits for that is woken, as is who waits for something that was committed and not rung.
+    pub fn sweep(&mut self, process: ProcessIndex, thread: Option<u32>) {
+        for (index, slot) in self.slots.iter().enumerate() {
+            if !slot.allocated {
+                continue;
+            }
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let header = self.region.slot(index);
+            let tables = self.region.tables(index);
+            let mut touched = false;
+            for (queue, records) in header.queues.iter().zip(&tables.queues) {
+                touched |= sweep_queue(queue, records, process, thread);
+            }
+            if touched || slot.ends.contains(&Some(process)) {
+                for (queue, records) in header.queues.iter().zip(&tables.queues) {
+                    ring(queue, records);
+                }
+            }
+        }
+    }
+
+    /// Connections with at least one open end.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.slots
+            .iter()
+            .filter(|slot| slot.ends.iter().any(Option::is_some))
+            .count()
+    }
+
+    fn book(&mut self, conn: ConnId) -> Result<&mut Slot, BooksError> {
+        self.slots
+            .get_mut(conn.slot as usize)
+            .filter(|slot| {
+                slot.generation == conn.generation && slot.ends.iter().any(Option::is_some)
+            })
+            .ok_or(BooksError::NoSuchConnection)
+    }
+
+    /// Slots that nobody holds anything in any more can be handed out again.
+    fn unpark(&mut self) {
+        let mut parked = std::mem::take(&mut self.parked);
+        parked.retain(|&slot| {
+            let header = self.region.slot(slot);
+            let tables = self.region.tables(slot);
+            let held = header
+                .queues
+                .iter()
+                .zip(&tables.queues)
+                .any(|(queue, records)| {
+                    !Role(&queue.back.0.role).is_free()
+                        || !Role(&queue.front.0.role).is_free()
+                        || records.iter().any(|record| {
+                            matches!(
+                                record.phase(),
+                                Phase::Pending | Phase::Stream | Phase::Done | Phase::Withdrawn
+                            )
+                        })
+                });
+            if held {
+                return true;
+            }
+            // A hole: the next connection finds zeros, and no memory is held for it.
+            let areas = self.slots[slot as usize].areas;
+            for (offset, len) in areas {
+                let _ = region::punch(self.fd.as_fd(), offset, len);
+                self.areas.returned.push((offset, len));
+            }
+            for records in &tables.queues {
+                for record in records {
+                    record.end_life();
+                }
+            }
+            self.free.push(slot);
+            false
+        });
+        self.parked = parked;
+    }
+}
+
+impl Areas {
+    fn take(&mut self, len: u64) -> Option<u64> {
+        if let Some(at) = self.returned.iter().position(|(_, other)| *other == len) {
+            return Some(self.returned.swap_remove(at).0);
+        }
+        let offset = self.next.next_multiple_of(LEAST_AREA);
+        if offset.checked_add(len).is_some_and(|end| end <= self.end) {
+            self.next = offset + len;
+            return Some(offset);
+        }
+        // Split a larger one that came back: the rest goes back to the list.
+        let at = self
+            .returned
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, other))| *other > len)
+            .min_by_key(|(_, (_, other))| *other)?
+            .0;
+        let (offset, mut rest) = self.returned.swap_remove(at);
+        while rest > len {
+            rest /= 2;
+            self.returned.push((offset + rest, rest));
+        }
+        Some(offset)
+    }
+}
+
+/// A queue for a new connection.
+fn reset(queue: &QueueHeader, generation: u32) {
+    let zero = |words: &[crate::sync::AtomicU64]| {
+        for word in words {
+            word.store(0, Ordering::Relaxed);
+        }
+    };
+    let zero_short = |words: &[crate::sync::AtomicU32]| {
+        for word in words {
+            word.store(0, Ordering::Relaxed);
+        }
+    };
+    let (back, front) = (&queue.back.0, &queue.front.0);
+    let (notes, taken, table) = (&queue.notes.0, &queue.taken.0, &queue.table.0);
+    zero(&back.tail);
+    zero(&back.bytes);
+    zero_short(&back.messages);
+    zero(&front.pos);
+    zero(&front.bytes);
+    zero_short(&front.messages);
+    zero_short(&front.left);
+    zero_short(&front.meta);
+    for word in [
+        &notes.taken,
+        &notes.head,
+        &notes.high_water,
+        &notes.checked,
+        &taken.bytes,
+        &taken.head,
+        &table.cancelled,
+    ] {
+        word.store(0, Ordering::Relaxed);
+    }
+    // No restart yet: a position that no head has.
+    notes.restart.store(u64::MAX, Ordering::Relaxed);
+    for word in [
+        &back.sel,
+        &front.sel,
+        &notes.restarts,
+        &table.cancelled_messages,
+        &table.order,
+        &queue.common.0.producer_cpu,
+        &queue.common.0.consumer_cpu,
+        &back.role,
+        &front.role,
+    ] {
+        word.store(0, Ordering::Relaxed);
+    }
+    queue
+        .common
+        .0
+        .attention
+        .store(Attention::calm(generation), Ordering::SeqCst);
+}
+
+/// Roles and records of a dead owner; `true` if there were any.
+fn sweep_queue(
+    queue: &QueueHeader,
+    records: &[Record],
+    process: ProcessIndex,
+    thread: Option<u32>,
+) -> bool {
+    let mut touched = false;
+    for (index, record) in records.iter().enumerate() {
+        if record.phase() == Phase::Free
+            || !Owner::names(record.owner.load(Ordering::Relaxed), process, thread)
+        {
+            continue;
+        }
+        touched = true;
+        for (from, to) in [
+            (Phase::Pending, Phase::Abandoned),
+            (Phase::Stream, Phase::Abandoned),
+            (Phase::Done, Phase::Copied),
+            (Phase::Withdrawn, Phase::Copied),
+        ] {
+            let _ = record.change(from, to, Outcome::Whole);
+        }
+        // It may have died before the record was known to anybody: now it is, to be reaped.
+        queue
+            .common
+            .0
+            .attention
+            .fetch_or(1 << index, Ordering::SeqCst);
+    }
+    for word in [&queue.back.0.role, &queue.front.0.role] {
+        if Role(word).sweep(process, thread) {
+            touched = true;
+            futex::wake(word);
+        }
+    }
+    touched
+}
+
+/// Something may have been committed, freed or left undone: everybody who waits looks again.
+fn ring(queue: &QueueHeader, records: &[Record]) {
+    let _ = Role(&queue.front.0.role).leave(SETTLE);
+    for record in records {
+        if record.phase() != Phase::Free {
+            // Whatever the word says: who died may have changed it and not come to the wake.
+            record.kick();
+            futex::wake(&record.state);
+        }
+    }
+    let room = &queue.table.0.room;
+    room.fetch_add(2, Ordering::SeqCst);
+    if room.load(Ordering::Relaxed) & 1 != 0 {
+        futex::wake(room);
+    }
+}
+
+fn no_memory(error: io::Error) -> BooksError {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::ENOMEM) => BooksError::NoMemory(error),
+        _ => BooksError::Io(error),
+    }
+}

@@ -1,0 +1,950 @@
+//! One process's handle on one end of one connection.
+//!
+//! Three ways to call, one engine under them: `try_` answers at once, the plain calls block the calling thread and
+//! nobody else, `start_` takes the operation's place in line and lets the caller come back for the answer.
+
+use std::sync::Arc;
+
+use crate::{
+    Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite,
+    SpinPolicy, Wait,
+    attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
+    consume::{ReadHow, ReadStop},
+    cpu,
+    error::AttachError,
+    matching,
+    produce::{WriteHow, WriteStop},
+    queue::{MODE_COMPLETE, MODE_MESSAGE, Queue},
+    record::Wakes,
+    region::SlotRefs,
+    role::{Owner, Role},
+    sync::{AtomicU32, AtomicU64, Ordering},
+    types::{Access, CompletionMode, End, Info, Peek, PipeType, Read, ReadMode, State},
+    wait::{Entered, Spin},
+};
+
+/// A handle on one end of a connection. Any thread may call; calls of several threads are served in turn.
+///
+/// Dropping a handle does not close the end: other handles, in this process or another, may be on it. Who holds the
+/// last one calls [`Conn::close`], or the broker does.
+#[derive(Debug)]
+pub struct Conn {
+    refs: SlotRefs,
+    end: End,
+    pipe_type: PipeType,
+    access: [Access; 2],
+    calm: u64,
+    quotas: [u32; 2],
+    secrets: [u64; 2],
+    populated: [AtomicU64; 2],
+    spin: Spin,
+    /// The last call was a read: the peer is likely to wait for what is written next, so frames are laid on cache
+    /// lines; a stream is laid densely.
+    turn: AtomicU32,
+}
+
+impl Conn {
+    /// The end of a connection that a grant is for.
+    ///
+    /// # Errors
+    /// [`AttachError::Grant`] if the grant is of another link or names memory that the link does not have.
+    pub fn open(link: &Arc<Link>, grant: &Grant) -> Result<Conn, AttachError> {
+        let geometry = link.region().geometry();
+        if grant.token != link.token() {
+            return Err(AttachError::Grant("it is of another link"));
+        }
+        if grant.slot >= geometry.slots {
+            return Err(AttachError::Grant("its slot"));
+        }
+        let [(a, a_len), (b, b_len)] = grant.areas;
+        if !geometry.area(a, a_len) || !geometry.area(b, b_len) || (a < b + b_len && b < a + a_len)
+        {
+            return Err(AttachError::Grant("its areas"));
+        }
+        let conn = Conn {
+            refs: SlotRefs::new(link.clone(), grant.slot, grant.areas),
+            end: grant.end,
+            pipe_type: grant.pipe_type,
+            access: grant.access,
+            calm: Attention::calm(grant.generation),
+            quotas: grant.quotas,
+            secrets: grant.secrets,
+            populated: [AtomicU64::new(0), AtomicU64::new(0)],
+            spin: Spin::new(SpinPolicy::from_env()),
+            turn: AtomicU32::new(0),
+        };
+        if conn.incoming().attention().generation() != grant.generation {
+            return Err(AttachError::Grant("its generation has passed"));
+        }
+        Ok(conn)
+    }
+
+    // ---- what it is --------------------------------------------------------------------------------------------
+
+    /// Which end.
+    #[must_use]
+    pub fn end(&self) -> End {
+        self.end
+    }
+
+    /// What the pipe carries.
+    #[must_use]
+    pub fn pipe_type(&self) -> PipeType {
+        self.pipe_type
+    }
+
+    /// The link that it is on.
+    #[must_use]
+    pub fn link(&self) -> &Arc<Link> {
+        self.refs.link()
+    }
+
+    /// The connection as this end sees it; one whose slot serves another connection by now is disconnected.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let attention = self.incoming().attention();
+        if attention.generation() != Attention(self.calm).generation()
+            || attention.has(DISCONNECTED)
+        {
+            State::Disconnected
+        } else if attention.has(WRITER_CLOSED) {
+            State::Closing
+        } else {
+            State::Connected
+        }
+    }
+
+    /// How this end reads.
+    #[must_use]
+    pub fn read_mode(&self) -> ReadMode {
+        self.incoming().read_mode()
+    }
+
+    /// Whether this end's calls may pend.
+    #[must_use]
+    pub fn completion_mode(&self) -> CompletionMode {
+        if self.modes().load(Ordering::Relaxed) & MODE_COMPLETE != 0 {
+            CompletionMode::Complete
+        } else {
+            CompletionMode::Queue
+        }
+    }
+
+    /// Sets both modes of this end (NP-INFO-05, 06).
+    ///
+    /// # Errors
+    /// [`Error::InvalidMode`]: message read mode on a byte pipe. [`Error::PipeBusy`]: from QUEUE to COMPLETE while
+    /// this end has reads pending, or writes that are not read yet (NP-INFO-07).
+    pub fn set_modes(&self, read: ReadMode, completion: CompletionMode) -> Result<(), Error> {
+        self.check_open_server_too()?;
+        if read == ReadMode::Message && self.pipe_type == PipeType::Byte {
+            return Err(Error::InvalidMode);
+        }
+        if completion == CompletionMode::Complete
+            && self.completion_mode() == CompletionMode::Queue
+            && self.state() == State::Connected
+        {
+            let outgoing = self.outgoing().counts();
+            if self.incoming().counts().reads != 0
+                || outgoing.available() != 0
+                || outgoing.messages != 0
+            {
+                return Err(Error::PipeBusy);
+            }
+        }
+        let mut modes = 0;
+        if read == ReadMode::Message {
+            modes |= MODE_MESSAGE;
+        }
+        if completion == CompletionMode::Complete {
+            modes |= MODE_COMPLETE;
+        }
+        self.modes().store(modes, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// How long this handle's blocking calls spin.
+    pub fn set_spin_policy(&self, policy: SpinPolicy) {
+        self.spin.set(policy);
+    }
+
+    /// Counts, exact at the return of every call that changed them (NP-INFO-09, 10).
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] for a client end (NP-INFO-01), [`Error::Stale`].
+    pub fn info(&self) -> Result<Info, Error> {
+        match self.check_open() {
+            Err(Error::Disconnected) if self.end == End::Server => {
+                return Ok(Info {
+                    state: State::Disconnected,
+                    read_available: 0,
+                    write_quota_available: self.outgoing().quota,
+                    messages: 0,
+                });
+            }
+            other => other?,
+        }
+        let state = self.state();
+        let incoming = self.incoming().counts();
+        let outgoing = self.outgoing().counts();
+        Ok(Info {
+            state,
+            read_available: incoming.available(),
+            write_quota_available: matching::quota_available(
+                self.outgoing().quota,
+                if state == State::Closing {
+                    0
+                } else {
+                    outgoing.available()
+                },
+                outgoing.pended_reads,
+            ),
+            messages: self.messages(&incoming),
+        })
+    }
+
+    fn messages(&self, counts: &crate::queue::Counts) -> u32 {
+        match self.pipe_type {
+            PipeType::Message => counts.messages.wrapping_add(counts.unplaced_messages),
+            PipeType::Byte => 0,
+        }
+    }
+
+    // ---- try ---------------------------------------------------------------------------------------------------
+
+    /// Reads what is there (section 11).
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] or, in COMPLETE mode, [`Error::Empty`] with nothing to read; [`Error::Busy`] while
+    /// another reader is at work; the state's error (NP-READ-04, 05).
+    #[inline]
+    pub fn try_read(&self, buf: &mut [u8]) -> Result<Read, Error> {
+        self.read_now(buf, ReadHow::Try)
+            .map_err(|stop| self.read_error(stop))
+    }
+
+    /// Writes if it can complete at once (section 12). COMPLETE mode may answer fewer bytes than were given
+    /// (NP-WRITE-10, 11).
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`]: it would pend. [`Error::Busy`]: another writer is at work. The state's error
+    /// (NP-WRITE-01).
+    #[inline]
+    pub fn try_write(&self, data: &[u8]) -> Result<usize, Error> {
+        self.write_now(data).map_err(|stop| self.write_error(stop))
+    }
+
+    /// Looks at what is queued and changes nothing (section 14). Never waits beyond another call's copy.
+    ///
+    /// # Errors
+    /// [`Error::Broken`]: closing and empty. [`Error::InvalidState`] for a disconnected server end,
+    /// [`Error::Disconnected`] for a client (NP-PEEK-02).
+    pub fn peek(&self, buf: &mut [u8]) -> Result<Peek, Error> {
+        match self.check_open() {
+            Err(Error::Disconnected) if self.end == End::Server => {
+                return Err(Error::InvalidState);
+            }
+            other => other?,
+        }
+        self.may_read()?;
+        let queue = self.incoming();
+        let state = self.state();
+        let mut wakes = Wakes::default();
+        let mut peeked = Err(ReadStop::Held);
+        for _ in 0..PEEK_TRIES {
+            peeked = queue.peek(self.me(), buf, &mut wakes);
+            wakes.deliver();
+            if !matches!(peeked, Err(ReadStop::Held)) {
+                break;
+            }
+            crate::sync::spin_hint();
+        }
+        let peeked = peeked.map_err(|stop| self.read_error(stop))?;
+        if !peeked.any && state == State::Closing {
+            return Err(Error::Broken);
+        }
+        let counts = queue.counts();
+        // With room for no byte at all there is more to see (NP-PEEK-08).
+        let unseen = buf.is_empty() && counts.available() != 0;
+        Ok(Peek {
+            state,
+            available: counts.available(),
+            messages: self.messages(&counts),
+            message_len: peeked.message_len,
+            copied: peeked.copied,
+            partial: peeked.partial || unseen,
+        })
+    }
+
+    // ---- block -------------------------------------------------------------------------------------------------
+
+    /// Reads, and waits for as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Conn::read_with`].
+    #[inline]
+    pub fn read(&self, buf: &mut [u8]) -> Result<Read, Error> {
+        match self.read_now(buf, ReadHow::First) {
+            Ok(read) => Ok(read),
+            Err(stop) => self.read_blocking(buf, stop, &Wait::new(), Deadline::NEVER),
+        }
+    }
+
+    /// Writes, and waits for as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Conn::write_with`].
+    #[inline]
+    pub fn write(&self, data: &[u8]) -> Result<usize, Error> {
+        match self.write_now(data) {
+            Ok(count) => Ok(count),
+            Err(stop) => self.write_blocking(data, stop, &Wait::new(), Deadline::NEVER),
+        }
+    }
+
+    /// Waits until everything that was written before has been read (section 13).
+    ///
+    /// # Errors
+    /// As [`Conn::flush_with`].
+    pub fn flush(&self) -> Result<(), Error> {
+        self.flush_with(&Wait::new(), Deadline::NEVER)
+    }
+
+    /// Sends one message and waits for one (section 15).
+    ///
+    /// # Errors
+    /// As [`Conn::transact_with`].
+    pub fn transact(&self, request: &[u8], reply: &mut [u8]) -> Result<Read, Error> {
+        self.transact_with(request, reply, &Wait::new(), Deadline::NEVER)
+    }
+
+    /// Reads, and waits until the deadline or until `wait` is cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Broken`], [`Error::Disconnected`], [`Error::Empty`] (COMPLETE mode), [`Error::Cancelled`],
+    /// [`Error::TimedOut`], [`Error::AccessDenied`], [`Error::TooLong`], [`Error::Fault`]; [`Error::Busy`] if `wait`
+    /// serves another call.
+    pub fn read_with(
+        &self,
+        buf: &mut [u8],
+        wait: &Wait,
+        deadline: Deadline,
+    ) -> Result<Read, Error> {
+        match self.read_now(buf, ReadHow::First) {
+            Ok(read) => Ok(read),
+            Err(stop) => self.read_blocking(buf, stop, wait, deadline),
+        }
+    }
+
+    /// Writes, and waits until the deadline or until `wait` is cancelled; a write that ends so takes its unread bytes
+    /// back (NP-CANCEL-03).
+    ///
+    /// # Errors
+    /// [`Error::Closing`], [`Error::Broken`] (the reader closed while it waited, NP-WRITE-14),
+    /// [`Error::Disconnected`], [`Error::Cancelled`], [`Error::TimedOut`], [`Error::AccessDenied`],
+    /// [`Error::TooLong`], [`Error::NoMemory`].
+    pub fn write_with(&self, data: &[u8], wait: &Wait, deadline: Deadline) -> Result<usize, Error> {
+        match self.write_now(data) {
+            Ok(count) => Ok(count),
+            Err(stop) => self.write_blocking(data, stop, wait, deadline),
+        }
+    }
+
+    /// Waits until everything written before has been read, the deadline, or `cancel`.
+    ///
+    /// # Errors
+    /// [`Error::Broken`]: the reader closed while it waited (NP-FLUSH-07). [`Error::Disconnected`],
+    /// [`Error::Cancelled`], [`Error::TimedOut`].
+    pub fn flush_with(&self, wait: &Wait, deadline: Deadline) -> Result<(), Error> {
+        let entered = wait.enter()?;
+        let queue = self.outgoing();
+        loop {
+            match self.flush_begun() {
+                Ok(None) => return Ok(()),
+                Ok(Some(index)) => {
+                    return PendingFlush::pended(self, entered, index).wait(deadline);
+                }
+                Err(ReadStop::Held) => self.wait_for(&entered, queue.consumer(), deadline)?,
+                Err(ReadStop::TableFull) => self.wait_for_record(&entered, &queue, deadline)?,
+                Err(stop) => return Err(self.read_error(stop)),
+            }
+        }
+    }
+
+    /// Sends `request` as one message, whatever the quota, and waits for one message.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`]: not connected, not duplex, or not in message read mode (NP-XCV-01, 02).
+    /// [`Error::PipeBusy`]: something is unread or being read (NP-XCV-03). [`Error::NoMemory`]: the request exceeds
+    /// the free area. Then as [`Conn::read_with`].
+    pub fn transact_with(
+        &self,
+        request: &[u8],
+        reply: &mut [u8],
+        wait: &Wait,
+        deadline: Deadline,
+    ) -> Result<Read, Error> {
+        let entered = wait.enter()?;
+        loop {
+            let role = match self.transact_begun(request, reply.len()) {
+                Ok(index) => {
+                    return PendingTransact::pended(self, entered, reply, index).wait(deadline);
+                }
+                Err(WriteStop::Failed(error)) => return Err(error),
+                Err(WriteStop::LockHeld) => self.incoming().consumer(),
+                Err(_) => self.outgoing().producer(),
+            };
+            self.wait_for(&entered, role, deadline)?;
+        }
+    }
+
+    // ---- pend --------------------------------------------------------------------------------------------------
+
+    /// Reads what is there, or takes its place in line.
+    ///
+    /// # Errors
+    /// Immediate errors (NP-IO-01); [`Error::Busy`] while another call is in the middle of a copy, or with 16
+    /// operations pending in this direction.
+    pub fn start_read<'a>(
+        &'a self,
+        wait: &'a Wait,
+        buf: &'a mut [u8],
+    ) -> Result<PendingRead<'a>, Error> {
+        let entered = wait.enter()?;
+        self.check_read(buf)?;
+        self.turn.store(1, Ordering::Relaxed);
+        let how = self.read_how(ReadHow::Pend);
+        match self.insist(|wakes| self.incoming().read(self.me(), buf, how, wakes)) {
+            Ok(read) => Ok(PendingRead::done(self, entered, buf, read)),
+            Err(ReadStop::Pended(index, _)) => Ok(PendingRead::pended(self, entered, buf, index)),
+            Err(stop) => Err(self.read_error(stop)),
+        }
+    }
+
+    /// Writes, or takes its place in line; its bytes can be read at once (NP-QUEUE-02).
+    ///
+    /// # Errors
+    /// As [`Conn::start_read`].
+    pub fn start_write<'a>(
+        &'a self,
+        wait: &'a Wait,
+        data: &'a [u8],
+    ) -> Result<PendingWrite<'a>, Error> {
+        let entered = wait.enter()?;
+        self.may_write()?;
+        let how = self.write_how(WriteHow::Pend);
+        let aligned = self.takes_turns();
+        let queue = self.outgoing();
+        let done = self.insist(
+            |wakes| match queue.write(self.me(), data, how, aligned, wakes) {
+                Err(WriteStop::ProducerHeld | WriteStop::LockHeld) => Err(ReadStop::Held),
+                other => Ok(other),
+            },
+        );
+        match done {
+            Ok(Ok(count)) => Ok(PendingWrite::done(self, entered, data, count)),
+            Ok(Err(WriteStop::Pended(index, _))) => {
+                Ok(PendingWrite::pended(self, entered, data, index))
+            }
+            Ok(Err(stop)) => Err(self.write_error(stop)),
+            Err(stop) => Err(self.read_error(stop)),
+        }
+    }
+
+    /// Waits for everything written before to be read, without blocking.
+    ///
+    /// # Errors
+    /// As [`Conn::start_read`].
+    pub fn start_flush<'a>(&'a self, wait: &'a Wait) -> Result<PendingFlush<'a>, Error> {
+        let entered = wait.enter()?;
+        for _ in 0..HELD_TRIES {
+            match self.flush_begun() {
+                Ok(None) => return Ok(PendingFlush::done(self, entered, ())),
+                Ok(Some(index)) => return Ok(PendingFlush::pended(self, entered, index)),
+                Err(ReadStop::Held) => crate::sync::spin_hint(),
+                Err(stop) => return Err(self.read_error(stop)),
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Sends one message and takes the place in line for the reply.
+    ///
+    /// # Errors
+    /// As [`Conn::transact_with`] and [`Conn::start_read`].
+    pub fn start_transact<'a>(
+        &'a self,
+        wait: &'a Wait,
+        request: &[u8],
+        reply: &'a mut [u8],
+    ) -> Result<PendingTransact<'a>, Error> {
+        let entered = wait.enter()?;
+        for _ in 0..HELD_TRIES {
+            match self.transact_begun(request, reply.len()) {
+                Ok(index) => return Ok(PendingTransact::pended(self, entered, reply, index)),
+                Err(WriteStop::Failed(error)) => return Err(error),
+                Err(_) => crate::sync::spin_hint(),
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    // ---- close -------------------------------------------------------------------------------------------------
+
+    /// Closes this end for every handle on it: what it has written stays readable, everything pending at either end
+    /// that can no longer complete is answered before this returns (NP-CLOSE-02, 03). Needs no role and no lock.
+    pub fn close(&self) {
+        let mut wakes = Wakes::default();
+        for (queue, bit) in [
+            (self.incoming(), READER_CLOSED),
+            (self.outgoing(), WRITER_CLOSED),
+        ] {
+            let attention = queue.attention();
+            if attention.generation() != Attention(self.calm).generation() || attention.has(bit) {
+                continue;
+            }
+            queue.close(bit, &mut wakes);
+            let _ = queue.settle_or_leave(self.me(), &mut wakes);
+            wakes.deliver();
+        }
+        self.refs
+            .slot()
+            .closed
+            .fetch_or(1 << self.end.index(), Ordering::SeqCst);
+    }
+
+    /// FSCTL_PIPE_DISCONNECT: unread data of both directions is gone, everything pending is answered
+    /// (NP-DISC-01, 02, 07, 08).
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] for a client end (STATUS_ILLEGAL_FUNCTION, NP-DISC-05), [`Error::Disconnected`] the
+    /// second time (NP-DISC-03).
+    pub fn disconnect(&self) -> Result<(), Error> {
+        self.check_open()?;
+        if self.end == End::Client {
+            return Err(Error::InvalidState);
+        }
+        let mut wakes = Wakes::default();
+        for queue in [self.incoming(), self.outgoing()] {
+            queue.close(DISCONNECTED, &mut wakes);
+            wakes.deliver();
+        }
+        Ok(())
+    }
+
+    // ---- inside ------------------------------------------------------------------------------------------------
+
+    #[inline]
+    pub(crate) fn me(&self) -> Owner {
+        Owner::me(self.refs.link().process())
+    }
+
+    #[inline]
+    pub(crate) fn incoming(&self) -> Queue<'_> {
+        self.queue(self.end)
+    }
+
+    #[inline]
+    pub(crate) fn outgoing(&self) -> Queue<'_> {
+        self.queue(self.end.other())
+    }
+
+    pub(crate) fn spin(&self) -> &Spin {
+        &self.spin
+    }
+
+    #[inline]
+    fn queue(&self, reader: End) -> Queue<'_> {
+        let index = reader.index();
+        Queue {
+            header: &self.refs.slot().queues[index],
+            records: &self.refs.tables().queues[index],
+            area: self.refs.area(index),
+            modes: &self.refs.slot().modes[index],
+            populated: &self.populated[index],
+            calm: self.calm,
+            secret: self.secrets[index],
+            quota: self.quotas[index],
+            pipe_type: self.pipe_type,
+            may_write: self.access[reader.other().index()].write,
+        }
+    }
+
+    fn modes(&self) -> &AtomicU32 {
+        &self.refs.slot().modes[self.end.index()]
+    }
+
+    fn may_read(&self) -> Result<(), Error> {
+        if self.access[self.end.index()].read {
+            Ok(())
+        } else {
+            Err(Error::AccessDenied)
+        }
+    }
+
+    fn may_write(&self) -> Result<(), Error> {
+        if self.access[self.end.index()].write {
+            Ok(())
+        } else {
+            Err(Error::AccessDenied)
+        }
+    }
+
+    fn check_read(&self, buf: &[u8]) -> Result<(), Error> {
+        self.may_read()?;
+        if i32::try_from(buf.len()).is_err() {
+            return Err(Error::TooLong);
+        }
+        Ok(())
+    }
+
+    /// This end is open and connected or closing.
+    fn check_open(&self) -> Result<(), Error> {
+        let queue = self.incoming();
+        queue.check(queue.attention(), READER_CLOSED)
+    }
+
+    /// As `check_open`, for what a disconnected server end may do.
+    fn check_open_server_too(&self) -> Result<(), Error> {
+        match self.check_open() {
+            Err(Error::Disconnected) if self.end == End::Server => Ok(()),
+            other => other,
+        }
+    }
+
+    #[inline]
+    fn read_how(&self, queued: ReadHow) -> ReadHow {
+        match self.completion_mode() {
+            CompletionMode::Queue => queued,
+            CompletionMode::Complete => ReadHow::Nowait,
+        }
+    }
+
+    #[inline]
+    fn write_how(&self, queued: WriteHow) -> WriteHow {
+        match self.completion_mode() {
+            CompletionMode::Queue => queued,
+            CompletionMode::Complete => WriteHow::Nowait,
+        }
+    }
+
+    /// Whether the last call was a read; this one is a write.
+    #[inline]
+    fn takes_turns(&self) -> bool {
+        let turn = self.turn.load(Ordering::Relaxed) != 0;
+        if turn {
+            self.turn.store(0, Ordering::Relaxed);
+        }
+        turn
+    }
+
+    #[inline]
+    fn read_now(&self, buf: &mut [u8], how: ReadHow) -> Result<Read, ReadStop> {
+        self.check_read(buf)?;
+        let queue = self.incoming();
+        queue.note_consumer_cpu(cpu::current());
+        let mut wakes = Wakes::default();
+        let read = queue.read(self.me(), buf, self.read_how(how), &mut wakes);
+        wakes.deliver();
+        if read.is_ok() && self.turn.load(Ordering::Relaxed) == 0 {
+            self.turn.store(1, Ordering::Relaxed);
+        }
+        read
+    }
+
+    #[inline]
+    fn write_now(&self, data: &[u8]) -> Result<usize, WriteStop> {
+        self.may_write()?;
+        let queue = self.outgoing();
+        queue.note_producer_cpu(cpu::current());
+        let mut wakes = Wakes::default();
+        let written = queue.write(
+            self.me(),
+            data,
+            self.write_how(WriteHow::Try),
+            self.takes_turns(),
+            &mut wakes,
+        );
+        wakes.deliver();
+        written
+    }
+
+    #[cold]
+    fn read_error(&self, stop: ReadStop) -> Error {
+        match stop {
+            ReadStop::Failed(error) => self.after(error),
+            ReadStop::WouldPend => Error::WouldBlock,
+            ReadStop::Held | ReadStop::TableFull | ReadStop::Pended(..) => Error::Busy,
+        }
+    }
+
+    #[cold]
+    fn write_error(&self, stop: WriteStop) -> Error {
+        match stop {
+            WriteStop::Failed(error) => self.after(error),
+            WriteStop::WouldPend => Error::WouldBlock,
+            WriteStop::ProducerHeld
+            | WriteStop::LockHeld
+            | WriteStop::TableFull
+            | WriteStop::Pended(..) => Error::Busy,
+        }
+    }
+
+    /// A breach by the peer ends the connection: from now on it has gone, whatever it does.
+    pub(crate) fn after(&self, error: Error) -> Error {
+        if let Error::Fault(_) = error {
+            let mut wakes = Wakes::default();
+            self.incoming().close(WRITER_CLOSED, &mut wakes);
+            self.outgoing().close(READER_CLOSED, &mut wakes);
+            wakes.deliver();
+        }
+        error
+    }
+
+    /// Tries again while somebody holds the role for the length of a copy.
+    fn insist<'a, T>(
+        &'a self,
+        mut call: impl FnMut(&mut Wakes<'a>) -> Result<T, ReadStop>,
+    ) -> Result<T, ReadStop> {
+        let mut wakes = Wakes::default();
+        for _ in 0..HELD_TRIES {
+            let done = call(&mut wakes);
+            wakes.deliver();
+            if !matches!(done, Err(ReadStop::Held)) {
+                return done;
+            }
+            crate::sync::spin_hint();
+        }
+        Err(ReadStop::Held)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_blocking(
+        &self,
+        buf: &mut [u8],
+        stop: ReadStop,
+        wait: &Wait,
+        deadline: Deadline,
+    ) -> Result<Read, Error> {
+        let mut stop = stop;
+        let queue = self.incoming();
+        // Entered once: a cancel that comes at any moment from here on is found.
+        let entered = wait.enter()?;
+        loop {
+            let how = match stop {
+                ReadStop::WouldPend => {
+                    entered.look(deadline)?;
+                    let peer = queue.header.common.0.producer_cpu.load(Ordering::Relaxed);
+                    let ready = self.spin.until(peer, &entered, || {
+                        queue.looks_ready() || queue.attention().0 != self.calm
+                    });
+                    if ready && queue.attention().0 == self.calm {
+                        ReadHow::First
+                    } else {
+                        self.before_sleep();
+                        ReadHow::Pend
+                    }
+                }
+                ReadStop::Held => {
+                    self.wait_for(&entered, queue.consumer(), deadline)?;
+                    ReadHow::First
+                }
+                ReadStop::TableFull => {
+                    self.wait_for_record(&entered, &queue, deadline)?;
+                    ReadHow::First
+                }
+                stop => return Err(self.read_error(stop)),
+            };
+            let how = self.read_how(how);
+            let mut wakes = Wakes::default();
+            let mut read = queue.read(self.me(), buf, how, &mut wakes);
+            if read == Err(ReadStop::WouldPend) && stop == ReadStop::WouldPend {
+                // What ended the spin was gone again, or is a message that is not placed to its end.
+                read = queue.read(self.me(), buf, ReadHow::Pend, &mut wakes);
+            }
+            wakes.deliver();
+            match read {
+                Ok(read) => {
+                    self.turn.store(1, Ordering::Relaxed);
+                    return Ok(read);
+                }
+                Err(ReadStop::Pended(index, _)) => {
+                    self.turn.store(1, Ordering::Relaxed);
+                    return PendingRead::pended(self, entered, buf, index)
+                        .after_spin()
+                        .wait(deadline);
+                }
+                Err(other) => stop = other,
+            }
+        }
+    }
+
+    /// This thread may sleep for long: memory that its writes have taken and nobody needs goes back.
+    fn before_sleep(&self) {
+        let mut wakes = Wakes::default();
+        self.outgoing().trim(self.me(), &mut wakes);
+        wakes.deliver();
+    }
+
+    fn wait_for(
+        &self,
+        entered: &Entered<'_>,
+        role: Role<'_>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        entered.look(deadline)?;
+        entered.sleep_on_role(role, deadline, || self.check_open())
+    }
+
+    fn wait_for_record(
+        &self,
+        entered: &Entered<'_>,
+        queue: &Queue<'_>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        entered.look(deadline)?;
+        let value = queue.await_record();
+        // Announced: a record that becomes free from here on changes the word.
+        if queue.attention().records().count_ones() as usize == crate::layout::RECORDS {
+            self.check_open()?;
+            entered.sleep_on_word(&queue.header.table.0.room, value, deadline)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_blocking(
+        &self,
+        data: &[u8],
+        stop: WriteStop,
+        wait: &Wait,
+        deadline: Deadline,
+    ) -> Result<usize, Error> {
+        let mut stop = stop;
+        let queue = self.outgoing();
+        let entered = wait.enter()?;
+        loop {
+            let how = match stop {
+                WriteStop::WouldPend => {
+                    entered.look(deadline)?;
+                    self.spin_to_write(&queue, data.len(), &entered)
+                }
+                WriteStop::ProducerHeld => {
+                    self.wait_for(&entered, queue.producer(), deadline)?;
+                    WriteHow::Try
+                }
+                WriteStop::LockHeld => {
+                    self.wait_for(&entered, queue.consumer(), deadline)?;
+                    WriteHow::Try
+                }
+                WriteStop::TableFull => {
+                    self.wait_for_record(&entered, &queue, deadline)?;
+                    WriteHow::Try
+                }
+                stop => return Err(self.write_error(stop)),
+            };
+            let how = self.write_how(how);
+            let mut wakes = Wakes::default();
+            let mut written = queue.write(self.me(), data, how, false, &mut wakes);
+            if written == Err(WriteStop::WouldPend) && stop == WriteStop::WouldPend {
+                written = queue.write(self.me(), data, WriteHow::Pend, false, &mut wakes);
+            }
+            wakes.deliver();
+            match written {
+                Ok(count) => return Ok(count),
+                Err(WriteStop::Pended(index, _)) => {
+                    return PendingWrite::pended(self, entered, data, index)
+                        .after_spin()
+                        .wait(deadline);
+                }
+                Err(other) => stop = other,
+            }
+        }
+    }
+
+    /// A write that the quota admits once something is read spins for that; it has not been issued yet. One that is
+    /// larger than the quota has to pend, to be read at all.
+    fn spin_to_write(&self, queue: &Queue<'_>, len: usize, entered: &Entered<'_>) -> WriteHow {
+        let len = len as u64;
+        let quota = u64::from(queue.quota);
+        if len > quota {
+            return WriteHow::Pend;
+        }
+        let peer = queue.header.common.0.consumer_cpu.load(Ordering::Relaxed);
+        // Room for a batch rather than for one message: the reader's line is fetched once for all of it.
+        let batch = len.max(quota / 4);
+        let calm = || queue.attention().0 == self.calm;
+        let ready = self
+            .spin
+            .until(peer, entered, || queue.looks_writable(batch) || !calm());
+        if ready && calm() || queue.looks_writable(len) {
+            WriteHow::Try
+        } else {
+            WriteHow::Pend
+        }
+    }
+
+    /// `None`: nothing is unread.
+    fn flush_begun(&self) -> Result<Option<usize>, ReadStop> {
+        if self.end == End::Server && self.state() == State::Disconnected {
+            self.check_open_server_too()?;
+            return Ok(None);
+        }
+        let queue = self.outgoing();
+        let mut wakes = Wakes::default();
+        let flushed = queue.flush(self.me(), &mut wakes);
+        wakes.deliver();
+        match flushed {
+            Ok(()) => Ok(None),
+            Err(ReadStop::Pended(index, _)) => Ok(Some(index)),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Takes the reply's record, then sends the request.
+    fn transact_begun(&self, request: &[u8], reply: usize) -> Result<usize, WriteStop> {
+        match self.check_open() {
+            Err(Error::Disconnected) if self.end == End::Server => {
+                return Err(Error::InvalidState.into());
+            }
+            other => other?,
+        }
+        if self.state() != State::Connected
+            || self.read_mode() != ReadMode::Message
+            || self.access[self.end.index()] != Access::DUPLEX
+        {
+            return Err(Error::InvalidState.into());
+        }
+        if i32::try_from(request.len()).is_err() || i32::try_from(reply).is_err() {
+            return Err(Error::TooLong.into());
+        }
+        let incoming = self.incoming();
+        let outgoing = self.outgoing();
+        if !outgoing.producer().is_free() {
+            return Err(WriteStop::ProducerHeld);
+        }
+        let mut wakes = Wakes::default();
+        let begun = incoming.begin_transact(self.me(), reply, &mut wakes);
+        wakes.deliver();
+        let (index, _) = match begun {
+            Ok(begun) => begun,
+            // Perhaps only the peer, settling: whether the direction is idle shows when it is done.
+            Err(ReadStop::Held) => return Err(WriteStop::LockHeld),
+            Err(stop) => return Err(self.read_error(stop).into()),
+        };
+        self.turn.store(0, Ordering::Relaxed);
+        let sent = outgoing.write(self.me(), request, WriteHow::NoQuota, true, &mut wakes);
+        if sent.is_err() {
+            // Nothing was sent: nobody answers a request that never was.
+            incoming.give_up(self.me(), index, &mut wakes);
+        }
+        wakes.deliver();
+        sent.map(|_| index)
+    }
+}
+
+/// Looks at a role that is held for the length of a copy.
+const HELD_TRIES: u32 = 10_000;
+const PEEK_TRIES: u32 = 10_000;

@@ -1,0 +1,794 @@
+//! How bytes get out of a queue: immediate reads, matched reads, reads of more than the area holds, peeks, flushes.
+//!
+//! An immediate read works under the consumer's role from its first look to its last store. A matched read needs no
+//! role to copy: its range is its own until it says that it has copied.
+
+use crate::{
+    attention::{Attention, READER_CLOSED, UNPLACED, WRITER_CLOSED},
+    error::{Error, Fault},
+    fault::{self, Point},
+    frame::Flags,
+    produce::WriteStop,
+    queue::{Front, Queue},
+    record::{Change, Kind, Outcome, Phase, Wakes},
+    role::{Owner, Taken},
+    sync::Ordering,
+    types::{PipeType, Read, ReadMode},
+};
+
+/// How a caller wants its read treated when there is nothing to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadHow {
+    /// Answers [`ReadStop::WouldPend`].
+    Try,
+    /// The same, of a call that will wait: a message that is not placed to its end is waited for.
+    First,
+    /// COMPLETE mode.
+    Nowait,
+    /// Takes a record.
+    Pend,
+}
+
+/// Why a read did not complete at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadStop {
+    Failed(Error),
+    WouldPend,
+    /// It has the record of this index and life.
+    Pended(usize, u32),
+    /// The consumer's role is held.
+    Held,
+    /// No free record.
+    TableFull,
+}
+
+impl From<Error> for ReadStop {
+    fn from(error: Error) -> ReadStop {
+        ReadStop::Failed(error)
+    }
+}
+
+impl From<Fault> for ReadStop {
+    fn from(fault: Fault) -> ReadStop {
+        ReadStop::Failed(fault.into())
+    }
+}
+
+/// A role that is in the way of a pended write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Producer,
+    Consumer,
+}
+
+/// What a look at the queue gave.
+enum Got {
+    Nothing,
+    Data(Read),
+    /// The message goes on beyond what is placed: only a read that may take its time gets it whole.
+    Streams,
+}
+
+/// What a peek gave; counts are added by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peeked {
+    pub(crate) copied: usize,
+    pub(crate) message_len: u64,
+    pub(crate) partial: bool,
+    pub(crate) any: bool,
+}
+
+impl<'a> Queue<'a> {
+    /// NtReadFile apart from waiting.
+    #[inline]
+    pub(crate) fn read(
+        &self,
+        me: Owner,
+        buf: &mut [u8],
+        how: ReadHow,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Read, ReadStop> {
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(ReadStop::Held),
+        }
+        fault::at(Point::ConsumerRole);
+        // Records are published under this lock, so what this load says stays true until it is given back; the
+        // closing bits may come at any time, and count from the next call on.
+        let attention = self.attention();
+        let done = if attention.0 == self.calm {
+            self.read_calm(me, buf, how, wakes)
+        } else {
+            self.read_slow(me, attention, buf, how, wakes)
+        };
+        self.unlock(me, wakes);
+        done
+    }
+
+    #[inline]
+    fn read_calm(
+        &self,
+        me: Owner,
+        buf: &mut [u8],
+        how: ReadHow,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Read, ReadStop> {
+        let mut front = self.front();
+        match self.take(&mut front, buf)? {
+            Got::Data(read) => {
+                fault::at(Point::CopiedOut);
+                self.prepare_front(&front);
+                self.turn_front();
+                self.publish(&front, front.pos);
+                Ok(read)
+            }
+            Got::Nothing => self.nothing(me, buf, how, wakes),
+            Got::Streams => self.streams(me, buf, how, wakes),
+        }
+    }
+
+    #[cold]
+    fn read_slow(
+        &self,
+        me: Owner,
+        attention: Attention,
+        buf: &mut [u8],
+        how: ReadHow,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Read, ReadStop> {
+        self.check(attention, READER_CLOSED)?;
+        // What others left behind may be in this read's way.
+        self.settle(wakes)?;
+        let attention = self.attention();
+        if self.has_pended_reads(attention) {
+            return self.nothing(me, buf, how, wakes); // in line behind them (NP-READ-18)
+        }
+        let mut front = self.front();
+        match self.take(&mut front, buf)? {
+            Got::Data(read) => {
+                fault::at(Point::CopiedOut);
+                self.prepare_front(&front);
+                self.turn_front();
+                self.settle(wakes)?;
+                Ok(read)
+            }
+            Got::Nothing if attention.has(WRITER_CLOSED) => Err(Error::Broken.into()),
+            Got::Nothing => self.nothing(me, buf, how, wakes),
+            Got::Streams => self.streams(me, buf, how, wakes),
+        }
+    }
+
+    #[cold]
+    fn nothing(
+        &self,
+        me: Owner,
+        buf: &[u8],
+        how: ReadHow,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Read, ReadStop> {
+        match how {
+            ReadHow::Try | ReadHow::First => Err(ReadStop::WouldPend),
+            ReadHow::Nowait => Err(Error::Empty.into()),
+            ReadHow::Pend => Err(self.pend_read(me, buf.len(), Phase::Pending, wakes)),
+        }
+    }
+
+    #[cold]
+    fn streams(
+        &self,
+        me: Owner,
+        buf: &mut [u8],
+        how: ReadHow,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Read, ReadStop> {
+        match how {
+            ReadHow::First => Err(ReadStop::WouldPend),
+            ReadHow::Pend => Err(self.pend_read(me, buf.len(), Phase::Stream, wakes)),
+            // A call that does not wait takes what is there; a message of which more is to come is then partly read.
+            ReadHow::Try | ReadHow::Nowait => {
+                let mut front = self.front();
+                let count = self.gather(&mut front, buf)?;
+                self.prepare_front(&front);
+                self.turn_front();
+                self.settle(wakes)?;
+                Ok(if self.read_mode() == ReadMode::Message {
+                    Read::Part(count)
+                } else {
+                    Read::Whole(count)
+                })
+            }
+        }
+    }
+
+    /// Copies the first of what is queued to `buf`, and claims it in `front` only: the caller puts that in force.
+    #[inline]
+    fn take(&self, front: &mut Front, buf: &mut [u8]) -> Result<Got, Fault> {
+        let Some(segment) = self.first(front)? else {
+            return Ok(Got::Nothing);
+        };
+        if self.read_mode() == ReadMode::Message && !segment.flags.has(Flags::MORE) {
+            // The usual case: one frame, one message (NP-READ-09, 11, 12, 16).
+            let count = buf.len().min(segment.len as usize);
+            if count == 0 && segment.len != 0 {
+                return Ok(Got::Data(Read::Part(0)));
+            }
+            self.area.copy_out(segment.pos, &mut buf[..count])?;
+            #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
+            self.claim(front, segment, count as u32);
+            return Ok(Got::Data(if count == segment.len as usize {
+                Read::Whole(count)
+            } else {
+                Read::Part(count)
+            }));
+        }
+        self.take_many(front, buf)
+    }
+
+    fn take_many(&self, front: &mut Front, buf: &mut [u8]) -> Result<Got, Fault> {
+        if self.read_mode() == ReadMode::Byte {
+            let unplaced = self.attention().has(UNPLACED);
+            // With room for nothing nothing is consumed (NP-READ-15).
+            let count = self.gather(front, buf)?;
+            return Ok(if unplaced && count < buf.len() {
+                Got::Streams
+            } else {
+                Got::Data(Read::Whole(count))
+            });
+        }
+        // A message in several frames.
+        let mut count = 0;
+        loop {
+            let Some(segment) = self.first(front)? else {
+                return Ok(Got::Streams);
+            };
+            let more = segment.flags.has(Flags::MORE);
+            let want = (buf.len() - count).min(segment.len as usize);
+            if want == 0 && segment.len != 0 {
+                return Ok(Got::Data(Read::Part(count)));
+            }
+            self.area
+                .copy_out(segment.pos, &mut buf[count..count + want])?;
+            #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
+            self.claim(front, segment, want as u32);
+            count += want;
+            if want < segment.len as usize {
+                return Ok(Got::Data(Read::Part(count)));
+            }
+            if !more {
+                return Ok(Got::Data(Read::Whole(count)));
+            }
+            if count == buf.len() {
+                return Ok(Got::Data(Read::Part(count)));
+            }
+        }
+    }
+
+    /// Byte mode: as much as fits, over the boundaries of entries; empty messages in front are swallowed, one behind
+    /// a full buffer is left (NP-READ-07, 13).
+    fn gather(&self, front: &mut Front, buf: &mut [u8]) -> Result<usize, Fault> {
+        let mut count = 0;
+        while count < buf.len() {
+            let Some(segment) = self.first(front)? else {
+                break;
+            };
+            let want = (buf.len() - count).min(segment.len as usize);
+            self.area
+                .copy_out(segment.pos, &mut buf[count..count + want])?;
+            #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
+            self.claim(front, segment, want as u32);
+            count += want;
+        }
+        Ok(count)
+    }
+
+    // ---- pended reads ------------------------------------------------------------------------------------------
+
+    /// Takes a record, under the lock.
+    pub(crate) fn pend_read(
+        &self,
+        me: Owner,
+        len: usize,
+        phase: Phase,
+        wakes: &mut Wakes<'a>,
+    ) -> ReadStop {
+        let Some((index, life)) = self.begin_record(me, Kind::Read, phase) else {
+            return ReadStop::TableFull;
+        };
+        self.records[index]
+            .len
+            .store(u32::try_from(len).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.publish_record(index);
+        fault::at(Point::RecordTaken);
+        // What was committed in between is found here (3 in `settle.rs`), as is a close.
+        match self.settle(wakes) {
+            Ok(()) => ReadStop::Pended(index, life),
+            Err(fault) => {
+                let _ = self.records[index].change(phase, Phase::Copied, Outcome::Whole);
+                fault.into()
+            }
+        }
+    }
+
+    /// The read that transact takes before it commits its request: only in an idle direction (NP-XCV-03).
+    pub(crate) fn begin_transact(
+        &self,
+        me: Owner,
+        len: usize,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<(usize, u32), ReadStop> {
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(ReadStop::Held),
+        }
+        let begun = self.begin_transact_locked(me, len, wakes);
+        self.unlock(me, wakes);
+        begun
+    }
+
+    fn begin_transact_locked(
+        &self,
+        me: Owner,
+        len: usize,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<(usize, u32), ReadStop> {
+        self.settle(wakes)?;
+        let attention = self.attention();
+        if self.has_pended_reads(attention)
+            || attention.has(UNPLACED)
+            || self.first(&mut self.front())?.is_some()
+        {
+            return Err(Error::PipeBusy.into());
+        }
+        match self.pend_read(me, len, Phase::Pending, wakes) {
+            ReadStop::Pended(index, life) => Ok((index, life)),
+            ReadStop::Failed(error) => Err(error.into()),
+            _ => Err(Error::PipeBusy.into()),
+        }
+    }
+
+    /// Moves a pended read on without waiting. `copied` counts what a streaming read has brought so far.
+    pub(crate) fn poll_read(
+        &self,
+        me: Owner,
+        index: usize,
+        buf: &mut [u8],
+        copied: &mut usize,
+        wakes: &mut Wakes<'a>,
+    ) -> Option<Result<Read, Error>> {
+        let record = &self.records[index];
+        // A kick asks for one round; a change of phase for another.
+        for _ in 0..4 {
+            let word = record.word();
+            match word.phase() {
+                Phase::Pending => {
+                    if !record.take_kick() {
+                        return None;
+                    }
+                    if let Err(fault) = self.settle_or_leave(me, wakes) {
+                        self.give_up(me, index, wakes);
+                        return Some(Err(fault.into()));
+                    }
+                }
+                Phase::Stream => {
+                    record.take_kick();
+                    match self.stream_step(me, index, buf, copied, wakes) {
+                        Ok(Some(read)) => return Some(Ok(read)),
+                        Ok(None) if record.phase() == Phase::Stream => return None,
+                        Ok(None) => {}
+                        Err(fault) => {
+                            self.give_up(me, index, wakes);
+                            return Some(Err(fault.into()));
+                        }
+                    }
+                }
+                Phase::Done => {
+                    fault::at(Point::Matched);
+                    return Some(self.finish_read(me, index, buf, word.outcome(), wakes));
+                }
+                Phase::Withdrawn => {
+                    return Some(match self.acknowledge(me, index, wakes) {
+                        // Bytes that were read stay read; a message that will not be finished never was one.
+                        Some(Error::Broken) if *copied != 0 && !self.reads_messages() => {
+                            Ok(Read::Whole(*copied))
+                        }
+                        Some(error) => Err(error),
+                        None => continue,
+                    });
+                }
+                // Nobody but a peer that scribbles ends a record under its owner.
+                Phase::Free | Phase::Copied | Phase::Abandoned => {
+                    return Some(Err(Fault::Record.into()));
+                }
+            }
+        }
+        None
+    }
+
+    /// A streaming read that ends early has read a part of the message, like any read with a small buffer.
+    pub(crate) fn cut_short(&self, copied: usize) -> Read {
+        if self.reads_messages() {
+            Read::Part(copied)
+        } else {
+            Read::Whole(copied)
+        }
+    }
+
+    fn finish_read(
+        &self,
+        me: Owner,
+        index: usize,
+        buf: &mut [u8],
+        outcome: Outcome,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Read, Error> {
+        let record = &self.records[index];
+        let count = record.count.load(Ordering::Relaxed) as usize;
+        let pos = record.pos.load(Ordering::Relaxed);
+        let copied = match buf.get_mut(..count) {
+            Some(buf) => self.area.copy_out(pos, buf),
+            None => Err(Fault::Record),
+        };
+        let _ = record.change(Phase::Done, Phase::Copied, outcome);
+        self.settle_or_leave(me, wakes)?;
+        copied?;
+        Ok(if outcome == Outcome::Part {
+            Read::Part(count)
+        } else {
+            Read::Whole(count)
+        })
+    }
+
+    /// One piece of a read that takes more than the area holds.
+    fn stream_step(
+        &self,
+        me: Owner,
+        index: usize,
+        buf: &mut [u8],
+        copied: &mut usize,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Option<Read>, Fault> {
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            // Its holder settles, and kicks us if there is something for us.
+            Taken::Mine | Taken::Held(_) => {
+                return if self.consumer().leave(crate::role::SETTLE) {
+                    Ok(None)
+                } else {
+                    self.records[index].kick();
+                    Ok(None)
+                };
+            }
+        }
+        let step = self.stream_step_locked(index, buf, copied);
+        let settled = self.settle(wakes);
+        self.unlock(me, wakes);
+        let step = step?;
+        settled?;
+        Ok(step)
+    }
+
+    fn stream_step_locked(
+        &self,
+        index: usize,
+        buf: &mut [u8],
+        copied: &mut usize,
+    ) -> Result<Option<Read>, Fault> {
+        let record = &self.records[index];
+        let word = record.word();
+        if word.phase() != Phase::Stream {
+            return Ok(None);
+        }
+        let messages = self.reads_messages();
+        if word.outcome() == Outcome::Cut && (messages || *copied == 0) {
+            // The writer gave up: what was copied was never a message. On with waiting.
+            *copied = 0;
+            let _ = record.change(Phase::Stream, Phase::Pending, Outcome::Whole);
+            return Ok(None);
+        }
+        let mut front = self.front();
+        let mut done = word.outcome() == Outcome::Cut;
+        let mut part = false;
+        while !done {
+            let Some(segment) = self.first(&mut front)? else {
+                // In byte mode the end of what was there is enough; a message has its own end.
+                done = !messages && *copied != 0 && !self.attention().has(UNPLACED);
+                break;
+            };
+            let more = segment.flags.has(Flags::MORE);
+            let want = (buf.len() - *copied).min(segment.len as usize);
+            self.area
+                .copy_out(segment.pos, &mut buf[*copied..*copied + want])?;
+            #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
+            self.claim(&mut front, segment, want as u32);
+            *copied += want;
+            let rest = want < segment.len as usize || more;
+            if *copied == buf.len() {
+                done = true;
+                part = rest;
+            } else if !rest && messages {
+                done = true;
+            }
+        }
+        self.prepare_front(&front);
+        self.turn_front();
+        if !done {
+            return Ok(None);
+        }
+        let _ = record.change(Phase::Stream, Phase::Copied, Outcome::Whole);
+        Ok(Some(if part && messages {
+            Read::Part(*copied)
+        } else {
+            Read::Whole(*copied)
+        }))
+    }
+
+    // ---- every pended operation --------------------------------------------------------------------------------
+
+    /// The owner has seen why its operation was withdrawn. `None`: it was not, after all.
+    pub(crate) fn acknowledge(
+        &self,
+        me: Owner,
+        index: usize,
+        wakes: &mut Wakes<'a>,
+    ) -> Option<Error> {
+        let record = &self.records[index];
+        let word = record.word();
+        let error = match word.outcome() {
+            Outcome::Disconnected => Error::Disconnected,
+            Outcome::Cancelled => Error::Cancelled,
+            _ => Error::Broken,
+        };
+        // A write that was not wholly placed when its own end closed leaves no torn message behind.
+        let torn = record.kind_of() == Kind::Write && record.count.load(Ordering::Relaxed) != 0;
+        let to = if torn {
+            Phase::Abandoned
+        } else {
+            Phase::Copied
+        };
+        if !record.change(Phase::Withdrawn, to, word.outcome()).made() {
+            return None;
+        }
+        let _ = self.settle_or_leave(me, wakes);
+        Some(error)
+    }
+
+    /// The owner withdraws its own operation: `true` if it had not completed. Needs no lock.
+    pub(crate) fn withdraw_own(&self, me: Owner, index: usize, wakes: &mut Wakes<'a>) -> bool {
+        let record = &self.records[index];
+        let made = record
+            .change(Phase::Pending, Phase::Abandoned, Outcome::Whole)
+            .made()
+            || record
+                .change(Phase::Stream, Phase::Abandoned, Outcome::Whole)
+                .made();
+        if made {
+            let _ = self.settle_or_leave(me, wakes);
+        }
+        made
+    }
+
+    /// After a breach by the peer: leaves the record to whoever settles next.
+    pub(crate) fn give_up(&self, me: Owner, index: usize, wakes: &mut Wakes<'a>) {
+        if !self.withdraw_own(me, index, wakes) {
+            let record = &self.records[index];
+            for phase in [Phase::Done, Phase::Withdrawn] {
+                if let Change::Made | Change::Wake =
+                    record.change(phase, Phase::Copied, Outcome::Whole)
+                {
+                    let _ = self.settle_or_leave(me, wakes);
+                }
+            }
+        }
+    }
+
+    /// Moves a stalled write on without waiting.
+    pub(crate) fn poll_write(
+        &self,
+        me: Owner,
+        index: usize,
+        data: &[u8],
+        held: &mut Option<Side>,
+        wakes: &mut Wakes<'a>,
+    ) -> Option<Result<usize, Error>> {
+        let record = &self.records[index];
+        let mut rounds = 4;
+        *held = None;
+        while rounds != 0 {
+            match record.phase() {
+                Phase::Pending => {
+                    let kicked = record.take_kick();
+                    let placed = if record.count.load(Ordering::Relaxed) != 0
+                        || record.empties.load(Ordering::Relaxed) != 0
+                    {
+                        match self.place_more(me, index, data, wakes) {
+                            Ok(placed) => placed,
+                            Err(WriteStop::Failed(error)) if error != Error::Busy => {
+                                self.give_up(me, index, wakes);
+                                return Some(Err(error));
+                            }
+                            Err(WriteStop::LockHeld) => {
+                                *held = Some(Side::Consumer);
+                                false
+                            }
+                            Err(_) => {
+                                *held = Some(Side::Producer);
+                                false
+                            }
+                        }
+                    } else {
+                        false
+                    };
+                    if kicked {
+                        if let Err(fault) = self.settle_or_leave(me, wakes) {
+                            self.give_up(me, index, wakes);
+                            return Some(Err(fault.into()));
+                        }
+                        rounds -= 1;
+                    } else if !placed && record.phase() == Phase::Pending {
+                        return None;
+                    }
+                }
+                Phase::Done => {
+                    let _ = record.change(Phase::Done, Phase::Copied, Outcome::Whole);
+                    let _ = self.settle_or_leave(me, wakes);
+                    return Some(Ok(data.len()));
+                }
+                Phase::Withdrawn => match self.acknowledge(me, index, wakes) {
+                    Some(error) => return Some(Err(error)),
+                    None => rounds -= 1,
+                },
+                Phase::Free | Phase::Copied | Phase::Abandoned | Phase::Stream => {
+                    return Some(Err(Fault::Record.into()));
+                }
+            }
+        }
+        None
+    }
+
+    // ---- flush and peek ----------------------------------------------------------------------------------------
+
+    /// NtFlushBuffersFile of the writing end, apart from waiting (NP-FLUSH-02, 04).
+    pub(crate) fn flush(&self, me: Owner, wakes: &mut Wakes<'a>) -> Result<(), ReadStop> {
+        let attention = self.attention();
+        self.check(attention, WRITER_CLOSED)?;
+        if attention.has(READER_CLOSED) || self.flushed() {
+            return Ok(());
+        }
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(ReadStop::Held),
+        }
+        let done = self.flush_locked(me, wakes);
+        self.unlock(me, wakes);
+        done
+    }
+
+    /// No byte is unread; empty messages are nothing to wait for.
+    fn flushed(&self) -> bool {
+        self.counts().available() == 0 && !self.attention().has(UNPLACED)
+    }
+
+    fn flush_locked(&self, me: Owner, wakes: &mut Wakes<'a>) -> Result<(), ReadStop> {
+        self.settle(wakes)?;
+        if self.flushed() {
+            return Ok(());
+        }
+        let Some((index, life)) = self.begin_record(me, Kind::Flush, Phase::Pending) else {
+            return Err(ReadStop::TableFull);
+        };
+        self.records[index].end.store(
+            self.back_snapshot()
+                .bytes
+                .wrapping_sub(self.header.table.0.cancelled.load(Ordering::Relaxed)),
+            Ordering::Relaxed,
+        );
+        self.publish_record(index);
+        fault::at(Point::RecordTaken);
+        self.settle(wakes)?;
+        Err(ReadStop::Pended(index, life))
+    }
+
+    /// Moves a pended flush on without waiting.
+    pub(crate) fn poll_flush(
+        &self,
+        me: Owner,
+        index: usize,
+        wakes: &mut Wakes<'a>,
+    ) -> Option<Result<(), Error>> {
+        let record = &self.records[index];
+        for _ in 0..4 {
+            match record.phase() {
+                Phase::Pending => {
+                    if !record.take_kick() {
+                        return None;
+                    }
+                    if let Err(fault) = self.settle_or_leave(me, wakes) {
+                        self.give_up(me, index, wakes);
+                        return Some(Err(fault.into()));
+                    }
+                }
+                Phase::Done => {
+                    let _ = record.change(Phase::Done, Phase::Copied, Outcome::Whole);
+                    let _ = self.settle_or_leave(me, wakes);
+                    return Some(Ok(()));
+                }
+                Phase::Withdrawn => {
+                    if let Some(error) = self.acknowledge(me, index, wakes) {
+                        return Some(Err(error));
+                    }
+                }
+                Phase::Free | Phase::Copied | Phase::Abandoned | Phase::Stream => {
+                    return Some(Err(Fault::Record.into()));
+                }
+            }
+        }
+        None
+    }
+
+    /// FSCTL_PIPE_PEEK: looks, and changes nothing (NP-PEEK-05 to 09).
+    pub(crate) fn peek(
+        &self,
+        me: Owner,
+        buf: &mut [u8],
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Peeked, ReadStop> {
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(ReadStop::Held),
+        }
+        let peeked = if self.attention().0 == self.calm {
+            Ok(())
+        } else {
+            self.settle(wakes)
+        }
+        .and_then(|()| self.peek_locked(buf));
+        self.unlock(me, wakes);
+        Ok(peeked?)
+    }
+
+    fn peek_locked(&self, buf: &mut [u8]) -> Result<Peeked, Fault> {
+        let by_message = self.pipe_type == PipeType::Message;
+        let mut walk = self.front();
+        let mut peeked = Peeked {
+            copied: 0,
+            message_len: 0,
+            partial: false,
+            any: false,
+        };
+        let mut left = self.area.len() / crate::frame::HEADER + 2;
+        while let Some(segment) = self.first(&mut walk)? {
+            peeked.any = true;
+            let want = (buf.len() - peeked.copied).min(segment.len as usize);
+            self.area
+                .copy_out(segment.pos, &mut buf[peeked.copied..peeked.copied + want])?;
+            peeked.copied += want;
+            peeked.message_len += u64::from(segment.len);
+            self.claim(&mut walk, segment, segment.len);
+            let ends = !segment.flags.has(Flags::MORE);
+            if by_message && ends || !by_message && peeked.copied == buf.len() || left == 0 {
+                break;
+            }
+            left -= 1;
+        }
+        if by_message {
+            // The first message may not be placed to its end: its record knows how much is to come.
+            if walk.flags.has(Flags::MORE) && peeked.any
+                || !peeked.any && self.attention().has(UNPLACED)
+            {
+                if let Some(index) = self.first_unplaced() {
+                    peeked.message_len +=
+                        u64::from(self.records[index].count.load(Ordering::Relaxed));
+                    peeked.any = true;
+                }
+            }
+            peeked.partial = (peeked.copied as u64) < peeked.message_len;
+        } else {
+            peeked.message_len = 0;
+        }
+        Ok(peeked)
+    }
+}

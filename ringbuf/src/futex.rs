@@ -1,0 +1,188 @@
+//! futex(2) and futex_waitv(2), and the clock that their deadlines are read against. UNSAFE.
+//!
+//! Shared futexes only, for process-local words too: the same word may be waited on through io_uring, where kernels
+//! since 6.16 can lose a private wait.
+
+use crate::sync::AtomicU32;
+
+/// CLOCK_MONOTONIC, nanoseconds.
+#[cfg(not(loom))]
+#[inline]
+pub(crate) fn now() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid timespec to write to. The call cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    #[allow(
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "the monotonic clock is not negative; time_t differs between targets"
+    )]
+    {
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+}
+
+/// Why a wait came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woke {
+    /// Rung, interrupted, or the word was another already: look again.
+    Look,
+    /// The deadline has passed.
+    TimedOut,
+}
+
+/// Waits until one of two words is not the value that goes with it, one of them is rung, or the deadline has passed.
+///
+/// The second word is the caller's own, in private memory: a hostile peer can requeue a sleeper away from a word in
+/// shared memory, but not from this one.
+#[cfg(all(not(loom), not(miri)))]
+pub(crate) fn wait(
+    shared: &AtomicU32,
+    shared_value: u32,
+    own: &AtomicU32,
+    own_value: u32,
+    deadline: crate::Deadline,
+) -> Woke {
+    use crate::sync::process;
+
+    static NO_WAITV: process::AtomicU32 = process::AtomicU32::new(0);
+    if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
+        match waitv(shared, shared_value, own, own_value, deadline.0) {
+            Ok(()) => return Woke::Look,
+            Err(libc::ETIMEDOUT) => return Woke::TimedOut,
+            Err(libc::ENOSYS | libc::EPERM) => NO_WAITV.store(1, process::Ordering::Relaxed),
+            Err(_) => return Woke::Look,
+        }
+    }
+    // No futex_waitv (before Linux 5.16, valgrind, some sandboxes): slices of 100 ms on the shared word, between which
+    // the own word is looked at.
+    if own.load(crate::sync::Ordering::Acquire) != own_value {
+        return Woke::Look;
+    }
+    let slice = deadline.0.min(now().saturating_add(100_000_000));
+    match wait_one(shared, shared_value, slice) {
+        Err(libc::ETIMEDOUT) if slice == deadline.0 => Woke::TimedOut,
+        _ => Woke::Look,
+    }
+}
+
+#[cfg(all(not(loom), not(miri)))]
+fn waitv(
+    shared: &AtomicU32,
+    shared_value: u32,
+    own: &AtomicU32,
+    own_value: u32,
+    deadline: u64,
+) -> Result<(), i32> {
+    /// `struct futex_waitv` of linux/futex.h.
+    #[repr(C)]
+    struct Waiter {
+        value: u64,
+        address: u64,
+        flags: u32,
+        reserved: u32,
+    }
+    const FUTEX_32: u32 = 2;
+    let waiter = |word: &AtomicU32, value| Waiter {
+        value: u64::from(value),
+        address: word as *const AtomicU32 as usize as u64,
+        flags: FUTEX_32,
+        reserved: 0,
+    };
+    let waiters = [waiter(shared, shared_value), waiter(own, own_value)];
+    let time = timespec(deadline);
+    let timeout = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY:
+    // - `waiters` is an array of two `futex_waitv`, alive during the call.
+    // - The addresses are those of two live, aligned 32-bit words; the kernel only reads them.
+    // - `timeout` is null or points to `time`; the number is an absolute time of CLOCK_MONOTONIC.
+    let got = unsafe {
+        libc::syscall(
+            libc::SYS_futex_waitv,
+            waiters.as_ptr(),
+            2_u32,
+            0_u32,
+            timeout,
+            libc::CLOCK_MONOTONIC,
+        )
+    };
+    if got >= 0 { Ok(()) } else { Err(errno()) }
+}
+
+#[cfg(all(not(loom), not(miri)))]
+fn wait_one(word: &AtomicU32, value: u32, deadline: u64) -> Result<(), i32> {
+    let time = timespec(deadline);
+    let timeout = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: as in `waitv`, for one word; FUTEX_WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC.
+    let got = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word as *const AtomicU32,
+            libc::FUTEX_WAIT_BITSET,
+            value,
+            timeout,
+            std::ptr::null::<u32>(),
+            u32::MAX,
+        )
+    };
+    if got == 0 { Ok(()) } else { Err(errno()) }
+}
+
+/// Wakes everybody who sleeps on the word: a hostile mapper may have queued waiters of its own in front.
+#[cfg(all(not(loom), not(miri)))]
+pub(crate) fn wake(word: &AtomicU32) {
+    // SAFETY: the kernel uses the address as a key and reads nothing through it.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word as *const AtomicU32,
+            libc::FUTEX_WAKE,
+            i32::MAX,
+        );
+    }
+}
+
+/// `None` for a deadline that never comes.
+#[cfg(all(not(loom), not(miri)))]
+fn timespec(deadline: u64) -> Option<libc::timespec> {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "seconds since boot and a remainder below 10^9 fit"
+    )]
+    (deadline != u64::MAX).then(|| libc::timespec {
+        tv_sec: (deadline / 1_000_000_000) as libc::time_t,
+        tv_nsec: (deadline % 1_000_000_000) as _,
+    })
+}
+
+#[cfg(all(not(loom), not(miri)))]
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+// Models and Miri have no kernel: a wait looks again at once, a wake needs nobody.
+#[cfg(any(loom, miri))]
+pub(crate) fn wait(
+    _: &AtomicU32,
+    _: u32,
+    _: &AtomicU32,
+    _: u32,
+    deadline: crate::Deadline,
+) -> Woke {
+    crate::sync::spin_hint();
+    if deadline.passed() {
+        Woke::TimedOut
+    } else {
+        Woke::Look
+    }
+}
+#[cfg(any(loom, miri))]
+pub(crate) fn wake(_: &AtomicU32) {}
+#[cfg(loom)]
+pub(crate) fn now() -> u64 {
+    0
+}

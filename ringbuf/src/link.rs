@@ -1,0 +1,216 @@
+//! A pair of processes and the memory between them, and what the broker tells a process about one connection.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use crate::{
+    doorbell::Bell,
+    error::AttachError,
+    geometry::Geometry,
+    layout::{ABI_VERSION, PAGE},
+    region::{self, Region},
+    sync::Ordering,
+    types::{Access, End, PipeType, ProcessIndex},
+};
+
+/// One process's mapping of a link. Mapped once; costs no descriptor.
+#[derive(Debug)]
+pub struct Link {
+    region: Region,
+    process: ProcessIndex,
+    token: [u64; 2],
+}
+
+impl Link {
+    /// Checks a descriptor and maps it as the link that `process` shares. The descriptor is closed before this
+    /// returns, whatever the answer.
+    ///
+    /// # Errors
+    /// Whatever is not a sealed memfd of this very layout is refused with the reason; nothing of it is believed
+    /// before it is checked.
+    pub fn attach(fd: OwnedFd, process: ProcessIndex) -> Result<Arc<Link>, AttachError> {
+        let len = region::check(fd.as_fd())?;
+        if len < PAGE {
+            return Err(AttachError::TooSmall { len });
+        }
+        if usize::try_from(len).is_err() || isize::try_from(len).is_err() {
+            return Err(AttachError::TooLarge { len });
+        }
+        // The first page alone, until it says how much there is.
+        let first = Region::map(fd.as_fd(), PAGE).map_err(AttachError::Io)?;
+        let geometry = Geometry::parse(Region::header_of(&first), len)?;
+        let token = Region::header_of(&first)
+            .token
+            .each_ref()
+            .map(|half| half.load(Ordering::Relaxed));
+        drop(first);
+        let map = Region::map(fd.as_fd(), len).map_err(AttachError::Io)?;
+        Ok(Arc::new(Link {
+            region: Region::new(map, geometry),
+            process,
+            token,
+        }))
+    }
+
+    /// This process's index.
+    #[must_use]
+    pub fn process(&self) -> ProcessIndex {
+        self.process
+    }
+
+    /// The bell of a process of this link.
+    #[must_use]
+    pub fn bell(&self, process: ProcessIndex) -> Bell<'_> {
+        Bell::new(self.region.bell(process.get()))
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(crate) fn token(&self) -> [u64; 2] {
+        self.token
+    }
+}
+
+/// What the broker tells one process about its end of one connection: private numbers that decide where the shared
+/// ones only report. Plain data, [`Grant::SIZE`] bytes on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub(crate) token: [u64; 2],
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    pub(crate) end: End,
+    pub(crate) pipe_type: PipeType,
+    /// By `End::index`.
+    pub(crate) access: [Access; 2],
+    /// By the index of the end that reads, as everything below.
+    pub(crate) quotas: [u32; 2],
+    pub(crate) secrets: [u64; 2],
+    /// Offset and length.
+    pub(crate) areas: [(u64, u64); 2],
+}
+
+impl Grant {
+    /// Bytes of a grant on the wire.
+    pub const SIZE: usize = 96;
+
+    /// The end that it is for.
+    #[must_use]
+    pub fn end(&self) -> End {
+        self.end
+    }
+
+    /// For the wire; little-endian.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Grant::SIZE] {
+        let mut bytes = [0; Grant::SIZE];
+        let bits = |access: Access| u8::from(access.read) | u8::from(access.write) << 1;
+        let mut at = 0;
+        let mut put = |part: &[u8]| {
+            bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        };
+        put(&ABI_VERSION.to_le_bytes());
+        put(&[
+            self.end as u8,
+            u8::from(self.pipe_type == PipeType::Message),
+            bits(self.access[0]),
+            bits(self.access[1]),
+        ]);
+        put(&self.slot.to_le_bytes());
+        put(&self.generation.to_le_bytes());
+        for number in self.token {
+            put(&number.to_le_bytes());
+        }
+        for reader in 0..2 {
+            put(&self.quotas[reader].to_le_bytes());
+            put(&[0; 4]);
+            put(&self.secrets[reader].to_le_bytes());
+            put(&self.areas[reader].0.to_le_bytes());
+            put(&self.areas[reader].1.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// From the wire.
+    ///
+    /// # Errors
+    /// [`AttachError::Grant`] for another length or numbers that cannot be, [`AttachError::Version`] for another ABI.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Grant, AttachError> {
+        let bytes: &[u8; Grant::SIZE] = bytes
+            .try_into()
+            .map_err(|_| AttachError::Grant("its length"))?;
+        let word = |at: usize| -> u32 {
+            let mut word = [0; 4];
+            word.copy_from_slice(&bytes[at..at + 4]);
+            u32::from_le_bytes(word)
+        };
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        if word(0) != ABI_VERSION {
+            return Err(AttachError::Version { found: word(0) });
+        }
+        let end = match bytes[4] {
+            0 => End::Client,
+            1 => End::Server,
+            _ => return Err(AttachError::Grant("its end")),
+        };
+        let pipe_type = match bytes[5] {
+            0 => PipeType::Byte,
+            1 => PipeType::Message,
+            _ => return Err(AttachError::Grant("its pipe type")),
+        };
+        let access = |byte: u8| {
+            (byte < 4)
+                .then_some(Access {
+                    read: byte & 1 != 0,
+                    write: byte & 2 != 0,
+                })
+                .ok_or(AttachError::Grant("its access"))
+        };
+        let queue = |reader: usize| 32 + 32 * reader;
+        Ok(Grant {
+            token: [long(16), long(24)],
+            slot: word(8),
+            generation: word(12),
+            end,
+            pipe_type,
+            access: [access(bytes[6])?, access(bytes[7])?],
+            quotas: [word(queue(0)), word(queue(1))],
+            secrets: [long(queue(0) + 8), long(queue(1) + 8)],
+            areas: [
+                (long(queue(0) + 16), long(queue(0) + 24)),
+                (long(queue(1) + 16), long(queue(1) + 24)),
+            ],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_survives_the_wire() {
+        let grant = Grant {
+            token: [1, u64::MAX],
+            slot: 7,
+            generation: 9,
+            end: End::Server,
+            pipe_type: PipeType::Message,
+            access: [Access::READ, Access::DUPLEX],
+            quotas: [0, u32::MAX],
+            secrets: [3, 4],
+            areas: [(65_536, 65_536), (131_072, 1 << 40)],
+        };
+        assert_eq!(Grant::from_bytes(&grant.to_bytes()).expect("same"), grant);
+        assert!(Grant::from_bytes(&grant.to_bytes()[1..]).is_err());
+        for (at, what) in [(0, 2), (4, 2), (5, 2), (6, 4), (7, 9)] {
+            let mut bytes = grant.to_bytes();
+            bytes[at] = what;
+            assert!(Grant::from_bytes(&bytes).is_err(), "byte {at}");
+        }
+    }
+}

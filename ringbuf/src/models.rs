@@ -1,0 +1,345 @@
+//! Exhaustive models of the queue's protocol (loom): the shipped code over words on the heap.
+//!
+//! Each names the mutation that was seen to break it. A lost wake-up shows as a record that is still pending although
+//! what it waits for is there: its owner would sleep on that very word.
+
+use loom::{sync::Arc, thread};
+
+use crate::{
+    area::Area,
+    attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
+    consume::{ReadHow, ReadStop},
+    error::Error,
+    layout::{QueueHeader, RECORDS, Record},
+    produce::{WriteHow, WriteStop},
+    queue::Queue,
+    record::{Phase, Wakes},
+    role::{Owner, Role, Taken},
+    sync::{AtomicU32, AtomicU64, Ordering},
+    types::{PipeType, ProcessIndex, Read},
+};
+
+/// A message queue of 256 bytes.
+struct Fixture {
+    header: QueueHeader,
+    records: [Record; RECORDS],
+    words: Vec<AtomicU64>,
+    modes: AtomicU32,
+    populated: AtomicU64,
+    quota: u32,
+}
+
+impl Fixture {
+    fn new(quota: u32) -> Arc<Fixture> {
+        let fixture = Fixture {
+            header: QueueHeader::default(),
+            records: Default::default(),
+            words: (0..32).map(|_| AtomicU64::new(0)).collect(),
+            modes: AtomicU32::new(1),
+            populated: AtomicU64::new(u64::MAX),
+            quota,
+        };
+        fixture
+            .header
+            .notes
+            .0
+            .restart
+            .store(u64::MAX, Ordering::Relaxed);
+        Arc::new(fixture)
+    }
+
+    fn queue(&self) -> Queue<'_> {
+        Queue {
+            header: &self.header,
+            records: &self.records,
+            area: Area::of_words(&self.words),
+            modes: &self.modes,
+            populated: &self.populated,
+            calm: Attention::calm(0),
+            secret: 0x5ec7_e75e_c7e7_5ec7,
+            quota: self.quota,
+            pipe_type: PipeType::Message,
+            may_write: true,
+        }
+    }
+
+    fn write(&self, thread: u32, byte: u8) -> Result<usize, WriteStop> {
+        let mut wakes = Wakes::default();
+        self.queue()
+            .write(me(thread), &[byte; 8], WriteHow::Pend, false, &mut wakes)
+    }
+
+    fn read(&self, thread: u32, how: ReadHow) -> Result<u8, ReadStop> {
+        let mut buf = [0; 8];
+        let mut wakes = Wakes::default();
+        self.queue()
+            .read(me(thread), &mut buf, how, &mut wakes)
+            .map(|_| buf[0])
+    }
+
+    /// What the owner of a pended read finds when it looks.
+    fn poll(&self, thread: u32, index: usize) -> Option<Result<u8, Error>> {
+        let mut buf = [0; 8];
+        let mut copied = 0;
+        let mut wakes = Wakes::default();
+        self.queue()
+            .poll_read(me(thread), index, &mut buf, &mut copied, &mut wakes)
+            .map(|answer| answer.map(|_: Read| buf[0]))
+    }
+
+    fn close(&self, bit: u64, thread: u32) {
+        let mut wakes = Wakes::default();
+        self.queue().close(bit, &mut wakes);
+        let _ = self.queue().settle_or_leave(me(thread), &mut wakes);
+    }
+}
+
+fn me(thread: u32) -> Owner {
+    Owner::new(ProcessIndex::new(0).expect("small"), thread)
+}
+
+fn index_of(stop: ReadStop) -> usize {
+    match stop {
+        ReadStop::Pended(index, _) => index,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A reader that pends and a writer on its fast path do not miss each other.
+/// Seen to fail without fence 2 (`publish_record`), and without the fence after the role's exchange (`write`).
+#[test]
+fn no_read_sleeps_on_a_committed_frame() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.write(1, 7)
+        });
+        let read = fixture.read(2, ReadHow::Pend);
+        assert_eq!(writer.join().unwrap(), Ok(8));
+        match read {
+            Ok(byte) => assert_eq!(byte, 7),
+            Err(ReadStop::Held) => panic!("nobody settles before the read has pended"),
+            Err(stop) => {
+                let answer = fixture.poll(2, index_of(stop));
+                assert_eq!(answer, Some(Ok(7)), "asleep on a committed frame");
+            }
+        }
+    });
+}
+
+/// One frame goes to one reader: an immediate read against a pended one that appears, with the frame committed in
+/// between. Seen to fail when a settler matches although a reader holds the role (`settle_or_leave` settling on
+/// `Taken::Held`).
+#[test]
+fn one_frame_goes_to_one_reader() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        assert_eq!(fixture.write(1, 7), Ok(8));
+        let immediate = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.read(2, ReadHow::Try)
+        });
+        let pended = fixture.read(3, ReadHow::Pend);
+        let immediate = immediate.join().unwrap();
+        let pended = match pended {
+            Ok(byte) => Some(byte),
+            Err(ReadStop::Held) => None,
+            Err(stop) => fixture
+                .poll(3, index_of(stop))
+                .map(|answer| answer.unwrap()),
+        };
+        let immediate = match immediate {
+            Ok(byte) => Some(byte),
+            Err(ReadStop::WouldPend | ReadStop::Held) => None,
+            Err(stop) => panic!("{stop:?}"),
+        };
+        assert_eq!(
+            [immediate, pended].iter().flatten().count(),
+            1,
+            "{immediate:?} {pended:?}"
+        );
+    });
+}
+
+/// What a settler leaves to the holder of the lock is done before the lock is free.
+/// Seen to fail when `give_back_settled` ignores SETTLE.
+#[test]
+fn what_is_left_to_the_holder_is_done() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let index = index_of(fixture.read(2, ReadHow::Pend).unwrap_err());
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.write(1, 7)
+        });
+        // Somebody else holds the lock for a moment: a peek.
+        let mut wakes = Wakes::default();
+        let _ = fixture.queue().peek(me(3), &mut [0; 8], &mut wakes);
+        assert_eq!(writer.join().unwrap(), Ok(8));
+        assert_eq!(fixture.poll(2, index), Some(Ok(7)), "the errand was lost");
+    });
+}
+
+/// A stalled write completes once a reader has made room, whichever comes first.
+/// Seen to fail when `read` unlocks with a plain store, losing SETTLE.
+#[test]
+fn freed_quota_reaches_a_stalled_write() {
+    loom::model(|| {
+        let fixture = Fixture::new(8);
+        assert_eq!(fixture.write(1, 1), Ok(8));
+        let reader = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.read(2, ReadHow::Try)
+        });
+        let write = fixture.write(1, 2);
+        let read = reader.join().unwrap();
+        match (read, write) {
+            (Ok(1), Ok(8)) => {}
+            (Ok(1), Err(WriteStop::Pended(index, _))) => {
+                assert_eq!(
+                    fixture.records[index].phase(),
+                    Phase::Done,
+                    "stalled on free quota"
+                );
+            }
+            // One of them met the other in the middle: it would wait for the role and try again.
+            (Err(ReadStop::Held), Err(WriteStop::Pended(index, _))) => {
+                assert_eq!(fixture.records[index].phase(), Phase::Pending);
+            }
+            (_, Err(WriteStop::LockHeld)) => {}
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// A read is matched or withdrawn, never both, and a withdrawn one takes no data with it.
+/// Seen to fail when `change` stores without comparing.
+#[test]
+fn match_and_cancel_exclude_each_other() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let index = index_of(fixture.read(2, ReadHow::Pend).unwrap_err());
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.write(1, 7)
+        });
+        let mut wakes = Wakes::default();
+        let withdrawn = fixture.queue().withdraw_own(me(2), index, &mut wakes);
+        assert_eq!(writer.join().unwrap(), Ok(8));
+        if withdrawn {
+            assert_eq!(
+                fixture.read(3, ReadHow::Try),
+                Ok(7),
+                "the frame went with it"
+            );
+        } else {
+            assert_eq!(fixture.poll(2, index), Some(Ok(7)));
+        }
+    });
+}
+
+/// A pended read hears of the writer's close, and of what was written before it.
+/// Seen to fail when `close` withdraws the peer's reads instead of kicking them.
+#[test]
+fn a_close_is_heard_after_the_last_frame() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || {
+                fixture.write(1, 7).unwrap();
+                fixture.close(WRITER_CLOSED, 1);
+            }
+        });
+        let read = fixture.read(2, ReadHow::Pend);
+        writer.join().unwrap();
+        let byte = match read {
+            Ok(byte) => byte,
+            // The writer was settling: a caller waits for the role and tries again.
+            Err(ReadStop::Held) => fixture.read(2, ReadHow::Pend).expect("the frame is there"),
+            Err(stop) => fixture
+                .poll(2, index_of(stop))
+                .expect("answered")
+                .expect("the frame came before the close"),
+        };
+        assert_eq!(byte, 7);
+        assert_eq!(
+            fixture.read(2, ReadHow::Pend),
+            Err(ReadStop::Failed(Error::Broken))
+        );
+    });
+}
+
+/// A disconnect answers a read that pends at the same time.
+/// Seen to fail when `pend_read` does not settle after it has published its record.
+#[test]
+fn a_disconnect_reaches_a_read_that_just_pends() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let server = thread::spawn({
+            let fixture = fixture.clone();
+            move || {
+                let mut wakes = Wakes::default();
+                fixture.queue().close(DISCONNECTED, &mut wakes);
+            }
+        });
+        let read = fixture.read(2, ReadHow::Pend);
+        server.join().unwrap();
+        match read {
+            Err(ReadStop::Failed(error)) => assert_eq!(error, Error::Disconnected),
+            Err(stop) => assert_eq!(
+                fixture.poll(2, index_of(stop)),
+                Some(Err(Error::Disconnected))
+            ),
+            Ok(_) => panic!("nothing was written"),
+        }
+    });
+}
+
+/// A stalled write hears of the reader's close although it pends at the same time.
+/// Seen to fail when `settle_records` does not look at READER_CLOSED.
+#[test]
+fn a_close_reaches_a_write_that_just_pends() {
+    loom::model(|| {
+        let fixture = Fixture::new(0);
+        let reader = thread::spawn({
+            let fixture = fixture.clone();
+            move || {
+                let mut wakes = Wakes::default();
+                fixture.queue().close(READER_CLOSED, &mut wakes);
+            }
+        });
+        let write = fixture.write(1, 7);
+        reader.join().unwrap();
+        match write {
+            Err(WriteStop::Failed(Error::Closing)) => {}
+            Err(WriteStop::Pended(index, _)) => {
+                assert_eq!(fixture.records[index].phase(), Phase::Withdrawn);
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// A role that is given back wakes whoever has announced a sleep on it.
+/// Seen to fail when `give_back` stores instead of exchanging.
+#[test]
+fn a_role_given_back_wakes_its_waiter() {
+    loom::model(|| {
+        let word = Arc::new(AtomicU32::new(0));
+        assert_eq!(Role(&word).try_take(me(1)), Taken::Clean);
+        let owner = thread::spawn({
+            let word = word.clone();
+            move || Role(&word).give_back()
+        });
+        let sleeps = Role(&word).announce();
+        let rung = owner.join().unwrap();
+        // A futex sleeps only if the word is still what was announced; after the exchange it never is.
+        assert!(
+            sleeps.is_none() || rung || Some(word.load(Ordering::SeqCst)) != sleeps,
+            "asleep on a free role"
+        );
+        assert!(sleeps.is_none() || rung, "announced, and nobody was told");
+    });
+}

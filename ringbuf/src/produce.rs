@@ -1,0 +1,742 @@
+//! How frames get into a queue: room, copy, commit.
+//!
+//! All of it happens under the producer's role. A frame is copied to free room first and exists from the moment that
+//! its tag is stored; nothing before that has to be undone. Room is address space: the area is about 32 times the
+//! quota, so that every mix of writes that the quota admits fits.
+//!
+//! **Restart.** A queue that is found empty goes back to the beginning of its area by a skip frame, so that a busy
+//! pipe stays in the cache. Until the reader has passed that skip frame, its 16 bytes stand in the way of the new lap
+//! like a rock: frames are laid round it, and the free room ends with the lap.
+
+use crate::{
+    area::prefetch_for_write,
+    attention::{READER_CLOSED, UNPLACED, WRITER_CLOSED},
+    error::{Error, Fault},
+    fault::{self, Point},
+    frame::{Flags, HEADER, Header, next_header, next_lap, on_header},
+    matching::{self, Nowait},
+    queue::{Back, Queue},
+    record::{Kind, Phase, Wakes},
+    role::{Owner, Taken},
+    sync::{Ordering, fence_after_rmw},
+    types::PipeType,
+};
+
+/// How a caller wants its write treated when it cannot complete at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteHow {
+    /// Answers [`WriteStop::WouldPend`] (a try call, or one that still spins).
+    Try,
+    /// COMPLETE mode.
+    Nowait,
+    /// Takes a record.
+    Pend,
+    /// A request of transact: the quota does not matter (NP-XCV-04).
+    NoQuota,
+}
+
+/// Why a write did not complete at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteStop {
+    Failed(Error),
+    WouldPend,
+    /// It has the record of this index and life.
+    Pended(usize, u32),
+    /// The producer's role is held.
+    ProducerHeld,
+    /// The match lock is held.
+    LockHeld,
+    /// No free record.
+    TableFull,
+}
+
+impl From<Error> for WriteStop {
+    fn from(error: Error) -> WriteStop {
+        WriteStop::Failed(error)
+    }
+}
+
+impl From<Fault> for WriteStop {
+    fn from(fault: Fault) -> WriteStop {
+        WriteStop::Failed(fault.into())
+    }
+}
+
+/// A frame copied to its place, not committed yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    pub(crate) at: u64,
+    pub(crate) header: Header,
+    /// Bytes of it that will be committed (a COMPLETE write may be cut).
+    pub(crate) next: u64,
+}
+
+impl<'a> Queue<'a> {
+    /// Writes `data` as one entry: the whole of NtWriteFile apart from waiting. `aligned`: lay the next frame on a
+    /// cache line (the caller and its peer take turns).
+    #[inline]
+    pub(crate) fn write(
+        &self,
+        me: Owner,
+        data: &[u8],
+        how: WriteHow,
+        aligned: bool,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<usize, WriteStop> {
+        let len = u32::try_from(data.len())
+            .ok()
+            .filter(|len| i32::try_from(*len).is_ok())
+            .ok_or(Error::TooLong)?;
+        match self.take_producer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(WriteStop::ProducerHeld),
+        }
+        fault::at(Point::ProducerRole);
+        let attention = self.attention();
+        let done = if attention.0 == self.calm && self.fits_quota(len) && len != 0 {
+            self.append(data, len, aligned)
+        } else {
+            self.write_slow(me, data, len, how, aligned, wakes)
+        };
+        fault::at(Point::BeforeRing);
+        self.release_producer(wakes);
+        fence_after_rmw();
+        if let Err(WriteStop::Pended(index, _)) = done {
+            if self.records[index].count.load(Ordering::Relaxed) != 0 {
+                fault::at(Point::MidStream);
+            }
+        }
+        // Pairs with the fence in `publish_record`: either this load sees the record, or its owner sees the frame.
+        let attention = self.attention();
+        if attention.records() != 0 && done.is_ok() {
+            self.settle_or_leave(me, wakes)?;
+        }
+        done
+    }
+
+    /// Free quota for `len` bytes, by the notes or, if they say no, by the reader's line.
+    #[inline]
+    fn fits_quota(&self, len: u32) -> bool {
+        let back = self.back();
+        let notes = &self.header.notes.0;
+        let fits = |taken: u64| {
+            let used = back.bytes.wrapping_sub(taken).cast_signed().max(0);
+            used.cast_unsigned() + u64::from(len) <= u64::from(self.quota)
+        };
+        if fits(notes.taken.load(Ordering::Relaxed)) {
+            return true;
+        }
+        let taken = self.header.taken.0.bytes.load(Ordering::Acquire);
+        notes.taken.store(taken, Ordering::Relaxed);
+        fits(taken)
+    }
+
+    /// Bytes of the quota that are free, after a fresh look at the reader's line.
+    fn free_quota(&self) -> u32 {
+        let taken = self.header.taken.0.bytes.load(Ordering::Acquire);
+        self.header.notes.0.taken.store(taken, Ordering::Relaxed);
+        let used = self.back().bytes.wrapping_sub(taken).cast_signed().max(0);
+        matching::quota_available(self.quota, used.cast_unsigned(), 0)
+    }
+
+    /// A spinning writer's hint: the reader has freed enough for `len` bytes, and nothing unusual goes on.
+    pub(crate) fn looks_writable(&self, len: u64) -> bool {
+        let taken = self.header.taken.0.bytes.load(Ordering::Acquire);
+        let used = self.back().bytes.wrapping_sub(taken).cast_signed().max(0);
+        used.cast_unsigned() + len <= u64::from(self.quota)
+    }
+
+    /// Places and commits; the caller has seen to quota and order.
+    #[inline]
+    fn append(&self, data: &[u8], len: u32, aligned: bool) -> Result<usize, WriteStop> {
+        let flags = if aligned && self.may_pad(len) {
+            Flags::ALIGNED
+        } else {
+            Flags::default()
+        };
+        let Some(placed) = self.place(data, flags)? else {
+            return Err(WriteStop::WouldPend);
+        };
+        self.commit(&placed, 1);
+        Ok(len as usize)
+    }
+
+    /// Padding is allowed while the room left admits every mix that the free quota does (24 bytes for each message
+    /// of one byte, and a skip at the end and at the rock).
+    #[inline]
+    fn may_pad(&self, len: u32) -> bool {
+        let notes = &self.header.notes.0;
+        let back = self.back();
+        let head = notes.head.load(Ordering::Relaxed);
+        let room = self
+            .area
+            .len()
+            .saturating_sub(back.tail.wrapping_sub(head) & (2 * self.area.len() - 1));
+        room >= 26 * u64::from(self.quota) + u64::from(len) + 512
+    }
+
+    /// Copies one frame to free room. `None`: there is no room for all of it in one piece.
+    #[inline]
+    pub(crate) fn place(&self, data: &[u8], flags: Flags) -> Result<Option<Placed>, Error> {
+        let len = data.len() as u64;
+        let Some(at) = self.find_room(len)? else {
+            return Ok(None);
+        };
+        let end = at.wrapping_add(HEADER + len);
+        self.see_to_memory(end)?;
+        self.area.copy_in(at.wrapping_add(HEADER), data)?;
+        #[allow(clippy::cast_possible_truncation, reason = "`write` has checked it")]
+        Ok(Some(Placed {
+            at,
+            header: Header {
+                len: len as u32,
+                flags,
+                context: 0,
+            },
+            next: next_header(end, flags, self.area.len()),
+        }))
+    }
+
+    /// Memory behind the frame and the header after it, so that neither our copy nor a reader's poll meets a hole.
+    #[inline]
+    fn see_to_memory(&self, end: u64) -> Result<(), Error> {
+        let offset = end.wrapping_sub(1) & (self.area.len() - 1);
+        let wanted = offset + 1 + 64 + HEADER;
+        let populated = self.populated.load(Ordering::Relaxed);
+        if wanted > populated && populated < self.area.len() {
+            self.populate(populated, wanted)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn populate(&self, from: u64, wanted: u64) -> Result<(), Error> {
+        // From one page up to 64 KiB at a time: small pipes stay small, streams make few calls.
+        let chunk = wanted.next_power_of_two().clamp(4096, 65_536);
+        let to = wanted.next_multiple_of(chunk).min(self.area.len());
+        self.area
+            .populate(from.min(to), to)
+            .map_err(|_| Error::NoMemory)?;
+        self.populated.store(to, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Stores the tag: from here on the frame exists.
+    #[inline]
+    pub(crate) fn commit(&self, placed: &Placed, messages: u32) {
+        let back = self.back();
+        self.prepare_back(Back {
+            tail: placed.next,
+            bytes: back.bytes.wrapping_add(u64::from(placed.header.len)),
+            messages: back.messages.wrapping_add(messages),
+        });
+        self.area
+            .word(placed.at.wrapping_add(8))
+            .store(placed.header.encode(), Ordering::Relaxed);
+        fault::at(Point::Copied);
+        self.area
+            .word(placed.at)
+            .store(placed.at.wrapping_add(self.secret), Ordering::Release);
+        fault::at(Point::Committed);
+        self.turn_back();
+    }
+
+    /// A skip frame from `at` to `to`.
+    fn skip(&self, at: u64, to: u64) {
+        let back = self.back();
+        self.prepare_back(Back { tail: to, ..back });
+        #[allow(clippy::cast_possible_truncation, reason = "at most one lap")]
+        let header = Header {
+            len: to.wrapping_sub(at) as u32,
+            flags: Flags::SKIP,
+            context: 0,
+        };
+        self.area
+            .word(at.wrapping_add(8))
+            .store(header.encode(), Ordering::Relaxed);
+        self.area
+            .word(at)
+            .store(at.wrapping_add(self.secret), Ordering::Release);
+        self.turn_back();
+    }
+
+    // ---- room --------------------------------------------------------------------------------------------------
+
+    /// A position for a header with `len` bytes of payload behind it in one piece; skip frames on the way to it are
+    /// committed.
+    #[inline]
+    fn find_room(&self, len: u64) -> Result<Option<u64>, Error> {
+        let tail = self.back().tail;
+        let notes = &self.header.notes.0;
+        let size = self.area.len();
+        let offset = tail & (size - 1);
+        // The usual case: straight on, well before the end, the rock and the head, and no restart due.
+        let head = notes.head.load(Ordering::Relaxed);
+        let ahead = tail.wrapping_sub(head);
+        if ahead <= size
+            && ahead + HEADER + len <= size
+            && offset + HEADER + len <= size
+            && notes.restart.load(Ordering::Relaxed) != head
+            && tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) < RESTART
+        {
+            return Ok(Some(tail));
+        }
+        self.find_room_slow(len)
+    }
+
+    #[cold]
+    fn find_room_slow(&self, len: u64) -> Result<Option<u64>, Error> {
+        let size = self.area.len();
+        if HEADER + len > size {
+            return Ok(None);
+        }
+        let notes = &self.header.notes.0;
+        let head = self.header.taken.0.head.load(Ordering::Acquire);
+        notes.head.store(head, Ordering::Relaxed);
+        let mut tail = self.back().tail;
+
+        if tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) >= RESTART {
+            notes.checked.store(tail, Ordering::Relaxed);
+            if head == tail && tail & (size - 1) >= RESTART {
+                tail = self.restart(tail)?;
+            }
+        }
+
+        // Where the free room ends. A reader that has not passed the last restart's skip frame counts as standing at
+        // the beginning of the lap behind it.
+        let restart = notes.restart.load(Ordering::Relaxed);
+        let rock = (head == restart && tail != restart).then(|| restart.wrapping_add(size));
+        let limit = match rock {
+            Some(_) => next_lap(restart, size).wrapping_add(size),
+            None => head.wrapping_add(size),
+        };
+        let free = |pos: u64| limit.wrapping_sub(pos).cast_signed();
+        let need = (HEADER + len).cast_signed();
+
+        // At most three skips: round the rock, to the end of the lap, and round the rock again.
+        let mut skips = [(0, 0); 3];
+        let mut skipped = 0;
+        let mut pos = tail;
+        let at = loop {
+            // A hostile reader may publish any head: never more room than there is.
+            if free(pos) < need || free(pos) > size.cast_signed() {
+                return Ok(None);
+            }
+            let offset = pos & (size - 1);
+            let beyond_rock = rock.filter(|rock| {
+                let ahead = rock.wrapping_sub(pos).cast_signed();
+                ahead >= 0 && ahead < need + HEADER.cast_signed()
+            });
+            let to = if let Some(rock) = beyond_rock {
+                on_header((rock.wrapping_add(HEADER + 63)) & !63, size)
+            } else if offset + HEADER + len > size {
+                next_lap(pos, size)
+            } else {
+                break pos;
+            };
+            if skipped == skips.len() {
+                return Ok(None);
+            }
+            skips[skipped] = (pos, to);
+            skipped += 1;
+            pos = to;
+        };
+        for &(from, to) in &skips[..skipped] {
+            self.see_to_memory(from.wrapping_add(HEADER))?;
+            self.skip(from, to);
+        }
+        Ok(Some(at))
+    }
+
+    /// The queue is empty: goes on at the beginning of the area. Gives back the memory that a burst took, once the
+    /// burst is over (this lap stayed small) or every 64th time.
+    fn restart(&self, tail: u64) -> Result<u64, Error> {
+        let notes = &self.header.notes.0;
+        let size = self.area.len();
+        let offset = tail & (size - 1);
+        let to = next_lap(tail, size);
+        self.see_to_memory(tail.wrapping_add(HEADER))?;
+        notes.restart.store(tail, Ordering::Relaxed);
+        self.skip(tail, to);
+        let turns = notes.restarts.load(Ordering::Relaxed).wrapping_add(1);
+        notes.restarts.store(turns, Ordering::Relaxed);
+        let high = notes.high_water.load(Ordering::Relaxed).max(offset);
+        notes.high_water.store(high, Ordering::Relaxed);
+        if high > KEEP && (offset < KEEP || turns % 64 == 0) {
+            // Not the page that the reader polls, nor the one after it.
+            let page = offset & !4095;
+            self.area.punch(LOW, page.max(LOW));
+            self.area
+                .punch((page + 8192).max(LOW), high + 65_536 + 4096);
+            notes.high_water.store(offset, Ordering::Relaxed);
+            let _ = self.populated.fetch_min(LOW, Ordering::Relaxed);
+        }
+        notes.checked.store(to, Ordering::Relaxed);
+        Ok(to)
+    }
+
+    /// A producer that is about to wait for something else: gives the memory of a burst back.
+    pub(crate) fn trim(&self, me: Owner, wakes: &mut Wakes<'a>) {
+        let notes = &self.header.notes.0;
+        let tail = self.back().tail;
+        let offset = tail & (self.area.len() - 1);
+        let high = notes.high_water.load(Ordering::Relaxed).max(offset);
+        if high <= KEEP
+            || self.header.taken.0.head.load(Ordering::Relaxed) != tail
+            || !matches!(self.take_producer(me), Taken::Clean | Taken::Dirty)
+        {
+            return;
+        }
+        let head = self.header.taken.0.head.load(Ordering::Acquire);
+        if head == self.back().tail && self.attention().0 == self.calm && offset >= RESTART {
+            notes.high_water.store(high, Ordering::Relaxed);
+            // 63: the next restart is a 64th.
+            notes.restarts.store(63, Ordering::Relaxed);
+            let _ = self.restart(head);
+        }
+        self.release_producer(wakes);
+    }
+
+    // ---- everything unusual ------------------------------------------------------------------------------------
+
+    /// Why a write may not go on at all.
+    fn write_refusal(&self) -> Result<(), Error> {
+        let attention = self.attention();
+        self.check(attention, WRITER_CLOSED)?;
+        if attention.has(READER_CLOSED) {
+            return Err(Error::Closing);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn write_slow(
+        &self,
+        me: Owner,
+        data: &[u8],
+        len: u32,
+        how: WriteHow,
+        aligned: bool,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<usize, WriteStop> {
+        self.write_refusal()?;
+        if len == 0 && self.pipe_type == PipeType::Byte {
+            return Ok(0); // NP-WRITE-03
+        }
+        let blocked = self.attention().has(UNPLACED);
+        let fits = !blocked && (how == WriteHow::NoQuota || self.fits_quota(len) || len == 0);
+        if fits {
+            match self.append(data, len, aligned) {
+                Err(WriteStop::WouldPend) if how == WriteHow::NoQuota => {
+                    return Err(Error::NoMemory.into());
+                }
+                Err(WriteStop::WouldPend) if len == 0 => {}
+                Err(WriteStop::WouldPend) if how == WriteHow::Nowait => return Ok(0),
+                Err(WriteStop::WouldPend) => {}
+                done => return done,
+            }
+        }
+        match how {
+            WriteHow::NoQuota => return Err(Error::Busy.into()),
+            // Nothing can absorb what the quota does not: no need to copy it first.
+            _ if len == 0 => {}
+            WriteHow::Try if blocked || self.pended_bytes() == 0 => {
+                return Err(WriteStop::WouldPend);
+            }
+            WriteHow::Nowait if blocked || !self.has_pended_reads(self.attention()) => {
+                return Ok(0);
+            }
+            _ => {}
+        }
+        // Copy first, then lock, then decide: the lock is never held over a long copy.
+        let placed = if blocked || len == 0 {
+            None
+        } else {
+            self.place(data, Flags::default())?
+        };
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(WriteStop::LockHeld),
+        }
+        let done = self.write_locked(me, data, len, how, placed, wakes);
+        self.unlock(me, wakes);
+        done
+    }
+
+    /// Under both: decides NP-WRITE-04 to 12, commits, matches.
+    fn write_locked(
+        &self,
+        me: Owner,
+        data: &[u8],
+        len: u32,
+        how: WriteHow,
+        placed: Option<Placed>,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<usize, WriteStop> {
+        self.write_refusal()?;
+        if len == 0 {
+            return self.write_empty_behind();
+        }
+        if how != WriteHow::Pend {
+            let decision = matching::nowait(
+                len,
+                self.pended_bytes(),
+                if placed.is_some() {
+                    self.free_quota()
+                } else {
+                    0
+                },
+                self.pipe_type,
+            );
+            let (Some(mut placed), true) = (placed, decision != Nowait::Nothing) else {
+                return match how {
+                    WriteHow::Nowait => {
+                        if self.pipe_type == PipeType::Byte && self.pended_bytes() == 0 {
+                            self.feed_empty_reads(wakes);
+                        }
+                        Ok(0)
+                    }
+                    _ => Err(WriteStop::WouldPend),
+                };
+            };
+            if let Nowait::Cut(count) = decision {
+                if how == WriteHow::Try {
+                    return Err(WriteStop::WouldPend);
+                }
+                placed.header.len = count;
+                placed.next = next_header(
+                    placed.at.wrapping_add(HEADER + u64::from(count)),
+                    placed.header.flags,
+                    self.area.len(),
+                );
+            }
+            self.commit(&placed, 1);
+            self.settle(wakes)?;
+            return Ok(placed.header.len as usize);
+        }
+
+        let Some((index, life)) = self.begin_record(me, Kind::Write, Phase::Pending) else {
+            return Err(WriteStop::TableFull);
+        };
+        let record = &self.records[index];
+        record.len.store(len, Ordering::Relaxed);
+        record.count.store(len, Ordering::Relaxed);
+        record.pos.store(u64::MAX, Ordering::Relaxed);
+        record.next.store(u64::MAX, Ordering::Relaxed);
+        record.empties.store(0, Ordering::Relaxed);
+        let placed = match placed {
+            None if !self.attention().has(UNPLACED) => self.place_part(data, 0)?,
+            placed => placed,
+        };
+        if let Some(placed) = &placed {
+            self.commit_part(index, placed);
+        }
+        if record.count.load(Ordering::Relaxed) != 0 {
+            self.header
+                .common
+                .0
+                .attention
+                .fetch_or(UNPLACED, Ordering::SeqCst);
+        }
+        self.publish_record(index);
+        fault::at(Point::RecordTaken);
+        self.settle(wakes)?;
+        if record.phase() == Phase::Done {
+            self.free_record(index, wakes);
+            return Ok(len as usize);
+        }
+        Err(WriteStop::Pended(index, life))
+    }
+
+    /// An empty message that there is no room for, or that comes behind a write that is not wholly placed: it completes
+    /// at once (NP-WRITE-04), and is laid down by the owner of the last stalled write.
+    fn write_empty_behind(&self) -> Result<usize, WriteStop> {
+        let empties = match self.last_stalled() {
+            Some(index) => &self.records[index].empties,
+            // Settled in between: try again; or the area is full of empty messages.
+            None if self.attention().has(UNPLACED) => return Err(WriteStop::LockHeld),
+            None => return Err(Error::NoMemory.into()),
+        };
+        let count = empties.load(Ordering::Relaxed);
+        if count >= MAX_EMPTIES {
+            return Err(Error::NoMemory.into());
+        }
+        empties.store(count + 1, Ordering::Relaxed);
+        self.header
+            .common
+            .0
+            .attention
+            .fetch_or(UNPLACED, Ordering::SeqCst);
+        Ok(0)
+    }
+
+    /// Copies as much of `data[done..]` as there is room for, at least 4 KiB or all that is left.
+    fn place_part(&self, data: &[u8], done: usize) -> Result<Option<Placed>, Error> {
+        let rest = data.get(done..).unwrap_or(&[]);
+        let all = usize::try_from(self.area.len() / 4).unwrap_or(usize::MAX);
+        let mut part = rest.len().min(all);
+        loop {
+            let more = part < rest.len();
+            let mut flags = Flags::default();
+            if more {
+                flags = flags.with(Flags::MORE);
+            }
+            if done != 0 {
+                flags = flags.with(Flags::CONTINUED);
+            }
+            if let Some(placed) = self.place(&rest[..part], flags)? {
+                return Ok(Some(placed));
+            }
+            part = match part {
+                // What is left before the end, the rock or the head, whatever that is.
+                ..=4096 => match self.room_ahead().min(rest.len()) {
+                    0 => return Ok(None),
+                    // Not the same again.
+                    room if room >= part => part / 2,
+                    room => room,
+                },
+                _ => (part / 4).max(4096),
+            };
+            if part == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Payload bytes for which there is room in one piece without a skip, as `find_room_slow` last saw the reader.
+    fn room_ahead(&self) -> usize {
+        let size = self.area.len();
+        let notes = &self.header.notes.0;
+        let tail = self.back().tail;
+        let head = notes.head.load(Ordering::Relaxed);
+        let restart = notes.restart.load(Ordering::Relaxed);
+        let to_end = size - (tail & (size - 1));
+        let to_limit = if head == restart && tail != restart {
+            // A rock or the end of the lap, whichever comes first; a header must fit in front of the rock.
+            let rock = restart.wrapping_add(size).wrapping_sub(tail);
+            if rock < size {
+                rock.saturating_sub(HEADER)
+            } else {
+                to_end
+            }
+        } else {
+            size.saturating_sub(tail.wrapping_sub(head))
+        };
+        usize::try_from(to_end.min(to_limit).saturating_sub(HEADER)).unwrap_or(0)
+    }
+
+    /// Commits a piece of a write that has a record, under the lock.
+    fn commit_part(&self, index: usize, placed: &Placed) {
+        let record = &self.records[index];
+        let first = !placed.header.flags.has(Flags::CONTINUED);
+        if first {
+            record.pos.store(placed.at, Ordering::Relaxed);
+        }
+        record.next.store(placed.next, Ordering::Relaxed);
+        let rest = record
+            .count
+            .load(Ordering::Relaxed)
+            .saturating_sub(placed.header.len);
+        let back = self.back();
+        let cancelled = self.header.table.0.cancelled.load(Ordering::Relaxed);
+        record.end.store(
+            back.bytes
+                .wrapping_add(u64::from(placed.header.len))
+                .wrapping_sub(cancelled),
+            Ordering::Relaxed,
+        );
+        self.commit(placed, u32::from(first));
+        record.count.store(rest, Ordering::Release);
+        // Flushes behind it wait for these bytes too (NP-FLUSH-04).
+        self.move_later(
+            record.order.load(Ordering::Relaxed),
+            &[Kind::Flush],
+            u64::from(placed.header.len),
+        );
+    }
+
+    /// The owner of a write that is not wholly placed goes on with it. `Ok(true)`: something was placed.
+    pub(crate) fn place_more(
+        &self,
+        me: Owner,
+        index: usize,
+        data: &[u8],
+        wakes: &mut Wakes<'a>,
+    ) -> Result<bool, WriteStop> {
+        let record = &self.records[index];
+        match self.take_producer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(WriteStop::ProducerHeld),
+        }
+        let placed = self.place_more_held(me, index, data, wakes);
+        self.release_producer(wakes);
+        if placed == Ok(true) && record.count.load(Ordering::Relaxed) != 0 {
+            fault::at(Point::MidStream);
+        }
+        placed
+    }
+
+    fn place_more_held(
+        &self,
+        me: Owner,
+        index: usize,
+        data: &[u8],
+        wakes: &mut Wakes<'a>,
+    ) -> Result<bool, WriteStop> {
+        let record = &self.records[index];
+        let rest = record.count.load(Ordering::Relaxed) as usize;
+        if rest == 0 && record.empties.load(Ordering::Relaxed) == 0
+            || record.phase() != Phase::Pending
+            || self.first_unplaced() != Some(index)
+            || rest > data.len()
+        {
+            return Ok(false);
+        }
+        let placed = if rest == 0 {
+            self.place(&[], Flags::default())?
+        } else {
+            self.place_part(data, data.len() - rest)?
+        };
+        let Some(placed) = placed else {
+            return Ok(false);
+        };
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(WriteStop::LockHeld),
+        }
+        // It may have been withdrawn meanwhile: then nothing is committed.
+        let alive = record.phase() == Phase::Pending;
+        if alive && rest == 0 {
+            let empties = record.empties.load(Ordering::Relaxed);
+            record
+                .empties
+                .store(empties.saturating_sub(1), Ordering::Relaxed);
+            self.commit(&placed, 1);
+        } else if alive {
+            self.commit_part(index, &placed);
+        }
+        let settled = self.settle(wakes);
+        self.unlock(me, wakes);
+        settled?;
+        Ok(alive)
+    }
+
+    /// After a commit: asks for the line of the next header, which is about to be written by us again.
+    #[inline]
+    pub(crate) fn prefetch_tail(&self) {
+        prefetch_for_write(self.area.word(self.back().tail));
+    }
+}
+
+/// Empty messages that may wait behind one write.
+const MAX_EMPTIES: u32 = 65_536;
+/// A lap shorter than this is not worth a restart.
+pub(crate) const RESTART: u64 = 16 * 1024;
+/// Memory below this offset is never given back.
+const LOW: u64 = 64 * 1024;
+/// Memory up to this offset is given back only with more.
+const KEEP: u64 = 192 * 1024;

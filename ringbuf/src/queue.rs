@@ -1,0 +1,603 @@
+//! One direction of a connection: the view that every call works through, and the books of both sides.
+//!
+//! ```text
+//!            head              pos                     tail
+//!  ....free..|..given, not yet |..unread bytes.........|....free....     positions run freely, offset = position
+//!            |  copied out     |  (the front's)        |  (the back's)   modulo the area
+//! ```
+//!
+//! - The **back** (tail, bytes and messages ever committed) belongs to the holder of the producer's role.
+//! - The **front** (pos, bytes and messages ever claimed) belongs to the holder of the consumer's role, which is the
+//!   match lock too.
+//! - Each is kept twice, with a word that names the copy in force: a new state is written beside the old one and takes
+//!   effect with one store, so that a death in between leaves the old state whole.
+//!
+//! `used = committed - claimed - cancelled` decides about quota; `head` about room. How frames get in is in
+//! `produce.rs`, how they get out in `consume.rs`, how pended operations meet them in `settle.rs`.
+
+use crate::{
+    area::Area,
+    attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
+    error::{Error, Fault},
+    frame::{Flags, HEADER, Header, next_header},
+    futex,
+    layout::{QueueHeader, RECORDS, Record},
+    record::{Kind, Phase, Wakes},
+    role::{Owner, Role, SETTLE, Taken, WAITERS},
+    sync::{AtomicU32, AtomicU64, Ordering},
+    types::{PipeType, ReadMode},
+};
+
+/// One direction, as one process sees it. What the broker decided is here in private memory; of the shared words
+/// nothing is believed before it is checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queue<'a> {
+    pub(crate) header: &'a QueueHeader,
+    pub(crate) records: &'a [Record; RECORDS],
+    pub(crate) area: Area<'a>,
+    /// Modes of the reading end.
+    pub(crate) modes: &'a AtomicU32,
+    /// Offset up to which this process has seen to the area's memory.
+    pub(crate) populated: &'a AtomicU64,
+    /// Attention word of a queue in which nothing is unusual.
+    pub(crate) calm: u64,
+    pub(crate) secret: u64,
+    /// Bytes.
+    pub(crate) quota: u32,
+    pub(crate) pipe_type: PipeType,
+    /// The writing end was granted FILE_WRITE_DATA.
+    pub(crate) may_write: bool,
+}
+
+/// The producer's truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Back {
+    pub(crate) tail: u64,
+    pub(crate) bytes: u64,
+    pub(crate) messages: u32,
+}
+
+/// The consumer's truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Front {
+    pub(crate) pos: u64,
+    pub(crate) bytes: u64,
+    pub(crate) messages: u32,
+    /// Unread bytes of the frame around `pos`; 0: at a header.
+    pub(crate) left: u32,
+    pub(crate) flags: Flags,
+}
+
+/// Unread bytes of one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Position of the first unread byte.
+    pub(crate) pos: u64,
+    pub(crate) len: u32,
+    pub(crate) flags: Flags,
+}
+
+pub(crate) const MODE_MESSAGE: u32 = 1;
+pub(crate) const MODE_COMPLETE: u32 = 2;
+
+impl<'a> Queue<'a> {
+    #[inline]
+    pub(crate) fn attention(&self) -> Attention {
+        Attention::load(&self.header.common.0.attention)
+    }
+
+    pub(crate) fn producer(&self) -> Role<'a> {
+        Role(&self.header.back.0.role)
+    }
+
+    pub(crate) fn consumer(&self) -> Role<'a> {
+        Role(&self.header.front.0.role)
+    }
+
+    /// How the reading end reads; a byte pipe knows no messages whatever the word says.
+    pub(crate) fn read_mode(&self) -> ReadMode {
+        if self.pipe_type == PipeType::Message
+            && self.modes.load(Ordering::Relaxed) & MODE_MESSAGE != 0
+        {
+            ReadMode::Message
+        } else {
+            ReadMode::Byte
+        }
+    }
+
+    /// The slot still serves this connection, and `closed` (this caller's own end) is not set.
+    pub(crate) fn check(&self, attention: Attention, closed: u64) -> Result<(), Error> {
+        if attention.generation() != Attention(self.calm).generation() || attention.has(closed) {
+            return Err(Error::Stale);
+        }
+        if attention.has(DISCONNECTED) {
+            return Err(Error::Disconnected);
+        }
+        Ok(())
+    }
+
+    // ---- the back ----------------------------------------------------------------------------------------------
+
+    #[inline]
+    pub(crate) fn back(&self) -> Back {
+        let back = &self.header.back.0;
+        let sel = (back.sel.load(Ordering::Acquire) & 1) as usize;
+        Back {
+            tail: back.tail[sel].load(Ordering::Relaxed),
+            bytes: back.bytes[sel].load(Ordering::Relaxed),
+            messages: back.messages[sel].load(Ordering::Relaxed),
+        }
+    }
+
+    /// The back as somebody without the role sees it: of one moment, unless producers outrun the attempts.
+    pub(crate) fn back_snapshot(&self) -> Back {
+        let sel = &self.header.back.0.sel;
+        for _ in 0..32 {
+            let before = sel.load(Ordering::Acquire);
+            let back = self.back();
+            crate::sync::fence(Ordering::Acquire);
+            if sel.load(Ordering::Relaxed) == before {
+                return back;
+            }
+        }
+        self.back()
+    }
+
+    /// Writes the next state of the back beside the one in force.
+    #[inline]
+    pub(crate) fn prepare_back(&self, next: Back) {
+        let back = &self.header.back.0;
+        let other = (!back.sel.load(Ordering::Relaxed) & 1) as usize;
+        back.tail[other].store(next.tail, Ordering::Relaxed);
+        back.bytes[other].store(next.bytes, Ordering::Relaxed);
+        back.messages[other].store(next.messages, Ordering::Relaxed);
+    }
+
+    /// Puts the prepared state in force. `sel` counts, so that a snapshot notices two turns.
+    #[inline]
+    pub(crate) fn turn_back(&self) {
+        let sel = &self.header.back.0.sel;
+        sel.store(
+            sel.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Release,
+        );
+    }
+
+    /// A producer died: if its frame's tag was stored the frame exists, and the state prepared with it holds.
+    pub(crate) fn repair_back(&self) {
+        if self.tag_is(self.back().tail) {
+            self.turn_back();
+        }
+    }
+
+    // ---- the front ---------------------------------------------------------------------------------------------
+
+    #[inline]
+    pub(crate) fn front(&self) -> Front {
+        let front = &self.header.front.0;
+        self.front_copy(front.sel.load(Ordering::Acquire) & 1)
+    }
+
+    fn front_copy(&self, sel: u32) -> Front {
+        let front = &self.header.front.0;
+        let sel = sel as usize;
+        #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
+        Front {
+            pos: front.pos[sel].load(Ordering::Relaxed),
+            bytes: front.bytes[sel].load(Ordering::Relaxed),
+            messages: front.messages[sel].load(Ordering::Relaxed),
+            left: front.left[sel].load(Ordering::Relaxed),
+            flags: Flags(front.meta[sel].load(Ordering::Relaxed) as u16),
+        }
+    }
+
+    /// The front as somebody without the role sees it.
+    pub(crate) fn front_snapshot(&self) -> Front {
+        let sel = &self.header.front.0.sel;
+        for _ in 0..32 {
+            let before = sel.load(Ordering::Acquire);
+            let front = self.front();
+            crate::sync::fence(Ordering::Acquire);
+            if sel.load(Ordering::Relaxed) == before {
+                return front;
+            }
+        }
+        self.front()
+    }
+
+    #[inline]
+    pub(crate) fn prepare_front(&self, next: &Front) {
+        let front = &self.header.front.0;
+        let other = (!front.sel.load(Ordering::Relaxed) & 1) as usize;
+        front.pos[other].store(next.pos, Ordering::Relaxed);
+        front.bytes[other].store(next.bytes, Ordering::Relaxed);
+        front.messages[other].store(next.messages, Ordering::Relaxed);
+        front.left[other].store(next.left, Ordering::Relaxed);
+        front.meta[other].store(u32::from(next.flags.0), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn turn_front(&self) {
+        let sel = &self.header.front.0.sel;
+        sel.store(
+            sel.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Release,
+        );
+    }
+
+    /// The state that a dead holder had prepared and perhaps not put in force.
+    pub(crate) fn prepared_front(&self) -> Front {
+        self.front_copy(!self.header.front.0.sel.load(Ordering::Relaxed) & 1)
+    }
+
+    /// Tells producers what is taken. `calm`: no record can hold anything back.
+    #[inline]
+    pub(crate) fn publish(&self, front: &Front, head: u64) {
+        let cancelled = self.header.table.0.cancelled.load(Ordering::Relaxed);
+        let taken = &self.header.taken.0;
+        taken
+            .bytes
+            .store(front.bytes.wrapping_add(cancelled), Ordering::Release);
+        taken.head.store(head, Ordering::Release);
+    }
+
+    /// Where the first byte stands that somebody still has to copy.
+    pub(crate) fn head(&self, front: &Front) -> u64 {
+        self.attention()
+            .each_record()
+            .map(|index| &self.records[index])
+            .filter(|record| {
+                record.kind_of() == Kind::Read
+                    && record.phase() == Phase::Done
+                    && record.count.load(Ordering::Relaxed) != 0
+            })
+            .map(|record| record.pos.load(Ordering::Relaxed))
+            .fold(front.pos, |head, pos| {
+                if pos.wrapping_sub(head).cast_signed() < 0 {
+                    pos
+                } else {
+                    head
+                }
+            })
+    }
+
+    // ---- frames ------------------------------------------------------------------------------------------------
+
+    /// Whether a frame is committed at this position.
+    #[inline(always)]
+    pub(crate) fn tag_is(&self, pos: u64) -> bool {
+        self.area.word(pos).load(Ordering::Acquire) == pos.wrapping_add(self.secret)
+    }
+
+    /// The header at a position whose tag was seen.
+    #[inline]
+    pub(crate) fn header_at(&self, pos: u64) -> Result<Header, Fault> {
+        Header::decode(
+            self.area.word(pos.wrapping_add(8)).load(Ordering::Relaxed),
+            pos & (self.area.len() - 1),
+            self.area.len(),
+        )
+    }
+
+    /// The first unread segment, if anything is committed; moves `front` past skip and cancelled frames.
+    #[inline]
+    pub(crate) fn first(&self, front: &mut Front) -> Result<Option<Segment>, Fault> {
+        if front.left != 0 {
+            return Ok(Some(Segment {
+                pos: front.pos,
+                len: front.left,
+                flags: front.flags,
+            }));
+        }
+        // Nothing was ever written: do not touch the area, whose pages cost memory even when read.
+        if self.is_untouched(front.pos) {
+            return Ok(None);
+        }
+        let mut steps = self.area.len() / HEADER + 2;
+        while self.tag_is(front.pos) {
+            let header = self.header_at(front.pos)?;
+            let len = u64::from(header.len);
+            if header.flags.has(Flags::SKIP) {
+                front.pos = crate::frame::on_header(front.pos.wrapping_add(len), self.area.len());
+            } else if header.flags.has(Flags::CANCELLED) {
+                front.pos = next_header(
+                    front.pos.wrapping_add(HEADER + len),
+                    header.flags,
+                    self.area.len(),
+                );
+            } else if !self.may_write {
+                return Err(Fault::Forbidden);
+            } else {
+                return Ok(Some(Segment {
+                    pos: front.pos.wrapping_add(HEADER),
+                    len: header.len,
+                    flags: header.flags,
+                }));
+            }
+            steps -= 1;
+            if steps == 0 {
+                return Err(Fault::Walk);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether nothing can have been written yet: no tail, and no producer at work or dead in the middle of it.
+    #[inline]
+    fn is_untouched(&self, pos: u64) -> bool {
+        pos == 0 && self.back().tail == 0 && self.header.back.0.role.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether a reader should look closer: something is committed at the front, as far as can be seen without the
+    /// role.
+    #[inline]
+    pub(crate) fn looks_ready(&self) -> bool {
+        let front = self.front();
+        front.left != 0 || !self.is_untouched(front.pos) && self.tag_is(front.pos)
+    }
+
+    /// Claims `count` bytes of the segment that `first` gave.
+    #[inline]
+    pub(crate) fn claim(&self, front: &mut Front, segment: Segment, count: u32) {
+        let count = count.min(segment.len);
+        front.bytes = front.bytes.wrapping_add(u64::from(count));
+        let end = segment.pos.wrapping_add(u64::from(count));
+        front.flags = segment.flags;
+        if count == segment.len {
+            front.left = 0;
+            front.pos = next_header(end, segment.flags, self.area.len());
+            if !segment.flags.has(Flags::MORE) {
+                front.messages = front.messages.wrapping_add(1);
+            }
+        } else {
+            front.left = segment.len - count;
+            front.pos = end;
+        }
+    }
+
+    // ---- the match lock ----------------------------------------------------------------------------------------
+
+    /// Gives the match lock back, after whatever others left to be done.
+    #[inline]
+    pub(crate) fn unlock(&self, me: Owner, wakes: &mut Wakes<'a>) {
+        match self.consumer().give_back_settled(me) {
+            Ok(false) => {}
+            Ok(true) => wakes.add(&self.header.front.0.role),
+            Err(()) => self.unlock_after_errands(me, wakes),
+        }
+    }
+
+    #[cold]
+    fn unlock_after_errands(&self, me: Owner, wakes: &mut Wakes<'a>) {
+        for _ in 0..2 * RECORDS {
+            self.consumer().clear(SETTLE);
+            // A breach by the peer is found again, and answered, by the next read.
+            let _ = self.settle(wakes);
+            match self.consumer().give_back_settled(me) {
+                Ok(false) => return,
+                Ok(true) => {
+                    wakes.add(&self.header.front.0.role);
+                    return;
+                }
+                Err(()) => {}
+            }
+        }
+        // Others leave work faster than it is done: let the owner of a record go on with it.
+        let old = self.header.front.0.role.swap(SETTLE, Ordering::SeqCst);
+        if old & WAITERS != 0 {
+            wakes.add(&self.header.front.0.role);
+        }
+        for index in self.attention().each_record() {
+            if self.records[index].kick() {
+                wakes.add(&self.records[index].state);
+                break;
+            }
+        }
+    }
+
+    /// Settles if the match lock can be had at once; else leaves it to its holder.
+    #[cold]
+    pub(crate) fn settle_or_leave(&self, me: Owner, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
+        for _ in 0..64 {
+            match self.take_consumer(me) {
+                Taken::Clean | Taken::Dirty => {
+                    let settled = self.settle(wakes);
+                    self.unlock(me, wakes);
+                    return settled;
+                }
+                // A signal handler above the holder: the holder itself does it when it goes on.
+                Taken::Mine | Taken::Held(_) => {
+                    if self.consumer().leave(SETTLE) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the consumer's role, repairing what a dead holder left.
+    #[inline]
+    pub(crate) fn take_consumer(&self, me: Owner) -> Taken {
+        let taken = self.consumer().try_take(me);
+        if taken == Taken::Dirty {
+            self.repair_front();
+        }
+        taken
+    }
+
+    /// Takes the producer's role, likewise.
+    #[inline]
+    pub(crate) fn take_producer(&self, me: Owner) -> Taken {
+        let taken = self.producer().try_take(me);
+        if taken == Taken::Dirty {
+            self.repair_back();
+            self.producer().clear(crate::role::DIRTY);
+        }
+        taken
+    }
+
+    #[inline]
+    pub(crate) fn release_producer(&self, wakes: &mut Wakes<'a>) {
+        if self.producer().give_back() {
+            wakes.add(&self.header.back.0.role);
+        }
+    }
+
+    // ---- counts ------------------------------------------------------------------------------------------------
+
+    /// Bytes and messages that are committed and neither claimed nor cancelled, and bytes of writes not yet placed.
+    pub(crate) fn counts(&self) -> Counts {
+        let front = self.front_snapshot();
+        let back = self.back_snapshot();
+        let table = &self.header.table.0;
+        let cancelled = table.cancelled.load(Ordering::Relaxed);
+        let unread = back.bytes.wrapping_sub(front.bytes).wrapping_sub(cancelled);
+        let mut counts = Counts {
+            // A scribbled counter may say anything; more than the area holds it cannot mean.
+            unread: if unread.cast_signed() < 0 {
+                0
+            } else {
+                unread.min(self.area.len())
+            },
+            messages: back
+                .messages
+                .wrapping_sub(front.messages)
+                .wrapping_sub(table.cancelled_messages.load(Ordering::Relaxed)),
+            unplaced: 0,
+            unplaced_messages: 0,
+            pended_reads: 0,
+            reads: 0,
+            writes: 0,
+        };
+        for index in self.attention().each_record() {
+            let record = &self.records[index];
+            if !matches!(record.phase(), Phase::Pending | Phase::Stream) {
+                continue;
+            }
+            match record.kind_of() {
+                Kind::Read => {
+                    counts.reads += 1;
+                    counts.pended_reads += u64::from(record.len.load(Ordering::Relaxed));
+                }
+                Kind::Write => {
+                    counts.writes += 1;
+                    let unplaced = record.count.load(Ordering::Relaxed);
+                    counts.unplaced += u64::from(unplaced);
+                    if unplaced == record.len.load(Ordering::Relaxed) && unplaced != 0 {
+                        counts.unplaced_messages += 1;
+                    }
+                    counts.unplaced_messages = counts
+                        .unplaced_messages
+                        .wrapping_add(record.empties.load(Ordering::Relaxed));
+                }
+                Kind::Flush => counts.writes += 1,
+            }
+        }
+        counts
+    }
+
+    /// Sets a closing bit, withdraws what can no longer complete, and wakes. Lock-free: no exit waits for anybody.
+    pub(crate) fn close(&self, closed: u64, wakes: &mut Wakes<'a>) {
+        close(self.header, self.records, closed, wakes);
+    }
+
+    pub(crate) fn note_producer_cpu(&self, cpu: u32) {
+        note_cpu(&self.header.common.0.producer_cpu, cpu);
+    }
+
+    pub(crate) fn note_consumer_cpu(&self, cpu: u32) {
+        note_cpu(&self.header.common.0.consumer_cpu, cpu);
+    }
+
+    /// Wakes whoever waits for a free record.
+    pub(crate) fn record_freed(&self, wakes: &mut Wakes<'a>) {
+        let room = &self.header.table.0.room;
+        let old = room.fetch_add(2, Ordering::AcqRel);
+        if old & 1 != 0 {
+            room.fetch_and(!1, Ordering::AcqRel);
+            wakes.add(room);
+        }
+    }
+
+    /// Announces that the caller waits for a free record; the value to wait on.
+    pub(crate) fn await_record(&self) -> u32 {
+        futex_value(&self.header.table.0.room)
+    }
+}
+
+fn futex_value(word: &AtomicU32) -> u32 {
+    word.fetch_or(1, Ordering::AcqRel) | 1
+}
+
+#[inline]
+fn note_cpu(word: &AtomicU32, cpu: u32) {
+    // The line is shared by both sides: written only when it changes.
+    if word.load(Ordering::Relaxed) != cpu {
+        word.store(cpu, Ordering::Relaxed);
+    }
+}
+
+/// What a queue holds, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) unread: u64,
+    pub(crate) messages: u32,
+    pub(crate) unplaced: u64,
+    pub(crate) unplaced_messages: u32,
+    /// Sum of the lengths of pended reads.
+    pub(crate) pended_reads: u64,
+    pub(crate) reads: u32,
+    /// Stalled writes and flushes.
+    pub(crate) writes: u32,
+}
+
+impl Counts {
+    pub(crate) fn available(&self) -> u64 {
+        self.unread + self.unplaced
+    }
+}
+
+/// The part of closing that needs no data area: the broker does it for the dead.
+pub(crate) fn close<'a>(
+    header: &'a QueueHeader,
+    records: &'a [Record; RECORDS],
+    closed: u64,
+    wakes: &mut Wakes<'a>,
+) {
+    use crate::record::{Change, Outcome};
+    let attention = header.common.0.attention.fetch_or(closed, Ordering::SeqCst);
+    crate::sync::fence_after_rmw();
+    for index in Attention(attention).each_record() {
+        let record = &records[index];
+        let outcome = match (record.kind_of(), closed) {
+            (_, DISCONNECTED) => Outcome::Disconnected,
+            // Nobody will read what waits, and this end reads no more (NP-CLOSE-02, 03).
+            (_, READER_CLOSED) => Outcome::Broken,
+            // The closer's own: what it has written stays (NP-CLOSE-03).
+            (Kind::Write | Kind::Flush, WRITER_CLOSED) => Outcome::Cancelled,
+            // The peer's reads: data may have been committed that nobody has matched yet. They look themselves.
+            _ => {
+                if record.kick() {
+                    wakes.add(&record.state);
+                }
+                continue;
+            }
+        };
+        for phase in [Phase::Pending, Phase::Stream] {
+            if record.change(phase, Phase::Withdrawn, outcome) == Change::Wake {
+                wakes.add(&record.state);
+            }
+        }
+    }
+    // Whoever waits for a role or for a record looks at the state again.
+    for (word, waiters) in [
+        (&header.front.0.role, WAITERS),
+        (&header.back.0.role, WAITERS),
+        (&header.table.0.room, 1),
+    ] {
+        if word.load(Ordering::SeqCst) & waiters != 0 {
+            futex::wake(word);
+        }
+    }
+}

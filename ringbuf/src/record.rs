@@ -1,0 +1,311 @@
+//! A pended operation in shared memory: a read that waits for data, a write that waits for quota, a flush.
+//!
+//! Its state is one word, changed by compare-exchange, so that whoever withdraws it needs no lock, and so that match
+//! and withdrawal exclude each other:
+//!
+//! ```text
+//!            publish (lock)            match (lock)              owner has copied
+//!     FREE ----------------> PENDING ---------------> DONE -----------------------> COPIED
+//!      ^                     |  |  ^                                                   |
+//!      |                     |  |  +- STREAM (a read that takes more than the area)     |
+//!      |          cancel,    |  +---> WITHDRAWN(why): by the peer's close, a disconnect |
+//!      |          deadline   v          |  owner has seen it                            |
+//!      +-----  reap (lock) ABANDONED <--+                                               |
+//!      +--------------------------------------------------------------------------------+
+//! ```
+//!
+//! The word is the futex that the owner sleeps on: ASLEEP tells whoever changes it to wake, KICK is set to make the
+//! owner look around without a change of state. The upper half counts the record's lives.
+
+use crate::{
+    layout::Record,
+    sync::{AtomicU32, Ordering},
+};
+
+/// Where a record is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Phase {
+    Free = 0,
+    Pending = 1,
+    Stream = 2,
+    Done = 3,
+    Copied = 4,
+    Withdrawn = 5,
+    Abandoned = 6,
+}
+
+/// What the record is for. Bits beside the kind are in [`NO_QUOTA`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+    Flush,
+}
+
+/// Why somebody else withdrew a record, or how a read ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Outcome {
+    Whole = 0,
+    Part = 1,
+    Broken = 2,
+    Disconnected = 3,
+    Cancelled = 4,
+    /// A streaming read whose writer gave up in the middle.
+    Cut = 5,
+}
+
+const PHASE: u32 = 0xf;
+const ASLEEP: u32 = 1 << 4;
+const KICK: u32 = 1 << 5;
+const OUTCOME_SHIFT: u32 = 8;
+const OUTCOME: u32 = 0xf << OUTCOME_SHIFT;
+const LIFE: u32 = 1 << 16;
+
+/// A loaded state word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Word(pub(crate) u32);
+
+impl Word {
+    pub(crate) fn phase(self) -> Phase {
+        match self.0 & PHASE {
+            1 => Phase::Pending,
+            2 => Phase::Stream,
+            3 => Phase::Done,
+            4 => Phase::Copied,
+            5 => Phase::Withdrawn,
+            6 => Phase::Abandoned,
+            // A peer may have stored anything: what is no phase is not in use.
+            _ => Phase::Free,
+        }
+    }
+
+    pub(crate) fn outcome(self) -> Outcome {
+        match (self.0 & OUTCOME) >> OUTCOME_SHIFT {
+            0 => Outcome::Whole,
+            1 => Outcome::Part,
+            3 => Outcome::Disconnected,
+            4 => Outcome::Cancelled,
+            5 => Outcome::Cut,
+            _ => Outcome::Broken,
+        }
+    }
+
+    fn to(self, phase: Phase, outcome: Outcome) -> Word {
+        Word(self.0 & !(LIFE - 1) | phase as u32 | (outcome as u32) << OUTCOME_SHIFT)
+    }
+
+    pub(crate) fn asleep(self) -> bool {
+        self.0 & ASLEEP != 0
+    }
+
+    pub(crate) fn life(self) -> u32 {
+        self.0 / LIFE
+    }
+}
+
+/// What a change of a record's state asks of whoever made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Another change came first; the word as it is now.
+    Lost(Word),
+    /// Made; nobody sleeps on it.
+    Made,
+    /// Made; the owner sleeps on the word and has to be woken.
+    Wake,
+}
+
+impl Change {
+    pub(crate) fn made(self) -> bool {
+        !matches!(self, Change::Lost(_))
+    }
+}
+
+impl Record {
+    pub(crate) fn word(&self) -> Word {
+        Word(self.state.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.word().phase()
+    }
+
+    pub(crate) fn kind_of(&self) -> Kind {
+        match self.kind.load(Ordering::Relaxed) {
+            0 => Kind::Read,
+            1 => Kind::Write,
+            _ => Kind::Flush,
+        }
+    }
+
+    /// The lock's holder begins a new life; the caller publishes the record's bit afterwards.
+    pub(crate) fn begin(&self, kind: Kind, phase: Phase) -> Word {
+        self.kind.store(
+            match kind {
+                Kind::Read => 0,
+                Kind::Write => 1,
+                Kind::Flush => 2,
+            },
+            Ordering::Relaxed,
+        );
+        let old = self.state.load(Ordering::Relaxed);
+        let word = Word(old.wrapping_add(LIFE) & !(LIFE - 1)).to(phase, Outcome::Whole);
+        self.state.store(word.0, Ordering::Release);
+        word
+    }
+
+    /// The lock's holder ends it; its number stays, for the next one to count on.
+    pub(crate) fn end_life(&self) {
+        let old = self.word();
+        self.state
+            .store(old.to(Phase::Free, Outcome::Whole).0, Ordering::Release);
+    }
+
+    /// `from` -> `to`, keeping the record's life.
+    pub(crate) fn change(&self, from: Phase, to: Phase, outcome: Outcome) -> Change {
+        let mut seen = self.word();
+        // ASLEEP and KICK may change under us, by the owner and by kicks: bounded all the same.
+        for _ in 0..64 {
+            if seen.phase() != from {
+                return Change::Lost(seen);
+            }
+            match self.state.compare_exchange(
+                seen.0,
+                seen.to(to, outcome).0,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) if seen.asleep() => return Change::Wake,
+                Ok(_) => return Change::Made,
+                Err(now) => seen = Word(now),
+            }
+        }
+        Change::Lost(seen)
+    }
+
+    /// Makes the owner look around. `true`: it sleeps and has to be woken.
+    pub(crate) fn kick(&self) -> bool {
+        let mut seen = self.word();
+        for _ in 0..64 {
+            if !matches!(seen.phase(), Phase::Pending | Phase::Stream) || seen.0 & KICK != 0 {
+                return false;
+            }
+            match self.state.compare_exchange(
+                seen.0,
+                (seen.0 | KICK) & !ASLEEP,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return seen.asleep(),
+                Err(now) => seen = Word(now),
+            }
+        }
+        true
+    }
+
+    /// The owner: `true` if somebody has kicked it since it last asked.
+    pub(crate) fn take_kick(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & KICK != 0
+            && self.state.fetch_and(!KICK, Ordering::AcqRel) & KICK != 0
+    }
+
+    /// The owner is about to sleep: `Some(word)` is the value to wait on; `None`: there is something to look at.
+    pub(crate) fn fall_asleep(&self) -> Option<u32> {
+        let seen = self.word();
+        if !matches!(seen.phase(), Phase::Pending | Phase::Stream) || seen.0 & KICK != 0 {
+            return None;
+        }
+        let asleep = seen.0 | ASLEEP;
+        self.state
+            .compare_exchange(seen.0, asleep, Ordering::AcqRel, Ordering::Acquire)
+            .ok()
+            .map(|_| asleep)
+    }
+}
+
+/// A place for the words that have to be woken once the lock has been given back.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes<'a> {
+    words: [Option<&'a AtomicU32>; Wakes::ROOM],
+    count: usize,
+}
+
+impl<'a> Wakes<'a> {
+    const ROOM: usize = crate::layout::RECORDS + 4;
+
+    pub(crate) fn add(&mut self, word: &'a AtomicU32) {
+        if let Some(place) = self.words.get_mut(self.count) {
+            *place = Some(word);
+            self.count += 1;
+        } else {
+            // Full: only after several rounds under one lock. Waking early is merely slower.
+            crate::futex::wake(word);
+        }
+    }
+
+    /// Wakes them all.
+    #[inline]
+    pub(crate) fn deliver(&mut self) {
+        if self.count != 0 {
+            self.deliver_some();
+        }
+    }
+
+    #[cold]
+    fn deliver_some(&mut self) {
+        for word in self.words.iter_mut().take(self.count) {
+            if let Some(word) = word.take() {
+                crate::futex::wake(word);
+            }
+        }
+        self.count = 0;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn match_and_withdrawal_exclude_each_other() {
+        let record = Record::default();
+        record.begin(Kind::Read, Phase::Pending);
+        assert!(
+            record
+                .change(Phase::Pending, Phase::Done, Outcome::Part)
+                .made()
+        );
+        assert!(
+            !record
+                .change(Phase::Pending, Phase::Abandoned, Outcome::Whole)
+                .made()
+        );
+        assert_eq!(record.word().outcome(), Outcome::Part);
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_once() {
+        let record = Record::default();
+        record.begin(Kind::Read, Phase::Pending);
+        assert!(record.fall_asleep().is_some());
+        assert!(record.kick());
+        assert!(!record.kick());
+        assert_eq!(record.fall_asleep(), None);
+        assert!(record.take_kick());
+        assert!(record.fall_asleep().is_some());
+        assert_eq!(
+            record.change(Phase::Pending, Phase::Done, Outcome::Whole),
+            Change::Wake
+        );
+    }
+
+    #[test]
+    fn garbage_is_no_phase() {
+        let record = Record::default();
+        for word in [7, 0xf, 0xffff_ffff, 9] {
+            record.state.store(word, Ordering::Relaxed);
+            assert_eq!(record.phase(), Phase::Free);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The memory of a link: how it is made, checked and mapped, and the casts to what stands in it. UNSAFE.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr::NonNull,
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::{
+    area::Area,
+    error::AttachError,
+    geometry::Geometry,
+    layout::{
+        BELLS_OFF, BellPage, LinkHeader, PAGE, PROCESSES, RecordTables, SLOT_SIZE, SLOTS_OFF,
+        SlotHeader, TABLES_SIZE,
+    },
+};
+
+/// A mapping of a link, whole or up to its data areas.
+#[derive(Debug)]
+pub(crate) struct Region {
+    map: MmapRaw,
+    geometry: Geometry,
+}
+
+/// Seals without which a peer could take the memory from under us.
+const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+
+/// Makes the memory of a link: sparse, named for /proc, sealed.
+pub(crate) fn create(size: u64) -> io::Result<OwnedFd> {
+    // SAFETY: a NUL-terminated name; the descriptor that comes back is ours alone.
+    let fd = unsafe {
+        let fd = libc::memfd_create(
+            c"npfs-link".as_ptr(),
+            libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING,
+        );
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    let len =
+        libc::off_t::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: both take a descriptor and numbers.
+    let sealed = unsafe {
+        libc::ftruncate(fd.as_raw_fd(), len) == 0
+            && libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, SEALS) == 0
+    };
+    if sealed {
+        Ok(fd)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Checks that a descriptor is memory that cannot shrink, in ordinary pages; its length in bytes.
+pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<u64, AttachError> {
+    let fd = fd.as_raw_fd();
+    // SAFETY: a descriptor and a command; only memfds (and a few tmpfs files) answer at all.
+    let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
+    if seals < 0 {
+        return Err(AttachError::NotMemory);
+    }
+    // SAFETY: both structures are plain data for which zero is valid, written by the calls within their sizes.
+    let (file_system, status) = unsafe {
+        let mut file_system: libc::statfs = std::mem::zeroed();
+        let mut status: libc::stat64 = std::mem::zeroed();
+        if libc::fstatfs(fd, &raw mut file_system) != 0 || libc::fstat64(fd, &raw mut status) != 0 {
+            return Err(AttachError::Io(io::Error::last_os_error()));
+        }
+        (file_system, status)
+    };
+    // A memfd of huge pages has seals too, and dies by SIGBUS where ordinary memory waits or fails.
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the type of f_type differs between targets; magic numbers have 32 bits"
+    )]
+    if file_system.f_type as u32 != libc::TMPFS_MAGIC as u32 {
+        return Err(AttachError::NotMemory);
+    }
+    if seals & SEALS != SEALS {
+        return Err(AttachError::NotSealed {
+            missing: SEALS & !seals,
+        });
+    }
+    u64::try_from(status.st_size).map_err(|_| AttachError::TooSmall { len: 0 })
+}
+
+impl Region {
+    /// Maps `len` bytes of a checked descriptor, of which the first page is known to be there.
+    pub(crate) fn map(fd: BorrowedFd<'_>, len: u64) -> io::Result<MmapRaw> {
+        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let map = MmapOptions::new()
+            .len(len)
+            .no_reserve_swap()
+            .map_raw(fd.as_raw_fd())?;
+        // SAFETY: the range is the mapping just made; both advices only change what fork and core dumps do with it.
+        unsafe {
+            libc::madvise(map.as_mut_ptr().cast(), len, libc::MADV_DONTFORK);
+            libc::madvise(map.as_mut_ptr().cast(), len, libc::MADV_DONTDUMP);
+        }
+        Ok(map)
+    }
+
+    /// The header of a mapping that is at least one page long.
+    pub(crate) fn header_of(map: &MmapRaw) -> &LinkHeader {
+        assert!(map.len() >= PAGE as usize);
+        // SAFETY:
+        // - Mappings are page-aligned, hence aligned for `LinkHeader`, and the assertion keeps it inside.
+        // - `check` found F_SEAL_SHRINK and the length, so no access can fault for want of file.
+        // - Every field is an atomic integer: any bit pattern is valid, and a store by a peer at any moment yields
+        //   some value, never an invalid one.
+        // - The mapping lives as long as the reference.
+        unsafe { &*map.as_mut_ptr().cast::<LinkHeader>() }
+    }
+
+    /// A mapping whose header was checked against its length.
+    pub(crate) fn new(map: MmapRaw, geometry: Geometry) -> Region {
+        assert!(map.len() as u64 >= geometry.data_off);
+        Region { map, geometry }
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    pub(crate) fn header(&self) -> &LinkHeader {
+        Region::header_of(&self.map)
+    }
+
+    fn at(&self, offset: u64) -> NonNull<u8> {
+        // SAFETY: callers stay below `data_off`, which is inside the mapping; a mapping is never null.
+        unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(offset as usize)) }
+    }
+
+    pub(crate) fn bell(&self, process: u8) -> &BellPage {
+        assert!((process as usize) < PROCESSES);
+        // SAFETY: as for the header; bell pages are page-aligned and before `data_off` by the layout's assertions.
+        unsafe {
+            self.at(BELLS_OFF + u64::from(process) * PAGE)
+                .cast::<BellPage>()
+                .as_ref()
+        }
+    }
+
+    pub(crate) fn slot(&self, slot: u32) -> &SlotHeader {
+        assert!(slot < self.geometry.slots);
+        // SAFETY: as for the header; slot headers are aligned to 1 KiB and before `data_off` by `Geometry`.
+        unsafe {
+            self.at(SLOTS_OFF + u64::from(slot) * SLOT_SIZE)
+                .cast::<SlotHeader>()
+                .as_ref()
+        }
+    }
+
+    pub(crate) fn tables(&self, slot: u32) -> &RecordTables {
+        assert!(slot < self.geometry.slots);
+        // SAFETY: as for slot headers; record tables are aligned to 2 KiB.
+        unsafe {
+            self.at(self.geometry.tables_off + u64::from(slot) * TABLES_SIZE)
+                .cast::<RecordTables>()
+                .as_ref()
+        }
+    }
+
+    /// A data area of a whole mapping; `offset` and `len` as [`Geometry::area`] accepts them.
+    pub(crate) fn area(&self, offset: u64, len: u64) -> Area<'_> {
+        assert!(self.geometry.area(offset, len) && offset + len <= self.map.len() as u64);
+        // SAFETY:
+        // - The assertion: inside the mapping, aligned to pages, a power of two.
+        // - Nobody makes references to payload bytes; the mapping lives as long as the area.
+        unsafe { Area::new(self.at(offset), len, true) }
+    }
+}
+
+/// Pointers into a mapping, found once per connection so that calls need no arithmetic.
+#[derive(Debug)]
+pub(crate) struct SlotRefs {
+    slot: NonNull<SlotHeader>,
+    tables: NonNull<RecordTables>,
+    areas: [(NonNull<u8>, u64); 2],
+    /// Keeps the mapping.
+    link: std::sync::Arc<crate::Link>,
+}
+
+// SAFETY: the pointers lead to atomics and to payload bytes that are only copied, in a mapping that `link` keeps; all
+// of it may be used from any thread.
+unsafe impl Send for SlotRefs {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for SlotRefs {}
+
+impl SlotRefs {
+    /// `areas` as (offset, length), by the index of the end that reads.
+    pub(crate) fn new(
+        link: std::sync::Arc<crate::Link>,
+        slot: u32,
+        areas: [(u64, u64); 2],
+    ) -> SlotRefs {
+        let region = link.region();
+        let area = |(offset, len): (u64, u64)| {
+            let _checked = region.area(offset, len);
+            (region.at(offset), len)
+        };
+        SlotRefs {
+            slot: region.slot(slot).into(),
+            tables: region.tables(slot).into(),
+            areas: areas.map(area),
+            link,
+        }
+    }
+
+    pub(crate) fn link(&self) -> &std::sync::Arc<crate::Link> {
+        &self.link
+    }
+
+    #[inline(always)]
+    pub(crate) fn slot(&self) -> &SlotHeader {
+        // SAFETY: came from a reference into the mapping that `link` keeps.
+        unsafe { self.slot.as_ref() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn tables(&self) -> &RecordTables {
+        // SAFETY: as in `slot`.
+        unsafe { self.tables.as_ref() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn area(&self, reader: usize) -> Area<'_> {
+        let (base, len) = self.areas[reader];
+        // SAFETY: checked by `Region::area` in `new`; the mapping lives as long as `self`.
+        unsafe { Area::new(base, len, true) }
+    }
+}
+
+/// Memory behind headers and records, so that no store to them can end in SIGBUS.
+pub(crate) fn allocate(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    fallocate(fd, 0, offset, len)
+}
+
+/// Takes memory back; the range reads as zero afterwards.
+pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    fallocate(
+        fd,
+        libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+        offset,
+        len,
+    )
+}
+
+fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: u64, len: u64) -> io::Result<()> {
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let offset = libc::off64_t::try_from(offset).map_err(invalid)?;
+    let len = libc::off64_t::try_from(len).map_err(invalid)?;
+    // SAFETY: a descriptor and numbers.
+    if unsafe { libc::fallocate64(fd.as_raw_fd(), mode, offset, len) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Random bytes from the system, as a number.
+pub(crate) fn random() -> io::Result<u64> {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: writes at most the 8 bytes of `bytes`.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got == 8 {
+        Ok(u64::from_ne_bytes(bytes))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// A descriptor that becomes readable when the process exits (pidfd_open(2)).
+pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers in, a descriptor of ours out.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)))
+        }
+    }
+}
+
+/// Whether the process behind a pidfd has exited.
+pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd {
+        fd: pidfd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one valid `pollfd`; a timeout of 0 does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLIN != 0 }
+}

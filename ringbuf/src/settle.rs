@@ -1,0 +1,587 @@
+//! Settling: giving queued frames to pended reads and freed quota to stalled writes, in issue order.
+//!
+//! Whoever changes what a record may wait for settles, under the match lock: a writer after its commit, a reader after
+//! its take, a caller that pends after it has published its record. It may be done any number of times: it looks at
+//! the state and never at what has happened. Who finds the lock held leaves the work to its holder.
+//!
+//! ```text
+//! pender (under the lock)                  writer
+//! 1. attention |= record                   a. store the frame's tag      (Release)
+//! 2. fence SeqCst                          b. full fence (the role's exchange)
+//! 3. settle: is the tag there?             c. load attention: a record? settle
+//! ```
+//!
+//! The fences exclude the one bad outcome, a frame and a read that wait for each other (store buffering).
+
+use crate::{
+    attention::{Attention, DISCONNECTED, READER_CLOSED, UNPLACED, WRITER_CLOSED},
+    error::Fault,
+    fault::{self, Point},
+    frame::{Flags, HEADER, Header, next_header},
+    futex,
+    layout::{RECORDS, Record},
+    matching,
+    queue::{Front, MODE_MESSAGE, Queue, Segment},
+    record::{Change, Kind, Outcome, Phase, Wakes},
+    role::{DIRTY, Owner},
+    sync::{Ordering, fence},
+};
+
+impl<'a> Queue<'a> {
+    // ---- the table, under the lock -----------------------------------------------------------------------------
+
+    /// Takes a free record. Its bit is not published yet.
+    pub(crate) fn begin_record(&self, me: Owner, kind: Kind, phase: Phase) -> Option<(usize, u32)> {
+        let used = self.attention().records();
+        let index = (0..RECORDS)
+            .find(|index| used & 1 << index == 0 && self.records[*index].phase() == Phase::Free)?;
+        let record = &self.records[index];
+        record.owner.store(me.raw(), Ordering::Relaxed);
+        let table = &self.header.table.0;
+        let order = table.order.load(Ordering::Relaxed);
+        table.order.store(order.wrapping_add(1), Ordering::Relaxed);
+        record.order.store(order, Ordering::Relaxed);
+        record.count.store(0, Ordering::Relaxed);
+        let word = record.begin(kind, phase);
+        Some((index, word.life()))
+    }
+
+    /// Makes the record known: 1 and 2 above. The caller settles next.
+    pub(crate) fn publish_record(&self, index: usize) {
+        self.header
+            .common
+            .0
+            .attention
+            .fetch_or(1 << index, Ordering::SeqCst); // 1: pairs with c, in `write`
+        fence(Ordering::SeqCst); // 2: pairs with b, in `write`
+    }
+
+    /// Pended reads of no bytes are all there is, and a write that is dropped completes them (NP-READ-17, NP-WRITE-11).
+    pub(crate) fn feed_empty_reads(&self, wakes: &mut Wakes<'a>) {
+        for index in self.attention().each_record() {
+            let record = &self.records[index];
+            if record.kind_of() == Kind::Read && record.len.load(Ordering::Relaxed) == 0 {
+                self.done(record, wakes);
+            }
+        }
+    }
+
+    /// The record's life is over.
+    pub(crate) fn free_record(&self, index: usize, wakes: &mut Wakes<'a>) {
+        let record = &self.records[index];
+        record.end_life();
+        self.header
+            .common
+            .0
+            .attention
+            .fetch_and(!(1 << index), Ordering::SeqCst);
+        self.record_freed(wakes);
+    }
+
+    /// Records in use of one kind and phase, in issue order, one at a time.
+    fn next_in_order(
+        &self,
+        attention: Attention,
+        after: Option<u32>,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Option<usize> {
+        // Orders wrap: compare distances from the next one to be given.
+        let base = self.header.table.0.order.load(Ordering::Relaxed);
+        let age = |order: u32| base.wrapping_sub(order);
+        attention
+            .each_record()
+            .filter(|index| {
+                let record = &self.records[*index];
+                after.is_none_or(|after| age(record.order.load(Ordering::Relaxed)) < age(after))
+                    && wanted(record)
+            })
+            .max_by_key(|index| age(self.records[*index].order.load(Ordering::Relaxed)))
+    }
+
+    /// The sum of the lengths of the pended reads.
+    pub(crate) fn pended_bytes(&self) -> u64 {
+        self.attention()
+            .each_record()
+            .map(|index| &self.records[index])
+            .filter(|record| record.kind_of() == Kind::Read && record.phase() == Phase::Pending)
+            .map(|record| u64::from(record.len.load(Ordering::Relaxed)))
+            .sum()
+    }
+
+    /// Whether reads stand in front of one that comes now.
+    pub(crate) fn has_pended_reads(&self, attention: Attention) -> bool {
+        attention.each_record().any(|index| {
+            let record = &self.records[index];
+            record.kind_of() == Kind::Read
+                && matches!(record.phase(), Phase::Pending | Phase::Stream)
+        })
+    }
+
+    /// The first write, in issue order, that is not wholly placed.
+    pub(crate) fn first_unplaced(&self) -> Option<usize> {
+        self.next_in_order(self.attention(), None, is_unplaced)
+    }
+
+    /// The last write that is still pending: who else could carry an empty message that there is no room for?
+    pub(crate) fn last_stalled(&self) -> Option<usize> {
+        let base = self.header.table.0.order.load(Ordering::Relaxed);
+        self.attention()
+            .each_record()
+            .filter(|index| {
+                let record = &self.records[*index];
+                record.kind_of() == Kind::Write && record.phase() == Phase::Pending
+            })
+            .min_by_key(|index| {
+                base.wrapping_sub(self.records[*index].order.load(Ordering::Relaxed))
+            })
+    }
+
+    // ---- settling ----------------------------------------------------------------------------------------------
+
+    /// Does all there is to do; the caller holds the match lock.
+    pub(crate) fn settle(&self, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
+        let attention = self.attention();
+        let mut front = self.front();
+        if attention.records() != 0 {
+            self.reap(attention, &mut front, wakes);
+            // Room that cancelled frames at the front took is free at once.
+            let _ = self.first(&mut front);
+            fault::at(Point::MatchLock);
+        }
+        let attention = self.attention();
+        let settled = if attention.records() == 0 {
+            Ok(())
+        } else {
+            self.settle_records(attention, &mut front, wakes)
+        };
+        // Nothing may be published that the books do not say: frames that were skipped in passing are passed.
+        if front != self.front() {
+            self.prepare_front(&front);
+            self.turn_front();
+        }
+        let head = self.head(&front);
+        self.publish(&front, head);
+        if attention.has(UNPLACED) {
+            self.go_on_placing(head, wakes);
+        }
+        settled
+    }
+
+    fn settle_records(
+        &self,
+        attention: Attention,
+        front: &mut Front,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<(), Fault> {
+        if attention.has(DISCONNECTED) {
+            self.withdraw(attention, Outcome::Disconnected, |_| true, wakes);
+            return Ok(());
+        }
+        if attention.has(READER_CLOSED) {
+            self.withdraw(attention, Outcome::Broken, |_| true, wakes);
+            return Ok(());
+        }
+        let matched = self.match_reads(attention, front, wakes);
+        self.complete_writes(attention, front, wakes);
+        self.complete_flushes(attention, front, wakes);
+        if attention.has(WRITER_CLOSED) {
+            // Nothing comes any more: reads that found nothing are broken (NP-CLOSE-02).
+            if matched != Ok(true) {
+                self.withdraw(attention, Outcome::Broken, |kind| kind == Kind::Read, wakes);
+            }
+            self.withdraw(
+                attention,
+                Outcome::Cancelled,
+                |kind| kind != Kind::Read,
+                wakes,
+            );
+        }
+        matched.map(|_| ())
+    }
+
+    fn withdraw(
+        &self,
+        attention: Attention,
+        outcome: Outcome,
+        which: impl Fn(Kind) -> bool,
+        wakes: &mut Wakes<'a>,
+    ) {
+        for index in attention.each_record() {
+            let record = &self.records[index];
+            if which(record.kind_of()) {
+                for phase in [Phase::Pending, Phase::Stream] {
+                    if record.change(phase, Phase::Withdrawn, outcome) == Change::Wake {
+                        wakes.add(&record.state);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives what is queued to pended reads, in issue order (NP-READ-18, NP-WRITE-05, 06). `Ok(true)`: a streaming
+    /// read is at work on what is queued.
+    fn match_reads(
+        &self,
+        attention: Attention,
+        front: &mut Front,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<bool, Fault> {
+        let is_read =
+            |record: &Record, phase| record.kind_of() == Kind::Read && record.phase() == phase;
+        if let Some(streaming) =
+            self.next_in_order(attention, None, |record| is_read(record, Phase::Stream))
+        {
+            let more = self.first(&mut front.clone())?.is_some();
+            let record = &self.records[streaming];
+            if (more || !attention.has(UNPLACED)) && record.kick() {
+                wakes.add(&record.state);
+            }
+            return Ok(more);
+        }
+        // Each round ends a read or the loop.
+        for _ in 0..RECORDS {
+            let Some(index) =
+                self.next_in_order(attention, None, |record| is_read(record, Phase::Pending))
+            else {
+                return Ok(false);
+            };
+            let Some(segment) = self.first(front)? else {
+                return Ok(false);
+            };
+            let record = &self.records[index];
+            let wanted = record.len.load(Ordering::Relaxed);
+            let more = segment.flags.has(Flags::MORE);
+            if more && wanted > segment.len {
+                // It takes more than one frame: its owner copies piece by piece.
+                match record.change(Phase::Pending, Phase::Stream, Outcome::Whole) {
+                    Change::Lost(_) => continue,
+                    _ => {
+                        if record.kick() {
+                            wakes.add(&record.state);
+                        }
+                        // `change` clears ASLEEP: the kick alone would not wake.
+                        wakes.add(&record.state);
+                        return Ok(true);
+                    }
+                }
+            }
+            self.give_to(record, wanted, segment, front, wakes);
+        }
+        Ok(false)
+    }
+
+    /// Matches one read. The new front is written beside the old one first, then the record's state decides, then the
+    /// front turns: `repair_front` finishes what a death leaves in between.
+    fn give_to(
+        &self,
+        record: &'a Record,
+        wanted: u32,
+        segment: Segment,
+        front: &mut Front,
+        wakes: &mut Wakes<'a>,
+    ) {
+        let gift = matching::give(
+            wanted,
+            segment.len,
+            segment.flags.has(Flags::MORE),
+            self.read_mode(),
+        );
+        let mut next = *front;
+        if gift.count != 0 || gift.consumed {
+            self.claim(&mut next, segment, gift.count);
+        }
+        record.count.store(gift.count, Ordering::Relaxed);
+        record.pos.store(segment.pos, Ordering::Relaxed);
+        record.end.store(front.pos, Ordering::Relaxed);
+        record.next.store(next.pos, Ordering::Relaxed);
+        record.stamp.store(futex::now(), Ordering::Relaxed);
+        self.prepare_front(&next);
+        let outcome = if gift.part {
+            Outcome::Part
+        } else {
+            Outcome::Whole
+        };
+        match record.change(Phase::Pending, Phase::Done, outcome) {
+            Change::Lost(_) => return,
+            Change::Made => {}
+            Change::Wake => wakes.add(&record.state),
+        }
+        self.turn_front();
+        *front = next;
+    }
+
+    /// Completes stalled writes that the quota has room for, in issue order (NP-QUEUE-03, 04).
+    fn complete_writes(&self, attention: Attention, front: &Front, wakes: &mut Wakes<'a>) {
+        for index in attention.each_record() {
+            let record = &self.records[index];
+            // Ends grow with the order, so each can be judged alone.
+            if record.kind_of() == Kind::Write
+                && record.phase() == Phase::Pending
+                && !is_unplaced(record)
+                && matching::write_is_complete(
+                    record.end.load(Ordering::Relaxed),
+                    front.bytes,
+                    self.quota,
+                )
+            {
+                self.done(record, wakes);
+            }
+        }
+    }
+
+    /// Completes flushes whose data has all been claimed (NP-FLUSH-04 to 06).
+    fn complete_flushes(&self, attention: Attention, front: &Front, wakes: &mut Wakes<'a>) {
+        let base = self.header.table.0.order.load(Ordering::Relaxed);
+        let age = |record: &Record| base.wrapping_sub(record.order.load(Ordering::Relaxed));
+        let unplaced = self.first_unplaced().map(|index| age(&self.records[index]));
+        for index in attention.each_record() {
+            let record = &self.records[index];
+            if record.kind_of() == Kind::Flush
+                && record.phase() == Phase::Pending
+                && unplaced.is_none_or(|unplaced| age(record) > unplaced)
+                && matching::write_is_complete(record.end.load(Ordering::Relaxed), front.bytes, 0)
+            {
+                self.done(record, wakes);
+            }
+        }
+    }
+
+    /// Entries behind the one of this order move by some bytes.
+    pub(crate) fn move_later(&self, order: u32, kinds: &[Kind], by: u64) {
+        let base = self.header.table.0.order.load(Ordering::Relaxed);
+        for index in self.attention().each_record() {
+            let other = &self.records[index];
+            let later =
+                base.wrapping_sub(other.order.load(Ordering::Relaxed)) < base.wrapping_sub(order);
+            if later && kinds.contains(&other.kind_of()) {
+                let end = other.end.load(Ordering::Relaxed);
+                other.end.store(end.wrapping_add(by), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn done(&self, record: &'a Record, wakes: &mut Wakes<'a>) {
+        record.stamp.store(futex::now(), Ordering::Relaxed);
+        if record.change(Phase::Pending, Phase::Done, Outcome::Whole) == Change::Wake {
+            wakes.add(&record.state);
+        }
+    }
+
+    /// The owner of the first unplaced write may go on if there is room for something worth it; with none left, others
+    /// may place again.
+    fn go_on_placing(&self, head: u64, wakes: &mut Wakes<'a>) {
+        let Some(index) = self.first_unplaced() else {
+            self.header
+                .common
+                .0
+                .attention
+                .fetch_and(!UNPLACED, Ordering::SeqCst);
+            return;
+        };
+        let record = &self.records[index];
+        let used = self.back_snapshot().tail.wrapping_sub(head);
+        let free = self.area.len().saturating_sub(used);
+        let rest = u64::from(record.count.load(Ordering::Relaxed));
+        if free >= (rest + 2 * HEADER).min(self.area.len() / 4) && record.kick() {
+            wakes.add(&record.state);
+        }
+    }
+
+    // ---- what has ended ----------------------------------------------------------------------------------------
+
+    /// Frees records whose owners are through with them, and takes back what cancelled writes left unread.
+    fn reap(&self, attention: Attention, front: &mut Front, wakes: &mut Wakes<'a>) {
+        for index in attention.each_record() {
+            let record = &self.records[index];
+            match record.phase() {
+                Phase::Abandoned => {
+                    if record.kind_of() == Kind::Write && !attention.has(DISCONNECTED) {
+                        self.take_back(record, front, wakes);
+                    }
+                    self.free_record(index, wakes);
+                }
+                // A bit without a life: a peer's scribble, or a death between the two.
+                Phase::Copied | Phase::Free => self.free_record(index, wakes),
+                _ => {}
+            }
+        }
+    }
+
+    /// Removes what is still unread of a cancelled write (NP-CANCEL-03).
+    fn take_back(&self, record: &Record, front: &mut Front, wakes: &mut Wakes<'a>) {
+        let size = self.area.len();
+        let begin = record.pos.load(Ordering::Relaxed);
+        let end = record.next.load(Ordering::Relaxed);
+        let not_placed = record.count.load(Ordering::Relaxed) != 0;
+        if begin == u64::MAX {
+            return; // nothing of it was ever placed
+        }
+        let before = |a: u64, b: u64| a.wrapping_sub(b).cast_signed() < 0;
+        let mut removed = 0;
+        let mut whole = true;
+        let mut pos = begin;
+        if !before(front.pos, end) {
+            pos = end; // all of what was placed has been read
+            whole = false;
+        } else if before(begin, front.pos) {
+            // Partly read: the rest of the frame around the front goes, then those behind it.
+            whole = false;
+            pos = front.pos;
+            if front.left != 0 {
+                removed += u64::from(front.left);
+                pos = next_header(
+                    front.pos.wrapping_add(u64::from(front.left)),
+                    front.flags,
+                    size,
+                );
+                front.left = 0;
+                front.pos = pos;
+            }
+        }
+        let mut steps = size / HEADER + 2;
+        while before(pos, end) && steps != 0 && self.tag_is(pos) {
+            steps -= 1;
+            let Ok(header) = self.header_at(pos) else {
+                break;
+            };
+            if header.flags.has(Flags::SKIP) {
+                pos = crate::frame::on_header(pos.wrapping_add(u64::from(header.len)), size);
+                continue;
+            }
+            if !header.flags.has(Flags::CANCELLED) {
+                removed += u64::from(header.len);
+                let header = Header {
+                    flags: header.flags.with(Flags::CANCELLED),
+                    ..header
+                };
+                self.area
+                    .word(pos.wrapping_add(8))
+                    .store(header.encode(), Ordering::Relaxed);
+            }
+            pos = next_header(
+                pos.wrapping_add(HEADER + u64::from(header.len)),
+                header.flags,
+                size,
+            );
+        }
+        let table = &self.header.table.0;
+        let add = |word: &crate::sync::AtomicU64, n: u64| {
+            word.store(
+                word.load(Ordering::Relaxed).wrapping_add(n),
+                Ordering::Relaxed,
+            );
+        };
+        add(&table.cancelled, removed);
+        if whole || removed != 0 || not_placed {
+            let messages = &table.cancelled_messages;
+            messages.store(
+                messages.load(Ordering::Relaxed).wrapping_add(1),
+                Ordering::Relaxed,
+            );
+        }
+        self.prepare_front(front);
+        self.turn_front();
+        // What was written behind it moves up.
+        let order = record.order.load(Ordering::Relaxed);
+        self.move_later(order, &[Kind::Write, Kind::Flush], removed.wrapping_neg());
+        if not_placed {
+            self.cut_streaming_read(wakes);
+        }
+    }
+
+    /// The message that a streaming read is in the middle of will not be finished.
+    fn cut_streaming_read(&self, wakes: &mut Wakes<'a>) {
+        for index in self.attention().each_record() {
+            let record = &self.records[index];
+            if record.kind_of() == Kind::Read && record.phase() == Phase::Stream {
+                let change = record.change(Phase::Stream, Phase::Stream, Outcome::Cut);
+                if change == Change::Wake || record.kick() {
+                    wakes.add(&record.state);
+                }
+            }
+        }
+    }
+
+    /// A holder of the match lock died. Its last match may have been decided without the front having turned; its
+    /// counters of cancelled bytes may be half done, so they are counted again from the frames.
+    #[cold]
+    pub(crate) fn repair_front(&self) {
+        self.consumer().clear(DIRTY);
+        let front = self.front();
+        let prepared = self.prepared_front();
+        let turn = prepared.pos != front.pos
+            && self.records.iter().any(|record| {
+                record.kind_of() == Kind::Read
+                    && matches!(record.phase(), Phase::Done | Phase::Copied)
+                    && record.end.load(Ordering::Relaxed) == front.pos
+                    && record.next.load(Ordering::Relaxed) == prepared.pos
+            });
+        if turn {
+            self.turn_front();
+        }
+        self.count_again();
+        let front = self.front();
+        let head = self.head(&front);
+        self.publish(&front, head);
+        // The caller settles before it gives the lock back.
+        let _ = self.consumer().leave(crate::role::SETTLE);
+    }
+
+    fn count_again(&self) {
+        let back = self.back_snapshot();
+        let mut walk = self.front();
+        let mut unread = 0;
+        let mut messages = 0_u32;
+        let first_bytes = walk.bytes;
+        let mut steps = self.area.len() / HEADER + 2;
+        while let (Ok(Some(segment)), true) = (self.first(&mut walk), steps != 0) {
+            if back.tail.wrapping_sub(walk.pos).cast_signed() <= 0 {
+                break;
+            }
+            steps -= 1;
+            let before = walk.messages;
+            self.claim(&mut walk, segment, segment.len);
+            unread += u64::from(segment.len);
+            messages = messages.wrapping_add(walk.messages.wrapping_sub(before));
+            for index in self.attention().each_record() {
+                let record = &self.records[index];
+                if record.kind_of() == Kind::Write
+                    && record.phase() != Phase::Free
+                    && record.next.load(Ordering::Relaxed) == walk.pos
+                {
+                    record
+                        .end
+                        .store(first_bytes.wrapping_add(unread), Ordering::Relaxed);
+                }
+            }
+        }
+        if walk.flags.has(Flags::MORE) && unread != 0 {
+            messages = messages.wrapping_add(1); // begun, not placed to its end
+        }
+        let table = &self.header.table.0;
+        table.cancelled.store(
+            back.bytes.wrapping_sub(first_bytes).wrapping_sub(unread),
+            Ordering::Relaxed,
+        );
+        table.cancelled_messages.store(
+            back.messages
+                .wrapping_sub(self.front().messages)
+                .wrapping_sub(messages),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Whether the reading end reads messages now, for a record's owner that has to know (NP-READ-19).
+    pub(crate) fn reads_messages(&self) -> bool {
+        self.pipe_type == crate::types::PipeType::Message
+            && self.modes.load(Ordering::Relaxed) & MODE_MESSAGE != 0
+    }
+}
+
+/// A write whose owner still has something to lay down.
+fn is_unplaced(record: &Record) -> bool {
+    record.kind_of() == Kind::Write
+        && record.phase() == Phase::Pending
+        && (record.count.load(Ordering::Relaxed) != 0
+            || record.empties.load(Ordering::Relaxed) != 0)
+}

@@ -1,0 +1,471 @@
+//! A blocked call: its caller-owned state, how long it spins, and how it sleeps.
+//!
+//! Sleeping costs a wake-up (some 5 us on one CPU, 20 to 50 us from another), spinning costs a CPU. So a wait first
+//! looks again for about as long as a wake-up takes, if another CPU can bring the answer and recent waits were that
+//! short; next to a peer on its own CPU it gives way a few times instead, so that a wake-up is paid once for a batch;
+//! then it sleeps. While asleep it holds no role and no lock.
+
+use crate::{
+    Deadline, cpu,
+    error::Error,
+    futex::{self, Woke},
+    layout::Record,
+    record::Phase,
+    role::Role,
+    sync::{AtomicPtr, AtomicU32, Ordering, process, spin_hint},
+};
+
+/// The state of one blocked call, in memory that the caller owns. Serves one call at a time, any number in turn.
+#[derive(Debug)]
+pub struct Wait {
+    /// [`IDLE`], [`ACTIVE`] or [`CANCELLED`].
+    state: AtomicU32,
+    /// The futex word of this process alone: no peer can requeue a sleeper away from it.
+    word: AtomicU32,
+    /// The record that an abandoned call leaves behind.
+    record: AtomicPtr<Record>,
+}
+
+const IDLE: u32 = 0;
+const ACTIVE: u32 = 1;
+const CANCELLED: u32 = 2;
+
+impl Default for Wait {
+    fn default() -> Wait {
+        Wait::new()
+    }
+}
+
+impl Wait {
+    /// For a call to come.
+    #[must_use]
+    #[cfg(not(loom))]
+    pub const fn new() -> Wait {
+        Wait {
+            state: AtomicU32::new(IDLE),
+            word: AtomicU32::new(0),
+            record: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    }
+
+    /// For a call to come.
+    #[must_use]
+    #[cfg(loom)]
+    pub fn new() -> Wait {
+        Wait {
+            state: AtomicU32::new(IDLE),
+            word: AtomicU32::new(0),
+            record: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    }
+
+    /// From another thread: asks the call under way to end. `false`: there is none.
+    ///
+    /// One compare-exchange and a wake. The call's own answer says which came first: [`Error::Cancelled`], or its
+    /// result if it had completed.
+    pub fn cancel(&self) -> bool {
+        let asked = self
+            .state
+            .compare_exchange(ACTIVE, CANCELLED, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+        if asked {
+            self.word.fetch_add(1, Ordering::SeqCst);
+            futex::wake(&self.word);
+        }
+        asked
+    }
+
+    /// The thread inside the call will never come back: gives its record up. Async-signal-safe; one compare-exchange.
+    ///
+    /// What the record held is reaped by whoever settles next.
+    ///
+    /// # Safety
+    /// Called by the thread that is inside the call (from a signal handler that does not return), or while that
+    /// thread is known to be stopped there for good.
+    pub unsafe fn abandon(&self) {
+        let record = self.record.swap(std::ptr::null_mut(), Ordering::SeqCst);
+        if record.is_null() {
+            return;
+        }
+        // SAFETY: the pointer is set only while the call is inside, which keeps the mapping alive; the caller
+        // promises that the call is still there.
+        let record = unsafe { &*record };
+        for phase in [Phase::Pending, Phase::Stream] {
+            if record
+                .change(phase, Phase::Abandoned, crate::record::Outcome::Whole)
+                .made()
+            {
+                return;
+            }
+        }
+        for phase in [Phase::Done, Phase::Withdrawn] {
+            let _ = record.change(phase, Phase::Copied, crate::record::Outcome::Whole);
+        }
+    }
+
+    /// Begins a call.
+    pub(crate) fn enter(&self) -> Result<Entered<'_>, Error> {
+        self.state
+            .compare_exchange(IDLE, ACTIVE, Ordering::SeqCst, Ordering::SeqCst)
+            .map(|_| Entered { wait: self })
+            .map_err(|_| Error::Busy)
+    }
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(crate) struct Entered<'w> {
+    wait: &'w Wait,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.wait
+            .record
+            .store(std::ptr::null_mut(), Ordering::Relaxed);
+        self.wait.state.store(IDLE, Ordering::SeqCst);
+    }
+}
+
+impl Entered<'_> {
+    pub(crate) fn cancelled(&self) -> bool {
+        self.wait.state.load(Ordering::Relaxed) == CANCELLED
+    }
+
+    /// The record that `abandon` gives up.
+    pub(crate) fn holds(&self, record: &Record) {
+        self.wait
+            .record
+            .store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
+    }
+
+    /// Sleeps until the word of a record changes, or `cancel`, or the deadline.
+    pub(crate) fn sleep_on_record(&self, record: &Record, deadline: Deadline) -> Result<(), Error> {
+        let own = self.wait.word.load(Ordering::SeqCst);
+        self.look(deadline)?;
+        let Some(value) = record.fall_asleep() else {
+            return Ok(());
+        };
+        match futex::wait(&record.state, value, &self.wait.word, own, deadline) {
+            Woke::Look => Ok(()),
+            Woke::TimedOut => Err(Error::TimedOut),
+        }
+    }
+
+    /// Waits until a role is given back: a short spin, then asleep.
+    pub(crate) fn sleep_on_role(
+        &self,
+        role: Role<'_>,
+        deadline: Deadline,
+        refused: impl Fn() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if cpus() > 1 {
+            for _ in 0..ROLE_SPINS {
+                if role.is_free() {
+                    return Ok(());
+                }
+                spin_hint();
+            }
+        } else {
+            cpu::give_way();
+        }
+        let own = self.wait.word.load(Ordering::SeqCst);
+        self.look(deadline)?;
+        let Some(value) = role.announce() else {
+            return Ok(());
+        };
+        // A close after this look finds the announcement, and wakes.
+        refused()?;
+        match futex::wait(role.0, value, &self.wait.word, own, deadline) {
+            Woke::Look => Ok(()),
+            Woke::TimedOut => Err(Error::TimedOut),
+        }
+    }
+
+    /// Waits until `word` is no longer `value`.
+    pub(crate) fn sleep_on_word(
+        &self,
+        word: &AtomicU32,
+        value: u32,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let own = self.wait.word.load(Ordering::SeqCst);
+        self.look(deadline)?;
+        match futex::wait(word, value, &self.wait.word, own, deadline) {
+            Woke::Look => Ok(()),
+            Woke::TimedOut => Err(Error::TimedOut),
+        }
+    }
+
+    /// Whether the call has to end.
+    pub(crate) fn look(&self, deadline: Deadline) -> Result<(), Error> {
+        if self.cancelled() {
+            Err(Error::Cancelled)
+        } else if deadline.passed() {
+            Err(Error::TimedOut)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// How long a blocking call looks again before it sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpinPolicy {
+    /// As long as a wake-up has been costing lately, unless recent waits were longer than that; not at all with a
+    /// single CPU. The environment variable `NPFS_SPIN` (`adaptive`, `never`, or a number of nanoseconds) is what new
+    /// connections begin with.
+    #[default]
+    Adaptive,
+    /// Sleeps at once.
+    Never,
+    /// For at most this many nanoseconds, whatever recent waits were like.
+    Fixed(u32),
+}
+
+impl SpinPolicy {
+    /// From the environment variable `NPFS_SPIN`; what cannot be read is `Adaptive`.
+    #[must_use]
+    pub fn from_env() -> SpinPolicy {
+        match std::env::var("NPFS_SPIN").as_deref() {
+            Ok("never") => SpinPolicy::Never,
+            Ok(number) => number
+                .parse()
+                .map_or(SpinPolicy::Adaptive, SpinPolicy::Fixed),
+            Err(_) => SpinPolicy::Adaptive,
+        }
+    }
+
+    fn encode(self) -> u32 {
+        match self {
+            SpinPolicy::Adaptive => u32::MAX,
+            SpinPolicy::Never => 0,
+            SpinPolicy::Fixed(nanoseconds) => nanoseconds.min(u32::MAX - 1),
+        }
+    }
+}
+
+/// What one handle has learned about its waits.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    /// `SpinPolicy::encode`.
+    policy: AtomicU32,
+    /// Recent average wait, nanoseconds.
+    average: AtomicU32,
+    /// How many times to give way to a peer on the same CPU.
+    turns: AtomicU32,
+    /// Waits that did not spin.
+    skipped: AtomicU32,
+}
+
+impl Spin {
+    pub(crate) fn new(policy: SpinPolicy) -> Spin {
+        Spin {
+            policy: AtomicU32::new(policy.encode()),
+            average: AtomicU32::new(0),
+            turns: AtomicU32::new(MOST_TURNS),
+            skipped: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn set(&self, policy: SpinPolicy) {
+        self.policy.store(policy.encode(), Ordering::Relaxed);
+    }
+
+    /// Looks again for as long as it is worth it: `true` once `ready` says so. `peer_cpu` as published, plus one.
+    #[inline]
+    pub(crate) fn until(
+        &self,
+        peer_cpu: u32,
+        entered: &Entered<'_>,
+        ready: impl Fn() -> bool,
+    ) -> bool {
+        let policy = self.policy.load(Ordering::Relaxed);
+        if policy == 0 {
+            return false;
+        }
+        // A peer that was last seen on another CPU can answer while we look, even if this process is tied to one CPU.
+        let here = if peer_cpu == 0 {
+            cpus() == 1
+        } else {
+            peer_cpu == cpu::current()
+        };
+        if here {
+            return self.give_way(ready);
+        }
+        if policy == u32::MAX && self.average.load(Ordering::Relaxed) > worth() && !self.probes() {
+            return false;
+        }
+        // A peer that is at work answers within a few hundred nanoseconds: no clock, no pause.
+        for _ in 0..QUICK_LOOKS {
+            if ready() {
+                let average = self.average.load(Ordering::Relaxed);
+                if average != 0 {
+                    self.average
+                        .store(average - average.div_ceil(8), Ordering::Relaxed);
+                }
+                return true;
+            }
+        }
+        self.spin(policy, entered, ready)
+    }
+
+    #[cold]
+    fn spin(&self, policy: u32, entered: &Entered<'_>, ready: impl Fn() -> bool) -> bool {
+        let Some(_place) = Spinning::begin() else {
+            return false;
+        };
+        let budget = if policy == u32::MAX {
+            u64::from(worth())
+        } else {
+            u64::from(policy)
+        };
+        let begin = futex::now();
+        loop {
+            for _ in 0..LOOKS_PER_CLOCK {
+                if ready() {
+                    self.learn(futex::now().wrapping_sub(begin));
+                    return true;
+                }
+                spin_hint();
+            }
+            if futex::now().wrapping_sub(begin) >= budget || entered.cancelled() {
+                return false;
+            }
+        }
+    }
+
+    /// Two sides that both sleep keep each other's waits long: now and then one of them looks whether that is still
+    /// so. The one that spins answers at once, and the other learns from that.
+    fn probes(&self) -> bool {
+        let skipped = self.skipped.load(Ordering::Relaxed).wrapping_add(1);
+        self.skipped.store(skipped, Ordering::Relaxed);
+        skipped % PROBE_EVERY == 0
+    }
+
+    /// The peer shares our CPU: only by letting it run does anything come. As long as that has been bringing the
+    /// answer it is tried again; each failure makes it rarer.
+    #[cold]
+    fn give_way(&self, ready: impl Fn() -> bool) -> bool {
+        let turns = self.turns.load(Ordering::Relaxed);
+        for _ in 0..turns.max(1) {
+            cpu::give_way();
+            if ready() {
+                self.turns
+                    .store((turns + 1).min(MOST_TURNS), Ordering::Relaxed);
+                return true;
+            }
+        }
+        self.turns.store(turns / 2, Ordering::Relaxed);
+        false
+    }
+
+    /// A wait took so long (nanoseconds, up to the moment at which it was answered).
+    pub(crate) fn learn(&self, waited: u64) {
+        let waited = u32::try_from(waited).unwrap_or(u32::MAX) / 8;
+        let average = self.average.load(Ordering::Relaxed);
+        self.average.store(
+            average - average / 8 + waited.min(MOST_LEARNED),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// A place among the spinners of this process: never more than its CPUs less one (one, if it is tied to a single CPU
+/// and its peer is elsewhere).
+struct Spinning;
+
+static SPINNERS: process::AtomicU32 = process::AtomicU32::new(0);
+
+impl Spinning {
+    fn begin() -> Option<Spinning> {
+        if SPINNERS.fetch_add(1, process::Ordering::Relaxed) < (cpus() - 1).max(1) {
+            Some(Spinning)
+        } else {
+            SPINNERS.fetch_sub(1, process::Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+impl Drop for Spinning {
+    fn drop(&mut self) {
+        SPINNERS.fetch_sub(1, process::Ordering::Relaxed);
+    }
+}
+
+/// Nanoseconds that a wake-up has been costing this process, from the answer to the sleeper's next look.
+static WAKE_COST: process::AtomicU32 = process::AtomicU32::new(FIRST_WAKE_COST);
+
+fn wake_cost() -> u32 {
+    WAKE_COST.load(process::Ordering::Relaxed)
+}
+
+/// How long it is worth looking, nanoseconds: a little more than a wake-up costs, so that a peer that has to be woken
+/// first is still met, and from its second turn on finds us awake.
+fn worth() -> u32 {
+    wake_cost() * 3 / 2
+}
+
+/// A sleeper looks again this long after it was answered. The peer wrote the moment: it is believed within limits.
+pub(crate) fn learn_wake_cost(nanoseconds: u64) {
+    let cost = u32::try_from(nanoseconds)
+        .unwrap_or(u32::MAX)
+        .clamp(LEAST_WAKE_COST, MOST_WAKE_COST);
+    let average = wake_cost();
+    WAKE_COST.store(average - average / 8 + cost / 8, process::Ordering::Relaxed);
+}
+
+/// CPUs that this process may use, looked up once.
+pub(crate) fn cpus() -> u32 {
+    static CPUS: process::AtomicU32 = process::AtomicU32::new(0);
+    let known = CPUS.load(process::Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let cpus = cpu::allowed();
+    CPUS.store(cpus, process::Ordering::Relaxed);
+    cpus
+}
+
+/// Looks without a pause, some 100 to 300 ns.
+const QUICK_LOOKS: u32 = 256;
+const LOOKS_PER_CLOCK: u32 = 16;
+const ROLE_SPINS: u32 = 200;
+const MOST_TURNS: u32 = 8;
+const PROBE_EVERY: u32 = 64;
+/// An eighth of the longest wait that counts: so that a few short ones bring the average down again.
+const MOST_LEARNED: u32 = 25_000;
+const FIRST_WAKE_COST: u32 = 25_000;
+const LEAST_WAKE_COST: u32 = 2_000;
+const MOST_WAKE_COST: u32 = 60_000;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancel_needs_a_call_under_way() {
+        let wait = Wait::new();
+        assert!(!wait.cancel());
+        let entered = wait.enter().expect("idle");
+        assert!(wait.enter().is_err());
+        assert!(wait.cancel());
+        assert!(entered.cancelled());
+        drop(entered);
+        assert!(!wait.enter().expect("idle again").cancelled());
+    }
+
+    #[test]
+    fn long_waits_end_the_spinning_and_short_ones_bring_it_back() {
+        let spin = Spin::new(SpinPolicy::Adaptive);
+        for _ in 0..50 {
+            spin.learn(10_000_000);
+        }
+        assert!(spin.average.load(Ordering::Relaxed) > MOST_WAKE_COST);
+        for _ in 0..50 {
+            spin.learn(500);
+        }
+        assert!(spin.average.load(Ordering::Relaxed) < LEAST_WAKE_COST);
+    }
+}
