@@ -1,0 +1,70 @@
+"""Reads the lines of `npfs bench --json` and asserts twice each promise.
+
+    check_bench.py FILE [ID...]     every ID must have at least one line
+
+A promise "<= 1.6" asks for a ratio of at most 3.2 here, ">= 0.8" for one of at least 0.4: hosts of
+continuous integration are busy, and what must never land unseen is a lost fast path, not a slow
+neighbour. The promise itself is judged by the benchmark, on a quiet machine.
+
+Exit status: 0 all judged lines are within the bound; 1 some are not, or the output is not what it
+should be; 3 nothing could be judged (no clean round).
+"""
+
+import json
+import sys
+
+SLACK = 2.0
+
+
+def bound_of(promise):
+    """("<=" or ">=", the slackened bound) of a promise such as "<= 1.6"."""
+    relation, _, number = promise.partition(" ")
+    if relation == "<=":
+        return relation, float(number) * SLACK
+    if relation == ">=":
+        return relation, float(number) / SLACK
+    raise ValueError(f"a promise of an unknown form: {promise!r}")
+
+
+def judge(line):
+    """(verdict, sentence) of one parsed line; the verdict is "ok", "bad" or "open"."""
+    name = f"{line['id']} {line['name']} on cpus {line['cpus']} against {line['baseline_name']}"
+    if line["promise"] is None or line["holds"] is None:
+        return "open", f"{name}: ratio {line['ratio']}, not judged (no promise or no clean round)"
+    relation, bound = bound_of(line["promise"])
+    ratio = float(line["ratio"])
+    # NaN compares false either way, hence fails.
+    within = ratio <= bound if relation == "<=" else ratio >= bound
+    promised = "holds" if line["holds"] else "does not hold"
+    sentence = f"{name}: ratio {ratio:.3f}, promise {line['promise']} {promised}, asserted {relation} {bound:g}"
+    return ("ok" if within else "bad"), sentence
+
+
+def main(path, required):
+    verdicts = []
+    seen = set()
+    with open(path, encoding="utf-8") as lines:
+        for number, text in enumerate(lines, 1):
+            if not text.strip():
+                continue
+            try:
+                line = json.loads(text)
+                verdict, sentence = judge(line)
+                seen.add(line["id"])
+            except (ValueError, KeyError, TypeError) as error:
+                verdict, sentence = "bad", f"line {number} cannot be judged: {error!r}: {text.strip()}"
+            verdicts.append(verdict)
+            print(f"{verdict:<4} {sentence}")
+    for missing in [promise for promise in required if promise not in seen]:
+        verdicts.append("bad")
+        print(f"bad  no line of {missing}")
+    print(", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("ok", "bad", "open")))
+    if "bad" in verdicts:
+        return 1
+    return 0 if "ok" in verdicts else 3
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,301 @@
+//! The pair of worker processes: started, told what to do, given up on when they do not answer.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::WORKER_COMMAND;
+use crate::clock::Clock;
+use crate::control::{Control, Order, Probes, Reply, Task};
+use crate::placement::Placement;
+use crate::probe;
+use crate::sys::{self, Shared};
+use crate::transport::{Kind, Parts, Role};
+use crate::workloads::{Outcome, Pace};
+use crate::{baselines, ours};
+
+/// Two workers on their CPUs: `[server, client]`.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    placement: Placement,
+    clock: Clock,
+    grace: Duration,
+    workers: [Worker; 2],
+    /// what the probe's lines hold
+    line: u64,
+}
+
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    control: Control,
+}
+
+impl Crew {
+    /// Starts both. `grace` is what a run may take beyond its own time before it counts as hung.
+    pub(crate) fn start(placement: Placement, clock: Clock, grace: Duration) -> Result<Crew> {
+        let workers = start_both(placement, clock, grace)?;
+        Ok(Crew {
+            placement,
+            clock,
+            grace,
+            workers,
+            line: 0,
+        })
+    }
+
+    /// Where they run.
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// One run of `task` over `kind`, and what the probes around it say, in nanoseconds (none with
+    /// both ends on one CPU). After an error both workers have been replaced.
+    pub(crate) fn run(
+        &mut self,
+        kind: Kind,
+        task: Task,
+        pace: Pace,
+    ) -> Result<(Outcome, Option<[f64; 2]>)> {
+        let answer = self.try_run(kind, task, pace, |crew| {
+            for worker in &crew.workers {
+                worker.control.send(&Order::Go, &[]).context("order")?;
+            }
+            crew.collect(pace.warm_most + pace.run + crew.grace)
+        });
+        let [(server, _), (client, probes)] = self.or_replace(answer, "run")?;
+        let probes = probes.map(|probes| probes.map(|tenths| tenths as f64 / 10.0));
+        let outcome = match client {
+            Outcome::Served => server,
+            client => client,
+        };
+        Ok((outcome, probes))
+    }
+
+    /// Puts both to sleep in a read and calls `watch` with their process ids; then wakes them.
+    pub(crate) fn idle<T>(
+        &mut self,
+        kind: Kind,
+        pace: Pace,
+        watch: impl FnOnce([u32; 2]) -> Result<T>,
+    ) -> Result<T> {
+        let answer = self.try_run(kind, Task::Idle, pace, |crew| {
+            let seen = watch(crew.pids())?;
+            crew.workers[1]
+                .control
+                .send(&Order::Go, &[])
+                .context("client")?;
+            crew.collect(crew.grace)?;
+            Ok(seen)
+        });
+        self.or_replace(answer, "idle")
+    }
+
+    fn try_run<T>(
+        &mut self,
+        kind: Kind,
+        task: Task,
+        pace: Pace,
+        go: impl FnOnce(&mut Crew) -> Result<T>,
+    ) -> Result<T> {
+        let one_way = task == Task::OneWay;
+        let yields = self.placement.is_one_cpu();
+        // Lives to the end: the books outlast both ends' use of the link.
+        let _books;
+        let parts = match kind {
+            Kind::Ours { quota } => {
+                let (books, parts) = ours::prepare(quota, self.pids())?;
+                _books = books;
+                parts
+            }
+            _ => baselines::prepare(kind, pace.size, one_way, yields)?,
+        };
+        let lines = (task != Task::Idle && !self.placement.is_one_cpu()).then_some(self.line);
+        if lines.is_some() {
+            self.line += 2 * probe::STEP;
+        }
+        for (worker, Parts { fds, ticket }) in self.workers.iter().zip(parts) {
+            let order = Order::Run {
+                lines,
+                kind,
+                ticket,
+                task,
+                pace,
+            };
+            worker.control.send(&order, &fds).context("order")?;
+        }
+        self.wait_ready()?;
+        go(self)
+    }
+
+    fn pids(&self) -> [u32; 2] {
+        self.workers.each_ref().map(|worker| worker.child.id())
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        for (name, reply) in NAMES.iter().zip(replies(&mut self.workers, self.grace)?) {
+            match reply {
+                Reply::Ready => {}
+                Reply::Failed(text) => bail!("{name}: {text}"),
+                Reply::Done(..) => bail!("{name}: answer out of turn"),
+            }
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self, within: Duration) -> Result<[(Outcome, Option<Probes>); 2]> {
+        let mut outcomes = Vec::new();
+        for (name, reply) in NAMES.iter().zip(replies(&mut self.workers, within)?) {
+            match reply {
+                Reply::Done(outcome, probes) => outcomes.push((outcome, probes)),
+                Reply::Failed(text) => bail!("{name}: {text}"),
+                Reply::Ready => bail!("{name}: answer out of turn"),
+            }
+        }
+        outcomes
+            .try_into()
+            .map_err(|_| anyhow!("two answers were due"))
+    }
+
+    /// After a failure neither worker can be trusted to be where it should: new ones take over.
+    fn or_replace<T>(&mut self, answer: Result<T>, what: &str) -> Result<T> {
+        if answer.is_err() {
+            for worker in &mut self.workers {
+                worker.end();
+            }
+            self.workers = start_both(self.placement, self.clock, self.grace)
+                .with_context(|| format!("new workers after a failed {what}"))?;
+            self.line = 0;
+        }
+        answer
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            worker.end();
+        }
+    }
+}
+
+impl Worker {
+    fn start(role: Role, cpu: usize, clock: Clock, line: &impl AsFd) -> Result<Worker> {
+        let (control, theirs) = UnixStream::pair().context("socketpair")?;
+        // This very program, also if its file was replaced while it runs.
+        let child = Command::new("/proc/self/exe")
+            .arg0("npfs")
+            .arg(WORKER_COMMAND)
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .spawn()
+            .context("cannot start a worker process")?;
+        let worker = Worker {
+            child,
+            control: Control::new(control),
+        };
+        let hello = Order::Hello { role, cpu, clock };
+        worker
+            .control
+            .send(&hello, &[sys::duplicate(line)?])
+            .context("hello")?;
+        Ok(worker)
+    }
+
+    /// Kills and reaps. Harmless if it has ended already.
+    fn end(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait().ok().flatten();
+        if status.is_some() {
+            return status;
+        }
+        // Fails only if it has ended meanwhile, which is what is wanted.
+        let _ = self.child.kill();
+        self.child.wait().ok()
+    }
+
+    /// Why its control socket came to an end.
+    fn obituary(&mut self) -> String {
+        let patience = Instant::now() + Duration::from_millis(200);
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => {
+                    return match (status.signal(), status.code()) {
+                        (Some(signal), _) => format!("died of signal {signal}"),
+                        (None, Some(code)) => format!("ended with exit code {code}"),
+                        (None, None) => "ended".to_owned(),
+                    };
+                }
+                Ok(None) if Instant::now() < patience => thread::sleep(Duration::from_millis(5)),
+                _ => return "closed its control socket".to_owned(),
+            }
+        }
+    }
+}
+
+const NAMES: [&str; 2] = ["server", "client"];
+
+fn start_both(placement: Placement, clock: Clock, grace: Duration) -> Result<[Worker; 2]> {
+    let line = Shared::create(c"npfs-bench-probe", probe::LEN).context("memfd")?;
+    let mut workers = [
+        Worker::start(Role::Server, placement.server, clock, &line)?,
+        Worker::start(Role::Client, placement.client, clock, &line)?,
+    ];
+    match replies(&mut workers, grace) {
+        Ok(ready) if ready.iter().all(|reply| matches!(reply, Reply::Ready)) => Ok(workers),
+        answer => {
+            for worker in &mut workers {
+                worker.end();
+            }
+            answer.and_then(|_| Err(anyhow!("a worker did not start")))
+        }
+    }
+}
+
+/// One reply of each worker. A worker that fails, dies or stays silent ends the wait for both.
+fn replies(workers: &mut [Worker; 2], within: Duration) -> Result<[Reply; 2]> {
+    let deadline = Instant::now() + within;
+    let mut got: [Option<Reply>; 2] = [None, None];
+    loop {
+        match got {
+            [Some(server), Some(client)] => return Ok([server, client]),
+            [Some(Reply::Failed(text)), _] => bail!("server: {text}"),
+            [_, Some(Reply::Failed(text))] => bail!("client: {text}"),
+            _ => {}
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let silent: Vec<&str> = NAMES
+                .into_iter()
+                .zip(&got)
+                .filter(|(_, got)| got.is_none())
+                .map(|n| n.0)
+                .collect();
+            bail!(
+                "no answer from {} within {:.1} s",
+                silent.join(" and "),
+                within.as_secs_f64()
+            );
+        }
+        let pending = [got[0].is_none(), got[1].is_none()];
+        let readable = if pending == [true, true] {
+            let [server, client] = &*workers;
+            sys::poll_readable([server.control.as_fd(), client.control.as_fd()], left)?
+        } else {
+            let one = usize::from(pending[1]);
+            let [seen] = sys::poll_readable([workers[one].control.as_fd()], left)?;
+            [seen && one == 0, seen && one == 1]
+        };
+        for index in [0, 1] {
+            if readable[index] {
+                match workers[index].control.receive() {
+                    Ok((reply, _)) => got[index] = Some(reply),
+                    Err(_) => bail!("{} {}", NAMES[index], workers[index].obituary()),
+                }
+            }
+        }
+    }
+}
