@@ -6,6 +6,11 @@
 //! during a copy changes the copied bytes and nothing else: lengths and offsets were checked before, on private copies,
 //! and the copy is looked at by nobody but the caller.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "offsets and lengths were checked to be inside a mapping, hence inside the address space"
+)]
+
 use crate::{error::Fault, sync::AtomicU64};
 
 /// A data area: a power of two of bytes.
@@ -103,7 +108,7 @@ impl<'a> Area<'a> {
             return Ok(());
         }
         let from = from & !4095;
-        let to = (to + 4095 & !4095).min(self.len);
+        let to = ((to + 4095) & !4095).min(self.len);
         if from >= to {
             return Ok(());
         }
@@ -140,20 +145,6 @@ impl<'a> Area<'a> {
         } else {
             Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
         }
-    }
-}
-
-/// Asks for a line that is about to be written, while there is still something else to do.
-#[inline(always)]
-pub(crate) fn prefetch_for_write(_word: &AtomicU64) {
-    #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
-    // SAFETY: a prefetch reads and writes nothing that the program can see, and faults on nothing.
-    unsafe {
-        std::arch::asm!(
-            "prefetchw byte ptr [{}]",
-            in(reg) _word as *const AtomicU64,
-            options(nostack, preserves_flags, readonly),
-        );
     }
 }
 

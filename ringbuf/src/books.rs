@@ -546,7 +546,7 @@ fn reset(queue: &QueueHeader, generation: u32) {
     for word in [
         &back.sel,
         &front.sel,
-        &notes.restarts,
+        &notes.small_laps,
         &table.cancelled_messages,
         &table.order,
         &queue.common.0.producer_cpu,

@@ -253,7 +253,7 @@ impl Conn {
         let mut peeked = Err(ReadStop::Held);
         for _ in 0..PEEK_TRIES {
             peeked = queue.peek(self.me(), buf, &mut wakes);
-            wakes.deliver();
+            self.deliver(&mut wakes);
             if !matches!(peeked, Err(ReadStop::Held)) {
                 break;
             }
@@ -505,7 +505,7 @@ impl Conn {
             }
             queue.close(bit, &mut wakes);
             let _ = queue.settle_or_leave(self.me(), &mut wakes);
-            wakes.deliver();
+            self.deliver(&mut wakes);
         }
         self.refs
             .slot()
@@ -527,7 +527,7 @@ impl Conn {
         let mut wakes = Wakes::default();
         for queue in [self.incoming(), self.outgoing()] {
             queue.close(DISCONNECTED, &mut wakes);
-            wakes.deliver();
+            self.deliver(&mut wakes);
         }
         Ok(())
     }
@@ -567,6 +567,14 @@ impl Conn {
             quota: self.quotas[index],
             pipe_type: self.pipe_type,
             may_write: self.access[reader.other().index()].write,
+        }
+    }
+
+    /// Wakes whom a call has answered, and remembers that somebody slept.
+    #[inline]
+    pub(crate) fn deliver(&self, wakes: &mut Wakes<'_>) {
+        if wakes.deliver() {
+            self.spin.woke_peer();
         }
     }
 
@@ -645,7 +653,7 @@ impl Conn {
         queue.note_consumer_cpu(cpu::current());
         let mut wakes = Wakes::default();
         let read = queue.read(self.me(), buf, self.read_how(how), &mut wakes);
-        wakes.deliver();
+        self.deliver(&mut wakes);
         if read.is_ok() && self.turn.load(Ordering::Relaxed) == 0 {
             self.turn.store(1, Ordering::Relaxed);
         }
@@ -665,7 +673,7 @@ impl Conn {
             self.takes_turns(),
             &mut wakes,
         );
-        wakes.deliver();
+        self.deliver(&mut wakes);
         written
     }
 
@@ -696,7 +704,7 @@ impl Conn {
             let mut wakes = Wakes::default();
             self.incoming().close(WRITER_CLOSED, &mut wakes);
             self.outgoing().close(READER_CLOSED, &mut wakes);
-            wakes.deliver();
+            self.deliver(&mut wakes);
         }
         error
     }
@@ -709,7 +717,7 @@ impl Conn {
         let mut wakes = Wakes::default();
         for _ in 0..HELD_TRIES {
             let done = call(&mut wakes);
-            wakes.deliver();
+            self.deliver(&mut wakes);
             if !matches!(done, Err(ReadStop::Held)) {
                 return done;
             }
@@ -731,6 +739,8 @@ impl Conn {
         let queue = self.incoming();
         // Entered once: a cancel that comes at any moment from here on is found.
         let entered = wait.enter()?;
+        // The last spin brought nothing: what pends now sleeps at once.
+        let mut spun = false;
         loop {
             let how = match stop {
                 ReadStop::WouldPend => {
@@ -739,6 +749,7 @@ impl Conn {
                     let ready = self.spin.until(peer, &entered, || {
                         queue.looks_ready() || queue.attention().0 != self.calm
                     });
+                    spun = !ready;
                     if ready && queue.attention().0 == self.calm {
                         ReadHow::First
                     } else {
@@ -763,7 +774,7 @@ impl Conn {
                 // What ended the spin was gone again, or is a message that is not placed to its end.
                 read = queue.read(self.me(), buf, ReadHow::Pend, &mut wakes);
             }
-            wakes.deliver();
+            self.deliver(&mut wakes);
             match read {
                 Ok(read) => {
                     self.turn.store(1, Ordering::Relaxed);
@@ -772,7 +783,7 @@ impl Conn {
                 Err(ReadStop::Pended(index, _)) => {
                     self.turn.store(1, Ordering::Relaxed);
                     return PendingRead::pended(self, entered, buf, index)
-                        .after_spin()
+                        .after_spin(spun)
                         .wait(deadline);
                 }
                 Err(other) => stop = other,
@@ -784,7 +795,7 @@ impl Conn {
     fn before_sleep(&self) {
         let mut wakes = Wakes::default();
         self.outgoing().trim(self.me(), &mut wakes);
-        wakes.deliver();
+        self.deliver(&mut wakes);
     }
 
     fn wait_for(
@@ -825,11 +836,12 @@ impl Conn {
         let mut stop = stop;
         let queue = self.outgoing();
         let entered = wait.enter()?;
+        let mut spun = false;
         loop {
             let how = match stop {
                 WriteStop::WouldPend => {
                     entered.look(deadline)?;
-                    self.spin_to_write(&queue, data.len(), &entered)
+                    self.spin_to_write(&queue, data.len(), &entered, &mut spun)
                 }
                 WriteStop::ProducerHeld => {
                     self.wait_for(&entered, queue.producer(), deadline)?;
@@ -851,12 +863,12 @@ impl Conn {
             if written == Err(WriteStop::WouldPend) && stop == WriteStop::WouldPend {
                 written = queue.write(self.me(), data, WriteHow::Pend, false, &mut wakes);
             }
-            wakes.deliver();
+            self.deliver(&mut wakes);
             match written {
                 Ok(count) => return Ok(count),
                 Err(WriteStop::Pended(index, _)) => {
                     return PendingWrite::pended(self, entered, data, index)
-                        .after_spin()
+                        .after_spin(spun)
                         .wait(deadline);
                 }
                 Err(other) => stop = other,
@@ -866,7 +878,13 @@ impl Conn {
 
     /// A write that the quota admits once something is read spins for that; it has not been issued yet. One that is
     /// larger than the quota has to pend, to be read at all.
-    fn spin_to_write(&self, queue: &Queue<'_>, len: usize, entered: &Entered<'_>) -> WriteHow {
+    fn spin_to_write(
+        &self,
+        queue: &Queue<'_>,
+        len: usize,
+        entered: &Entered<'_>,
+        spun: &mut bool,
+    ) -> WriteHow {
         let len = len as u64;
         let quota = u64::from(queue.quota);
         if len > quota {
@@ -879,6 +897,7 @@ impl Conn {
         let ready = self
             .spin
             .until(peer, entered, || queue.looks_writable(batch) || !calm());
+        *spun = !ready;
         if ready && calm() || queue.looks_writable(len) {
             WriteHow::Try
         } else {
@@ -895,7 +914,7 @@ impl Conn {
         let queue = self.outgoing();
         let mut wakes = Wakes::default();
         let flushed = queue.flush(self.me(), &mut wakes);
-        wakes.deliver();
+        self.deliver(&mut wakes);
         match flushed {
             Ok(()) => Ok(None),
             Err(ReadStop::Pended(index, _)) => Ok(Some(index)),
@@ -927,7 +946,7 @@ impl Conn {
         }
         let mut wakes = Wakes::default();
         let begun = incoming.begin_transact(self.me(), reply, &mut wakes);
-        wakes.deliver();
+        self.deliver(&mut wakes);
         let (index, _) = match begun {
             Ok(begun) => begun,
             // Perhaps only the peer, settling: whether the direction is idle shows when it is done.
@@ -940,7 +959,7 @@ impl Conn {
             // Nothing was sent: nobody answers a request that never was.
             incoming.give_up(self.me(), index, &mut wakes);
         }
-        wakes.deliver();
+        self.deliver(&mut wakes);
         sent.map(|_| index)
     }
 }

@@ -776,14 +776,12 @@ impl<'a> Queue<'a> {
         }
         if by_message {
             // The first message may not be placed to its end: its record knows how much is to come.
-            if walk.flags.has(Flags::MORE) && peeked.any
-                || !peeked.any && self.attention().has(UNPLACED)
+            if (walk.flags.has(Flags::MORE) && peeked.any
+                || !peeked.any && self.attention().has(UNPLACED))
+                && let Some(index) = self.first_unplaced()
             {
-                if let Some(index) = self.first_unplaced() {
-                    peeked.message_len +=
-                        u64::from(self.records[index].count.load(Ordering::Relaxed));
-                    peeked.any = true;
-                }
+                peeked.message_len += u64::from(self.records[index].count.load(Ordering::Relaxed));
+                peeked.any = true;
             }
             peeked.partial = (peeked.copied as u64) < peeked.message_len;
         } else {

@@ -153,7 +153,7 @@ fn timespec(deadline: u64) -> Option<libc::timespec> {
         clippy::cast_possible_wrap,
         reason = "seconds since boot and a remainder below 10^9 fit"
     )]
-    (deadline != u64::MAX).then(|| libc::timespec {
+    (deadline != u64::MAX).then_some(libc::timespec {
         tv_sec: (deadline / 1_000_000_000) as libc::time_t,
         tv_nsec: (deadline % 1_000_000_000) as _,
     })

@@ -25,7 +25,7 @@ pub(crate) const MOST_AREA: u64 = 128 * 1024 * 1024;
 impl Geometry {
     /// For a link of `size` bytes with `slots` slots. `None`: it does not fit.
     pub(crate) fn new(size: u64, slots: u32) -> Option<Geometry> {
-        if slots == 0 || slots > MAX_SLOTS || size % PAGE != 0 {
+        if slots == 0 || slots > MAX_SLOTS || !size.is_multiple_of(PAGE) {
             return None;
         }
         let tables_off = (SLOTS_OFF + u64::from(slots) * SLOT_SIZE).next_multiple_of(PAGE);
@@ -79,7 +79,7 @@ impl Geometry {
     pub(crate) fn area(&self, offset: u64, len: u64) -> bool {
         len.is_power_of_two()
             && (LEAST_AREA..=MOST_AREA).contains(&len)
-            && offset % LEAST_AREA == 0
+            && offset.is_multiple_of(LEAST_AREA)
             && offset >= self.data_off
             && offset.checked_add(len).is_some_and(|end| end <= self.size)
     }
@@ -114,6 +114,6 @@ mod tests {
         assert!(!geometry.area(geometry.data_off + 4096, LEAST_AREA));
         assert!(!geometry.area(geometry.data_off, LEAST_AREA + 1));
         assert!(!geometry.area(64 << 20, LEAST_AREA));
-        assert!(!geometry.area(u64::MAX & !(LEAST_AREA - 1), LEAST_AREA));
+        assert!(!geometry.area(!(LEAST_AREA - 1), LEAST_AREA));
     }
 }

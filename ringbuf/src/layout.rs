@@ -164,8 +164,8 @@ pub(crate) struct Notes {
     pub(crate) high_water: AtomicU64,
     /// Position at which a restart was last thought of.
     pub(crate) checked: AtomicU64,
-    /// Restarts, wrapping.
-    pub(crate) restarts: AtomicU32,
+    /// Laps in a row that stayed small.
+    pub(crate) small_laps: AtomicU32,
 }
 
 /// The consumer's role, which is the match lock too, and its truth in two copies.
@@ -310,8 +310,6 @@ const OFFSETS: &[usize] = &[
     offset_of!(Record, stamp),
     RECORDS,
     PROCESSES,
-    SLOT_SIZE as usize,
-    TABLES_SIZE as usize,
 ];
 #[cfg(loom)]
 const OFFSETS: &[usize] = &[];
@@ -322,8 +320,8 @@ const _: () = {
     assert!(offset_of!(LinkHeader, size) == 16 && offset_of!(LinkHeader, token) == 40);
     assert!(size_of::<BellPage>() == 64 + READY_WORDS * 8 && size_of::<BellPage>() <= 4096);
     assert!(size_of::<QueueHeader>() == 6 * 64 && size_of::<SlotHeader>() == 64 + 2 * 6 * 64);
-    assert!(size_of::<SlotHeader>() <= SLOT_SIZE as usize && offset_of!(SlotHeader, queues) == 64);
+    assert!(size_of::<SlotHeader>() as u64 <= SLOT_SIZE && offset_of!(SlotHeader, queues) == 64);
     assert!(size_of::<Common>() <= 64 && size_of::<Back>() == 48 && size_of::<Front>() == 64);
-    assert!(size_of::<Record>() == 64 && size_of::<RecordTables>() == TABLES_SIZE as usize);
+    assert!(size_of::<Record>() == 64 && size_of::<RecordTables>() as u64 == TABLES_SIZE);
     assert!(offset_of!(Back, tail) == 8 && offset_of!(Front, pos) == 8);
 };

@@ -54,6 +54,15 @@
 //! `settle` (how pended operations meet writes), `matching` (the rules of that, pure), `role`, `wait`, `pending`,
 //! `conn`, [`books`]. Unsafe code is in `area`, `cpu`, `futex`, `region` and one function of `wait`.
 
+#![cfg_attr(
+    loom,
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the models have no links and no kernel"
+    )
+)]
+
 #[cfg(not(target_has_atomic = "64"))]
 compile_error!("a link needs 64-bit atomics: on i686 build for a CPU with cmpxchg8b");
 #[cfg(not(target_os = "linux"))]

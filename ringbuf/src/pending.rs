@@ -73,7 +73,7 @@ impl<'a, T: Copy> Op<'a, T> {
         let withdrawn = self
             .queue()
             .withdraw_own(self.conn.me(), self.index, &mut wakes);
-        wakes.deliver();
+        self.conn.deliver(&mut wakes);
         if withdrawn {
             self.answer = Some(Err(why));
         }
@@ -213,9 +213,9 @@ impl<'a> PendingRead<'a> {
         }
     }
 
-    /// The caller has spun before it pended: the first wait sleeps at once.
-    pub(crate) fn after_spin(mut self) -> PendingRead<'a> {
-        self.op.spun = true;
+    /// Whether the caller has spun for nothing before it pended: then the first wait sleeps at once.
+    pub(crate) fn after_spin(mut self, spun: bool) -> PendingRead<'a> {
+        self.op.spun = spun;
         self
     }
 
@@ -233,7 +233,7 @@ impl<'a> PendingRead<'a> {
             &mut self.copied,
             &mut wakes,
         );
-        wakes.deliver();
+        self.op.conn.deliver(&mut wakes);
         self.op.answered(answer)
     }
 
@@ -289,9 +289,9 @@ impl<'a> PendingWrite<'a> {
         }
     }
 
-    /// The caller has spun before it pended: the first wait sleeps at once.
-    pub(crate) fn after_spin(mut self) -> PendingWrite<'a> {
-        self.op.spun = true;
+    /// Whether the caller has spun for nothing before it pended: then the first wait sleeps at once.
+    pub(crate) fn after_spin(mut self, spun: bool) -> PendingWrite<'a> {
+        self.op.spun = spun;
         self
     }
 
@@ -309,7 +309,7 @@ impl<'a> PendingWrite<'a> {
             &mut self.op.held,
             &mut wakes,
         );
-        wakes.deliver();
+        self.op.conn.deliver(&mut wakes);
         self.op.answered(answer)
     }
 
@@ -348,7 +348,7 @@ impl<'a> PendingFlush<'a> {
             .op
             .queue()
             .poll_flush(self.op.conn.me(), self.op.index, &mut wakes);
-        wakes.deliver();
+        self.op.conn.deliver(&mut wakes);
         self.op.answered(answer)
     }
 

@@ -4,12 +4,12 @@
 //! its tag is stored; nothing before that has to be undone. Room is address space: the area is about 32 times the
 //! quota, so that every mix of writes that the quota admits fits.
 //!
-//! **Restart.** A queue that is found empty goes back to the beginning of its area by a skip frame, so that a busy
-//! pipe stays in the cache. Until the reader has passed that skip frame, its 16 bytes stand in the way of the new lap
-//! like a rock: frames are laid round it, and the free room ends with the lap.
+//! **Restart.** A queue that is found empty, or whose reader keeps up, goes back to the beginning of its area by a
+//! skip frame long before the end, so that a busy pipe stays in the cache and its memory small. Until the reader has
+//! passed that skip frame, what is unread in front of it stands in the way of the new lap like a rock: frames are
+//! laid before it and behind it, and the free room ends with the lap. So a restart takes no room from anybody.
 
 use crate::{
-    area::prefetch_for_write,
     attention::{READER_CLOSED, UNPLACED, WRITER_CLOSED},
     error::{Error, Fault},
     fault::{self, Point},
@@ -102,10 +102,10 @@ impl<'a> Queue<'a> {
         fault::at(Point::BeforeRing);
         self.release_producer(wakes);
         fence_after_rmw();
-        if let Err(WriteStop::Pended(index, _)) = done {
-            if self.records[index].count.load(Ordering::Relaxed) != 0 {
-                fault::at(Point::MidStream);
-            }
+        if let Err(WriteStop::Pended(index, _)) = done
+            && self.records[index].count.load(Ordering::Relaxed) != 0
+        {
+            fault::at(Point::MidStream);
         }
         // Pairs with the fence in `publish_record`: either this load sees the record, or its owner sees the frame.
         let attention = self.attention();
@@ -166,13 +166,14 @@ impl<'a> Queue<'a> {
     /// of one byte, and a skip at the end and at the rock).
     #[inline]
     fn may_pad(&self, len: u32) -> bool {
-        let notes = &self.header.notes.0;
-        let back = self.back();
-        let head = notes.head.load(Ordering::Relaxed);
-        let room = self
-            .area
-            .len()
-            .saturating_sub(back.tail.wrapping_sub(head) & (2 * self.area.len() - 1));
+        let size = self.area.len();
+        let tail = self.back().tail;
+        let head = self.header.notes.0.head.load(Ordering::Relaxed);
+        let ahead = tail.wrapping_sub(head);
+        let mut room = size.saturating_sub(ahead);
+        if let Some(restart) = self.restart_ahead(head, tail) {
+            room += size.saturating_sub((restart & (size - 1)) + 2 * 64);
+        }
         room >= 26 * u64::from(self.quota) + u64::from(len) + 512
     }
 
@@ -271,18 +272,25 @@ impl<'a> Queue<'a> {
         let notes = &self.header.notes.0;
         let size = self.area.len();
         let offset = tail & (size - 1);
-        // The usual case: straight on, well before the end, the rock and the head, and no restart due.
-        let head = notes.head.load(Ordering::Relaxed);
-        let ahead = tail.wrapping_sub(head);
+        // The usual case: straight on, well before the end of the area, the rock and the head (both are one lap after
+        // the head), and no restart due.
+        let ahead = tail.wrapping_sub(notes.head.load(Ordering::Relaxed));
         if ahead <= size
-            && ahead + HEADER + len <= size
+            && ahead + 2 * HEADER + len <= size
             && offset + HEADER + len <= size
-            && notes.restart.load(Ordering::Relaxed) != head
             && tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) < RESTART
         {
             return Ok(Some(tail));
         }
         self.find_room_slow(len)
+    }
+
+    /// The restart that the reader has not passed yet, by a head.
+    fn restart_ahead(&self, head: u64, tail: u64) -> Option<u64> {
+        let restart = self.header.notes.0.restart.load(Ordering::Relaxed);
+        (restart.wrapping_sub(head).cast_signed() >= 0
+            && tail.wrapping_sub(restart).cast_signed() > 0)
+            .then_some(restart)
     }
 
     #[cold]
@@ -298,21 +306,28 @@ impl<'a> Queue<'a> {
 
         if tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) >= RESTART {
             notes.checked.store(tail, Ordering::Relaxed);
-            if head == tail && tail & (size - 1) >= RESTART {
-                tail = self.restart(tail)?;
+            if self.restart_ahead(head, tail).is_none() && worth_a_restart(head, tail, size) {
+                tail = self.restart(head, tail)?;
             }
         }
 
-        // Where the free room ends. A reader that has not passed the last restart's skip frame counts as standing at
-        // the beginning of the lap behind it.
-        let restart = notes.restart.load(Ordering::Relaxed);
-        let rock = (head == restart && tail != restart).then(|| restart.wrapping_add(size));
-        let limit = match rock {
-            Some(_) => next_lap(restart, size).wrapping_add(size),
+        // Where the free room ends; and the rock, in the lap behind the restart: from the first unread byte before the
+        // restart to its skip frame.
+        let restart = self.restart_ahead(head, tail);
+        let rock = restart.map(|restart| {
+            let behind = (restart.wrapping_add(HEADER + 63)) & !63;
+            (
+                head.wrapping_add(size),
+                on_header(behind, size).wrapping_add(size),
+            )
+        });
+        let limit = match restart {
+            Some(restart) => next_lap(restart, size).wrapping_add(size),
             None => head.wrapping_add(size),
         };
         let free = |pos: u64| limit.wrapping_sub(pos).cast_signed();
-        let need = (HEADER + len).cast_signed();
+        let before = |a: u64, b: u64| a.wrapping_sub(b).cast_signed() < 0;
+        let need = HEADER + len;
 
         // At most three skips: round the rock, to the end of the lap, and round the rock again.
         let mut skips = [(0, 0); 3];
@@ -320,17 +335,16 @@ impl<'a> Queue<'a> {
         let mut pos = tail;
         let at = loop {
             // A hostile reader may publish any head: never more room than there is.
-            if free(pos) < need || free(pos) > size.cast_signed() {
+            if free(pos) < need.cast_signed() || free(pos) > size.cast_signed() {
                 return Ok(None);
             }
             let offset = pos & (size - 1);
-            let beyond_rock = rock.filter(|rock| {
-                let ahead = rock.wrapping_sub(pos).cast_signed();
-                ahead >= 0 && ahead < need + HEADER.cast_signed()
+            let meets_rock = rock.filter(|&(begin, end)| {
+                before(pos, end) && before(begin, pos.wrapping_add(need + HEADER))
             });
-            let to = if let Some(rock) = beyond_rock {
-                on_header((rock.wrapping_add(HEADER + 63)) & !63, size)
-            } else if offset + HEADER + len > size {
+            let to = if let Some((_, end)) = meets_rock {
+                end
+            } else if offset + need > size {
                 next_lap(pos, size)
             } else {
                 break pos;
@@ -349,9 +363,9 @@ impl<'a> Queue<'a> {
         Ok(Some(at))
     }
 
-    /// The queue is empty: goes on at the beginning of the area. Gives back the memory that a burst took, once the
-    /// burst is over (this lap stayed small) or every 64th time.
-    fn restart(&self, tail: u64) -> Result<u64, Error> {
+    /// Goes on at the beginning of the area. If the queue is empty, gives back the memory that a burst took, once
+    /// several laps in a row have stayed small.
+    fn restart(&self, head: u64, tail: u64) -> Result<u64, Error> {
         let notes = &self.header.notes.0;
         let size = self.area.len();
         let offset = tail & (size - 1);
@@ -359,41 +373,54 @@ impl<'a> Queue<'a> {
         self.see_to_memory(tail.wrapping_add(HEADER))?;
         notes.restart.store(tail, Ordering::Relaxed);
         self.skip(tail, to);
-        let turns = notes.restarts.load(Ordering::Relaxed).wrapping_add(1);
-        notes.restarts.store(turns, Ordering::Relaxed);
+        notes.checked.store(to, Ordering::Relaxed);
         let high = notes.high_water.load(Ordering::Relaxed).max(offset);
         notes.high_water.store(high, Ordering::Relaxed);
-        if high > KEEP && (offset < KEEP || turns % 64 == 0) {
-            // Not the page that the reader polls, nor the one after it.
-            let page = offset & !4095;
-            self.area.punch(LOW, page.max(LOW));
-            self.area
-                .punch((page + 8192).max(LOW), high + 65_536 + 4096);
-            notes.high_water.store(offset, Ordering::Relaxed);
-            let _ = self.populated.fetch_min(LOW, Ordering::Relaxed);
+        let small = if offset < KEEP {
+            notes.small_laps.load(Ordering::Relaxed).saturating_add(1)
+        } else {
+            0
+        };
+        notes.small_laps.store(small, Ordering::Relaxed);
+        if head == tail && high > KEEP && small >= SMALL_LAPS {
+            self.give_memory_back(offset, high);
         }
-        notes.checked.store(to, Ordering::Relaxed);
         Ok(to)
+    }
+
+    /// The queue is empty but for a header at `offset`.
+    fn give_memory_back(&self, offset: u64, high: u64) {
+        // Not the page that the reader polls, nor the one after it.
+        let page = offset & !4095;
+        self.area.punch(LOW, page.max(LOW));
+        self.area
+            .punch((page + 8192).max(LOW), high + 65_536 + 4096);
+        let notes = &self.header.notes.0;
+        notes.high_water.store(offset, Ordering::Relaxed);
+        self.populated.fetch_min(LOW, Ordering::Relaxed);
     }
 
     /// A producer that is about to wait for something else: gives the memory of a burst back.
     pub(crate) fn trim(&self, me: Owner, wakes: &mut Wakes<'a>) {
         let notes = &self.header.notes.0;
-        let tail = self.back().tail;
-        let offset = tail & (self.area.len() - 1);
-        let high = notes.high_water.load(Ordering::Relaxed).max(offset);
-        if high <= KEEP
-            || self.header.taken.0.head.load(Ordering::Relaxed) != tail
-            || !matches!(self.take_producer(me), Taken::Clean | Taken::Dirty)
-        {
+        let size = self.area.len();
+        let is_due = || {
+            let tail = self.back().tail;
+            let high = notes
+                .high_water
+                .load(Ordering::Relaxed)
+                .max(tail & (size - 1));
+            let empty = self.header.taken.0.head.load(Ordering::Acquire) == tail;
+            (empty && high > KEEP).then_some((tail, high))
+        };
+        if is_due().is_none() || !matches!(self.take_producer(me), Taken::Clean | Taken::Dirty) {
             return;
         }
-        let head = self.header.taken.0.head.load(Ordering::Acquire);
-        if head == self.back().tail && self.attention().0 == self.calm && offset >= RESTART {
-            notes.high_water.store(high, Ordering::Relaxed);
-            // 63: the next restart is a 64th.
-            notes.restarts.store(63, Ordering::Relaxed);
-            let _ = self.restart(head);
+        if let (Some((tail, high)), true) = (is_due(), self.attention().0 == self.calm) {
+            if tail & (size - 1) >= LOW {
+                let _ = self.restart(tail, tail);
+            }
+            self.give_memory_back(tail & (size - 1), high);
         }
         self.release_producer(wakes);
     }
@@ -608,21 +635,16 @@ impl<'a> Queue<'a> {
     /// Payload bytes for which there is room in one piece without a skip, as `find_room_slow` last saw the reader.
     fn room_ahead(&self) -> usize {
         let size = self.area.len();
-        let notes = &self.header.notes.0;
         let tail = self.back().tail;
-        let head = notes.head.load(Ordering::Relaxed);
-        let restart = notes.restart.load(Ordering::Relaxed);
+        let head = self.header.notes.0.head.load(Ordering::Relaxed);
         let to_end = size - (tail & (size - 1));
-        let to_limit = if head == restart && tail != restart {
-            // A rock or the end of the lap, whichever comes first; a header must fit in front of the rock.
-            let rock = restart.wrapping_add(size).wrapping_sub(tail);
-            if rock < size {
-                rock.saturating_sub(HEADER)
-            } else {
-                to_end
-            }
-        } else {
-            size.saturating_sub(tail.wrapping_sub(head))
+        // Up to the head or, with a header in front of it, to the rock; behind the rock to the end of the lap.
+        let to_limit = match self.restart_ahead(head, tail) {
+            Some(_) if tail.wrapping_sub(head) > size => to_end,
+            Some(_) => size
+                .saturating_sub(tail.wrapping_sub(head))
+                .saturating_sub(HEADER),
+            None => size.saturating_sub(tail.wrapping_sub(head)),
         };
         usize::try_from(to_end.min(to_limit).saturating_sub(HEADER)).unwrap_or(0)
     }
@@ -724,18 +746,22 @@ impl<'a> Queue<'a> {
         settled?;
         Ok(alive)
     }
+}
 
-    /// After a commit: asks for the line of the next header, which is about to be written by us again.
-    #[inline]
-    pub(crate) fn prefetch_tail(&self) {
-        prefetch_for_write(self.area.word(self.back().tail));
-    }
+/// Whether to go back to the beginning now: the queue is empty, or at least the first half of the lap is free again.
+fn worth_a_restart(head: u64, tail: u64, size: u64) -> bool {
+    let offset = tail & (size - 1);
+    let same_lap = tail.wrapping_sub(head) <= offset;
+    (head == tail && offset >= RESTART)
+        || (same_lap && offset >= 4 * RESTART && (head & (size - 1)) >= offset / 2)
 }
 
 /// Empty messages that may wait behind one write.
 const MAX_EMPTIES: u32 = 65_536;
 /// A lap shorter than this is not worth a restart.
 pub(crate) const RESTART: u64 = 16 * 1024;
+/// Laps that have to stay small before memory is given back between two writes.
+const SMALL_LAPS: u32 = 16;
 /// Memory below this offset is never given back.
 const LOW: u64 = 64 * 1024;
 /// Memory up to this offset is given back only with more.

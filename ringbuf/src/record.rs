@@ -244,12 +244,14 @@ impl<'a> Wakes<'a> {
         }
     }
 
-    /// Wakes them all.
+    /// Wakes them all; `true` if there was anybody.
     #[inline]
-    pub(crate) fn deliver(&mut self) {
-        if self.count != 0 {
-            self.deliver_some();
+    pub(crate) fn deliver(&mut self) -> bool {
+        if self.count == 0 {
+            return false;
         }
+        self.deliver_some();
+        true
     }
 
     #[cold]

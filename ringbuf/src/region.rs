@@ -1,5 +1,10 @@
 //! The memory of a link: how it is made, checked and mapped, and the casts to what stands in it. UNSAFE.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "offsets and lengths were checked to be inside a mapping, hence inside the address space"
+)]
+
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},

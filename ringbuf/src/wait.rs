@@ -256,6 +256,8 @@ pub(crate) struct Spin {
     turns: AtomicU32,
     /// Waits that did not spin.
     skipped: AtomicU32,
+    /// The peer was asleep when this side last did something for it.
+    woke: AtomicU32,
 }
 
 impl Spin {
@@ -265,6 +267,7 @@ impl Spin {
             average: AtomicU32::new(0),
             turns: AtomicU32::new(MOST_TURNS),
             skipped: AtomicU32::new(0),
+            woke: AtomicU32::new(0),
         }
     }
 
@@ -340,7 +343,7 @@ impl Spin {
     fn probes(&self) -> bool {
         let skipped = self.skipped.load(Ordering::Relaxed).wrapping_add(1);
         self.skipped.store(skipped, Ordering::Relaxed);
-        skipped % PROBE_EVERY == 0
+        skipped.is_multiple_of(PROBE_EVERY)
     }
 
     /// The peer shares our CPU: only by letting it run does anything come. As long as that has been bringing the
@@ -360,8 +363,20 @@ impl Spin {
         false
     }
 
+    /// This side had to wake the other: what it waits for next takes that much longer, and says nothing about how
+    /// long it would take a peer that is awake.
+    pub(crate) fn woke_peer(&self) {
+        self.woke.store(1, Ordering::Relaxed);
+    }
+
     /// A wait took so long (nanoseconds, up to the moment at which it was answered).
     pub(crate) fn learn(&self, waited: u64) {
+        let waited = if self.woke.load(Ordering::Relaxed) != 0 {
+            self.woke.store(0, Ordering::Relaxed);
+            waited.saturating_sub(u64::from(wake_cost()))
+        } else {
+            waited
+        };
         let waited = u32::try_from(waited).unwrap_or(u32::MAX) / 8;
         let average = self.average.load(Ordering::Relaxed);
         self.average.store(
