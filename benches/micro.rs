@@ -77,5 +77,23 @@ fn queue(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, queue);
+fn words(criterion: &mut Criterion) {
+    let pair = Pair::new().expect("a link of one process with itself");
+    let mut group = criterion.benchmark_group("words");
+    let role = npfs_ringbuf::RoleProbe::default();
+    group.bench_function("role taken and given back", |bencher| {
+        bencher.iter(|| black_box(&role).turn());
+    });
+    let link = pair.server.link().clone();
+    let bell = link.bell(link.process());
+    group.bench_function("bell checked, loop awake", |bencher| {
+        bencher.iter(|| black_box(bell.is_armed()));
+    });
+    group.bench_function("slot marked, loop awake", |bencher| {
+        bencher.iter(|| black_box(bell.mark(3)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, queue, words);
 criterion_main!(benches);

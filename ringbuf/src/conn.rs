@@ -891,12 +891,20 @@ impl Conn {
             return WriteHow::Pend;
         }
         let peer = queue.header.common.0.consumer_cpu.load(Ordering::Relaxed);
-        // Room for a batch rather than for one message: the reader's line is fetched once for all of it.
+        // Room for a batch rather than for one message; and a look only every so often, for each look takes the line
+        // from the reader that is about to write it.
         let batch = len.max(quota / 4);
+        let between = (batch / len.max(1)).clamp(1, MOST_LOOKS_BETWEEN);
+        let turns = std::cell::Cell::new(0);
         let calm = || queue.attention().0 == self.calm;
-        let ready = self
-            .spin
-            .until(peer, entered, || queue.looks_writable(batch) || !calm());
+        let ready = self.spin.until(peer, entered, || {
+            turns.set(turns.get() + 1);
+            if turns.get() % between != 0 {
+                crate::sync::spin_hint();
+                return false;
+            }
+            queue.looks_writable(batch) || !calm()
+        });
         *spun = !ready;
         if ready && calm() || queue.looks_writable(len) {
             WriteHow::Try
@@ -966,4 +974,6 @@ impl Conn {
 
 /// Looks at a role that is held for the length of a copy.
 const HELD_TRIES: u32 = 10_000;
+/// Turns of a spin between two looks at the reader's line.
+const MOST_LOOKS_BETWEEN: u64 = 32;
 const PEEK_TRIES: u32 = 10_000;

@@ -111,7 +111,7 @@ pub use layout::{ABI_VERSION, MAGIC, layout_hash};
 pub use link::{Grant, Link};
 #[cfg(not(loom))]
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
-pub use role::thread_serial;
+pub use role::{RoleProbe, thread_serial};
 pub use types::{
     Access, CompletionMode, Deadline, End, Info, Peek, PipeType, ProcessIndex, Read, ReadMode,
     State,

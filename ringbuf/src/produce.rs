@@ -94,8 +94,9 @@ impl<'a> Queue<'a> {
         }
         fault::at(Point::ProducerRole);
         let attention = self.attention();
-        let done = if attention.0 == self.calm && self.fits_quota(len) && len != 0 {
-            self.append(data, len, aligned)
+        let back = self.back();
+        let done = if attention.0 == self.calm && len != 0 && self.fits_quota(&back, len) {
+            self.append(back, data, len, aligned)
         } else {
             self.write_slow(me, data, len, how, aligned, wakes)
         };
@@ -117,8 +118,7 @@ impl<'a> Queue<'a> {
 
     /// Free quota for `len` bytes, by the notes or, if they say no, by the reader's line.
     #[inline]
-    fn fits_quota(&self, len: u32) -> bool {
-        let back = self.back();
+    fn fits_quota(&self, back: &Back, len: u32) -> bool {
         let notes = &self.header.notes.0;
         let fits = |taken: u64| {
             let used = back.bytes.wrapping_sub(taken).cast_signed().max(0);
@@ -149,25 +149,31 @@ impl<'a> Queue<'a> {
 
     /// Places and commits; the caller has seen to quota and order.
     #[inline]
-    fn append(&self, data: &[u8], len: u32, aligned: bool) -> Result<usize, WriteStop> {
-        let flags = if aligned && self.may_pad(len) {
+    fn append(
+        &self,
+        mut back: Back,
+        data: &[u8],
+        len: u32,
+        aligned: bool,
+    ) -> Result<usize, WriteStop> {
+        let flags = if aligned && self.may_pad(&back, len) {
             Flags::ALIGNED
         } else {
             Flags::default()
         };
-        let Some(placed) = self.place(data, flags)? else {
+        let Some(placed) = self.place(&mut back, data, flags)? else {
             return Err(WriteStop::WouldPend);
         };
-        self.commit(&placed, 1);
+        self.commit(&back, &placed, 1);
         Ok(len as usize)
     }
 
     /// Padding is allowed while the room left admits every mix that the free quota does (24 bytes for each message
     /// of one byte, and a skip at the end and at the rock).
     #[inline]
-    fn may_pad(&self, len: u32) -> bool {
+    fn may_pad(&self, back: &Back, len: u32) -> bool {
         let size = self.area.len();
-        let tail = self.back().tail;
+        let tail = back.tail;
         let head = self.header.notes.0.head.load(Ordering::Relaxed);
         let ahead = tail.wrapping_sub(head);
         let mut room = size.saturating_sub(ahead);
@@ -179,9 +185,14 @@ impl<'a> Queue<'a> {
 
     /// Copies one frame to free room. `None`: there is no room for all of it in one piece.
     #[inline]
-    pub(crate) fn place(&self, data: &[u8], flags: Flags) -> Result<Option<Placed>, Error> {
+    pub(crate) fn place(
+        &self,
+        back: &mut Back,
+        data: &[u8],
+        flags: Flags,
+    ) -> Result<Option<Placed>, Error> {
         let len = data.len() as u64;
-        let Some(at) = self.find_room(len)? else {
+        let Some(at) = self.find_room(back, len)? else {
             return Ok(None);
         };
         let end = at.wrapping_add(HEADER + len);
@@ -225,8 +236,7 @@ impl<'a> Queue<'a> {
 
     /// Stores the tag: from here on the frame exists.
     #[inline]
-    pub(crate) fn commit(&self, placed: &Placed, messages: u32) {
-        let back = self.back();
+    pub(crate) fn commit(&self, back: &Back, placed: &Placed, messages: u32) {
         self.prepare_back(Back {
             tail: placed.next,
             bytes: back.bytes.wrapping_add(u64::from(placed.header.len)),
@@ -244,9 +254,9 @@ impl<'a> Queue<'a> {
     }
 
     /// A skip frame from `at` to `to`.
-    fn skip(&self, at: u64, to: u64) {
-        let back = self.back();
-        self.prepare_back(Back { tail: to, ..back });
+    fn skip(&self, back: &mut Back, at: u64, to: u64) {
+        back.tail = to;
+        self.prepare_back(*back);
         #[allow(clippy::cast_possible_truncation, reason = "at most one lap")]
         let header = Header {
             len: to.wrapping_sub(at) as u32,
@@ -267,8 +277,8 @@ impl<'a> Queue<'a> {
     /// A position for a header with `len` bytes of payload behind it in one piece; skip frames on the way to it are
     /// committed.
     #[inline]
-    fn find_room(&self, len: u64) -> Result<Option<u64>, Error> {
-        let tail = self.back().tail;
+    fn find_room(&self, back: &mut Back, len: u64) -> Result<Option<u64>, Error> {
+        let tail = back.tail;
         let notes = &self.header.notes.0;
         let size = self.area.len();
         let offset = tail & (size - 1);
@@ -282,7 +292,7 @@ impl<'a> Queue<'a> {
         {
             return Ok(Some(tail));
         }
-        self.find_room_slow(len)
+        self.find_room_slow(back, len)
     }
 
     /// The restart that the reader has not passed yet, by a head.
@@ -294,7 +304,7 @@ impl<'a> Queue<'a> {
     }
 
     #[cold]
-    fn find_room_slow(&self, len: u64) -> Result<Option<u64>, Error> {
+    fn find_room_slow(&self, back: &mut Back, len: u64) -> Result<Option<u64>, Error> {
         let size = self.area.len();
         if HEADER + len > size {
             return Ok(None);
@@ -302,12 +312,12 @@ impl<'a> Queue<'a> {
         let notes = &self.header.notes.0;
         let head = self.header.taken.0.head.load(Ordering::Acquire);
         notes.head.store(head, Ordering::Relaxed);
-        let mut tail = self.back().tail;
+        let mut tail = back.tail;
 
         if tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) >= RESTART {
             notes.checked.store(tail, Ordering::Relaxed);
             if self.restart_ahead(head, tail).is_none() && worth_a_restart(head, tail, size) {
-                tail = self.restart(head, tail)?;
+                tail = self.restart(back, head)?;
             }
         }
 
@@ -358,21 +368,22 @@ impl<'a> Queue<'a> {
         };
         for &(from, to) in &skips[..skipped] {
             self.see_to_memory(from.wrapping_add(HEADER))?;
-            self.skip(from, to);
+            self.skip(back, from, to);
         }
         Ok(Some(at))
     }
 
     /// Goes on at the beginning of the area. If the queue is empty, gives back the memory that a burst took, once
     /// several laps in a row have stayed small.
-    fn restart(&self, head: u64, tail: u64) -> Result<u64, Error> {
+    fn restart(&self, back: &mut Back, head: u64) -> Result<u64, Error> {
         let notes = &self.header.notes.0;
+        let tail = back.tail;
         let size = self.area.len();
         let offset = tail & (size - 1);
         let to = next_lap(tail, size);
         self.see_to_memory(tail.wrapping_add(HEADER))?;
         notes.restart.store(tail, Ordering::Relaxed);
-        self.skip(tail, to);
+        self.skip(back, tail, to);
         notes.checked.store(to, Ordering::Relaxed);
         let high = notes.high_water.load(Ordering::Relaxed).max(offset);
         notes.high_water.store(high, Ordering::Relaxed);
@@ -418,7 +429,7 @@ impl<'a> Queue<'a> {
         }
         if let (Some((tail, high)), true) = (is_due(), self.attention().0 == self.calm) {
             if tail & (size - 1) >= LOW {
-                let _ = self.restart(tail, tail);
+                let _ = self.restart(&mut self.back(), tail);
             }
             self.give_memory_back(tail & (size - 1), high);
         }
@@ -452,9 +463,10 @@ impl<'a> Queue<'a> {
             return Ok(0); // NP-WRITE-03
         }
         let blocked = self.attention().has(UNPLACED);
-        let fits = !blocked && (how == WriteHow::NoQuota || self.fits_quota(len) || len == 0);
+        let fits = !blocked
+            && (how == WriteHow::NoQuota || self.fits_quota(&self.back(), len) || len == 0);
         if fits {
-            match self.append(data, len, aligned) {
+            match self.append(self.back(), data, len, aligned) {
                 Err(WriteStop::WouldPend) if how == WriteHow::NoQuota => {
                     return Err(Error::NoMemory.into());
                 }
@@ -480,7 +492,7 @@ impl<'a> Queue<'a> {
         let placed = if blocked || len == 0 {
             None
         } else {
-            self.place(data, Flags::default())?
+            self.place(&mut self.back(), data, Flags::default())?
         };
         match self.take_consumer(me) {
             Taken::Clean | Taken::Dirty => {}
@@ -539,7 +551,7 @@ impl<'a> Queue<'a> {
                     self.area.len(),
                 );
             }
-            self.commit(&placed, 1);
+            self.commit(&self.back(), &placed, 1);
             self.settle(wakes)?;
             return Ok(placed.header.len as usize);
         }
@@ -613,7 +625,7 @@ impl<'a> Queue<'a> {
             if done != 0 {
                 flags = flags.with(Flags::CONTINUED);
             }
-            if let Some(placed) = self.place(&rest[..part], flags)? {
+            if let Some(placed) = self.place(&mut self.back(), &rest[..part], flags)? {
                 return Ok(Some(placed));
             }
             part = match part {
@@ -669,7 +681,7 @@ impl<'a> Queue<'a> {
                 .wrapping_sub(cancelled),
             Ordering::Relaxed,
         );
-        self.commit(placed, u32::from(first));
+        self.commit(&back, placed, u32::from(first));
         record.count.store(rest, Ordering::Release);
         // Flushes behind it wait for these bytes too (NP-FLUSH-04).
         self.move_later(
@@ -718,7 +730,7 @@ impl<'a> Queue<'a> {
             return Ok(false);
         }
         let placed = if rest == 0 {
-            self.place(&[], Flags::default())?
+            self.place(&mut self.back(), &[], Flags::default())?
         } else {
             self.place_part(data, data.len() - rest)?
         };
@@ -737,7 +749,7 @@ impl<'a> Queue<'a> {
             record
                 .empties
                 .store(empties.saturating_sub(1), Ordering::Relaxed);
-            self.commit(&placed, 1);
+            self.commit(&self.back(), &placed, 1);
         } else if alive {
             self.commit_part(index, &placed);
         }

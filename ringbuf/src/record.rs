@@ -232,14 +232,15 @@ pub(crate) struct Wakes<'a> {
 }
 
 impl<'a> Wakes<'a> {
-    const ROOM: usize = crate::layout::RECORDS + 4;
+    /// Few, since every call clears them.
+    const ROOM: usize = 4;
 
     pub(crate) fn add(&mut self, word: &'a AtomicU32) {
         if let Some(place) = self.words.get_mut(self.count) {
             *place = Some(word);
             self.count += 1;
         } else {
-            // Full: only after several rounds under one lock. Waking early is merely slower.
+            // Full: only when several wait. Waking early is merely slower.
             crate::futex::wake(word);
         }
     }

@@ -226,6 +226,20 @@ pub fn thread_serial() -> u32 {
     })
 }
 
+/// A role word of its own, for benchmarks of what taking a role costs.
+#[derive(Debug, Default)]
+pub struct RoleProbe(AtomicU32);
+
+impl RoleProbe {
+    /// Takes the role and gives it back; `false` if another thread had it.
+    #[inline]
+    pub fn turn(&self) -> bool {
+        let me = Owner(thread_serial());
+        let role = Role(&self.0);
+        role.try_take(me) == Taken::Clean && role.give_back_settled(me).is_ok()
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
