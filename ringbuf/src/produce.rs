@@ -96,7 +96,12 @@ impl<'a> Queue<'a> {
         let attention = self.attention();
         let back = self.back();
         let done = if attention.0 == self.calm && len != 0 && self.fits_quota(&back, len) {
-            self.append(back, data, len, aligned)
+            match self.append(back, data, len, aligned) {
+                // The quota has room and the area has not (cancelled writes keep theirs until the reader has passed
+                // them): it stalls like any other.
+                Err(WriteStop::WouldPend) => self.write_slow(me, data, len, how, aligned, wakes),
+                done => done,
+            }
         } else {
             self.write_slow(me, data, len, how, aligned, wakes)
         };
@@ -553,6 +558,11 @@ impl<'a> Queue<'a> {
             }
             self.commit(&self.back(), &placed, 1);
             self.settle(wakes)?;
+            if matches!(decision, Nowait::Cut(_)) {
+                // The reads that are still there are those of no bytes behind the last one that took some: what is
+                // dropped reaches them too (NP-READ-17, NP-WRITE-11).
+                self.feed_empty_reads(wakes);
+            }
             return Ok(placed.header.len as usize);
         }
 
