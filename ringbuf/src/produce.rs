@@ -115,8 +115,12 @@ impl<'a> Queue<'a> {
         }
         // Pairs with the fence in `publish_record`: either this load sees the record, or its owner sees the frame.
         let attention = self.attention();
-        if attention.records() != 0 && done.is_ok() {
-            self.settle_or_leave(me, wakes)?;
+        if attention.records() != 0 {
+            if done.is_ok() {
+                self.settle_or_leave(me, wakes)?;
+            } else {
+                self.after_producer(me, wakes);
+            }
         }
         done
     }
@@ -439,6 +443,7 @@ impl<'a> Queue<'a> {
             self.give_memory_back(tail & (size - 1), high);
         }
         self.release_producer(wakes);
+        self.after_producer(me, wakes);
     }
 
     // ---- everything unusual ------------------------------------------------------------------------------------
@@ -521,7 +526,7 @@ impl<'a> Queue<'a> {
     ) -> Result<usize, WriteStop> {
         self.write_refusal()?;
         if len == 0 {
-            return self.write_empty_behind();
+            return self.write_empty_behind(me, wakes);
         }
         if how != WriteHow::Pend {
             let decision = matching::nowait(
@@ -600,14 +605,23 @@ impl<'a> Queue<'a> {
     }
 
     /// An empty message that there is no room for, or that comes behind a write that is not wholly placed: it completes
-    /// at once (NP-WRITE-04), and is laid down by the owner of the last stalled write.
-    fn write_empty_behind(&self) -> Result<usize, WriteStop> {
-        let empties = match self.last_stalled() {
-            Some(index) => &self.records[index].empties,
-            // Settled in between: try again; or the area is full of empty messages.
-            None if self.attention().has(UNPLACED) => return Err(WriteStop::LockHeld),
-            None => return Err(Error::NoMemory.into()),
+    /// at once (NP-WRITE-04). The owner of the last stalled write lays it down; where there is none, whoever settles.
+    fn write_empty_behind(&self, me: Owner, wakes: &mut Wakes<'a>) -> Result<usize, WriteStop> {
+        let index = match self.last_stalled() {
+            Some(index) => index,
+            None => {
+                let Some((index, _)) = self.begin_record(me, Kind::Write, Phase::Abandoned) else {
+                    return Err(WriteStop::TableFull);
+                };
+                let record = &self.records[index];
+                record.len.store(0, Ordering::Relaxed);
+                record.pos.store(u64::MAX, Ordering::Relaxed);
+                record.empties.store(0, Ordering::Relaxed);
+                self.publish_record(index);
+                index
+            }
         };
+        let empties = &self.records[index].empties;
         let count = empties.load(Ordering::Relaxed);
         if count >= MAX_EMPTIES {
             return Err(Error::NoMemory.into());
@@ -618,6 +632,8 @@ impl<'a> Queue<'a> {
             .0
             .attention
             .fetch_or(UNPLACED, Ordering::SeqCst);
+        // The last stalled write may have been withdrawn just now.
+        self.settle(wakes)?;
         Ok(0)
     }
 
@@ -717,6 +733,7 @@ impl<'a> Queue<'a> {
         }
         let placed = self.place_more_held(me, index, data, wakes);
         self.release_producer(wakes);
+        self.after_producer(me, wakes);
         if placed == Ok(true) && record.count.load(Ordering::Relaxed) != 0 {
             fault::at(Point::MidStream);
         }
@@ -779,7 +796,7 @@ fn worth_a_restart(head: u64, tail: u64, size: u64) -> bool {
 }
 
 /// Empty messages that may wait behind one write.
-const MAX_EMPTIES: u32 = 65_536;
+pub(crate) const MAX_EMPTIES: u32 = 65_536;
 /// A lap shorter than this is not worth a restart.
 pub(crate) const RESTART: u64 = 16 * 1024;
 /// Laps that have to stay small before memory is given back between two writes.

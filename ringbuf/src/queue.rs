@@ -472,10 +472,17 @@ impl<'a> Queue<'a> {
         };
         for index in self.attention().each_record() {
             let record = &self.records[index];
+            let kind = record.kind_of();
+            if kind == Kind::Write {
+                // Empty messages are there whatever becomes of the write in front of them.
+                counts.unplaced_messages = counts
+                    .unplaced_messages
+                    .wrapping_add(record.empties.load(Ordering::Relaxed));
+            }
             if !matches!(record.phase(), Phase::Pending | Phase::Stream) {
                 continue;
             }
-            match record.kind_of() {
+            match kind {
                 Kind::Read => {
                     counts.reads += 1;
                     counts.pended_reads += u64::from(record.len.load(Ordering::Relaxed));
@@ -487,9 +494,6 @@ impl<'a> Queue<'a> {
                     if unplaced == record.len.load(Ordering::Relaxed) && unplaced != 0 {
                         counts.unplaced_messages += 1;
                     }
-                    counts.unplaced_messages = counts
-                        .unplaced_messages
-                        .wrapping_add(record.empties.load(Ordering::Relaxed));
                 }
                 Kind::Flush => counts.writes += 1,
             }

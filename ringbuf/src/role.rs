@@ -180,6 +180,12 @@ impl Role<'_> {
         (seen & OWNER_MASK != 0 && seen & WAITERS != 0).then_some(seen)
     }
 
+    /// Who holds the role; for the holder, to take another role in the same name.
+    pub(crate) fn holder(self) -> Option<Owner> {
+        let owner = self.0.load(Ordering::Relaxed) & OWNER_MASK;
+        (owner != 0).then_some(Owner(owner))
+    }
+
     /// Whether nobody has it just now.
     pub(crate) fn is_free(self) -> bool {
         self.0.load(Ordering::Relaxed) & OWNER_MASK == 0

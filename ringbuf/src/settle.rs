@@ -21,10 +21,11 @@ use crate::{
     futex,
     layout::{RECORDS, Record},
     matching,
-    queue::{Front, MODE_MESSAGE, Queue, Segment},
+    produce::MAX_EMPTIES,
+    queue::{Back, Front, MODE_MESSAGE, Queue, Segment},
     record::{Change, Kind, Outcome, Phase, Wakes},
-    role::{DIRTY, Owner},
-    sync::{Ordering, fence},
+    role::{DIRTY, Owner, Taken},
+    sync::{Ordering, fence, fence_after_rmw},
 };
 
 impl<'a> Queue<'a> {
@@ -122,14 +123,16 @@ impl<'a> Queue<'a> {
         self.next_in_order(self.attention(), None, is_unplaced)
     }
 
-    /// The last write that is still pending: who else could carry an empty message that there is no room for?
+    /// The last write that is still pending, or that left empty messages behind: it carries one more that there is no
+    /// room for.
     pub(crate) fn last_stalled(&self) -> Option<usize> {
         let base = self.header.table.0.order.load(Ordering::Relaxed);
         self.attention()
             .each_record()
             .filter(|index| {
                 let record = &self.records[*index];
-                record.kind_of() == Kind::Write && record.phase() == Phase::Pending
+                record.kind_of() == Kind::Write
+                    && (record.phase() == Phase::Pending || is_unplaced(record))
             })
             .min_by_key(|index| {
                 base.wrapping_sub(self.records[*index].order.load(Ordering::Relaxed))
@@ -140,6 +143,17 @@ impl<'a> Queue<'a> {
 
     /// Does all there is to do; the caller holds the match lock.
     pub(crate) fn settle(&self, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
+        // What a round lays down is matched by the next one.
+        for _ in 0..=RECORDS {
+            if !self.settle_once(wakes)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// `Ok(true)`: empty messages were laid down that nobody has looked at yet.
+    fn settle_once(&self, wakes: &mut Wakes<'a>) -> Result<bool, Fault> {
         let attention = self.attention();
         let mut front = self.front();
         if attention.records() != 0 {
@@ -161,10 +175,8 @@ impl<'a> Queue<'a> {
         }
         let head = self.head(&front);
         self.publish(&front, head);
-        if attention.has(UNPLACED) {
-            self.go_on_placing(head, wakes);
-        }
-        settled
+        let laid = attention.has(UNPLACED) && self.go_on_placing(head, wakes);
+        settled.map(|()| laid)
     }
 
     fn settle_records(
@@ -333,7 +345,12 @@ impl<'a> Queue<'a> {
     fn complete_flushes(&self, attention: Attention, front: &Front, wakes: &mut Wakes<'a>) {
         let base = self.header.table.0.order.load(Ordering::Relaxed);
         let age = |record: &Record| base.wrapping_sub(record.order.load(Ordering::Relaxed));
-        let unplaced = self.first_unplaced().map(|index| age(&self.records[index]));
+        // Empty messages keep no flush waiting, placed or not.
+        let unplaced = self
+            .next_in_order(attention, None, |record| {
+                is_unplaced(record) && record.count.load(Ordering::Relaxed) != 0
+            })
+            .map(|index| age(&self.records[index]));
         for index in attention.each_record() {
             let record = &self.records[index];
             if record.kind_of() == Kind::Flush
@@ -367,24 +384,76 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// The owner of the first unplaced write may go on if there is room for something worth it; with none left, others
-    /// may place again.
-    fn go_on_placing(&self, head: u64, wakes: &mut Wakes<'a>) {
-        let Some(index) = self.first_unplaced() else {
-            self.header
-                .common
-                .0
-                .attention
-                .fetch_and(!UNPLACED, Ordering::SeqCst);
-            return;
-        };
-        let record = &self.records[index];
-        let used = self.back_snapshot().tail.wrapping_sub(head);
-        let free = self.area.len().saturating_sub(used);
-        let rest = u64::from(record.count.load(Ordering::Relaxed));
-        if free >= (rest + 2 * HEADER).min(self.area.len() / 4) && record.kick() {
-            wakes.add(&record.state);
+    /// The owner of the first unplaced write may go on if there is room for something worth it; what a withdrawn one
+    /// left behind is laid down here (`true`); with none left, others may place again.
+    fn go_on_placing(&self, head: u64, wakes: &mut Wakes<'a>) -> bool {
+        let mut laid = false;
+        for _ in 0..=RECORDS {
+            let Some(index) = self.first_unplaced() else {
+                self.header
+                    .common
+                    .0
+                    .attention
+                    .fetch_and(!UNPLACED, Ordering::SeqCst);
+                return laid;
+            };
+            let record = &self.records[index];
+            if record.phase() == Phase::Abandoned {
+                // One that was not reaped yet has bytes to take back first.
+                if record.count.load(Ordering::Relaxed) != 0 {
+                    return laid;
+                }
+                laid |= self.lay_empties(record, wakes);
+                if record.empties.load(Ordering::Relaxed) != 0 {
+                    return laid;
+                }
+                self.free_record(index, wakes);
+                continue;
+            }
+            let used = self.back_snapshot().tail.wrapping_sub(head);
+            let free = self.area.len().saturating_sub(used);
+            let rest = u64::from(record.count.load(Ordering::Relaxed));
+            if free >= (rest + 2 * HEADER).min(self.area.len() / 4) && record.kick() {
+                wakes.add(&record.state);
+            }
+            return laid;
         }
+        laid
+    }
+
+    /// A producer has given its role back: what a settler could not lay down meanwhile is laid down now.
+    pub(crate) fn after_producer(&self, me: Owner, wakes: &mut Wakes<'a>) {
+        fence_after_rmw();
+        let left_behind = |index: usize| self.records[index].phase() == Phase::Abandoned;
+        if self.attention().has(UNPLACED) && self.first_unplaced().is_some_and(left_behind) {
+            let _ = self.settle_or_leave(me, wakes);
+        }
+    }
+
+    /// Lays down the empty messages of a record without an owner, as far as there is room; `true`: at least one. A
+    /// producer that is at work settles when it is through.
+    fn lay_empties(&self, record: &Record, wakes: &mut Wakes<'a>) -> bool {
+        let Some(me) = self.consumer().holder() else {
+            return false;
+        };
+        // Either the record is seen by a producer that has just given the role back, or the role is free here.
+        fence(Ordering::SeqCst);
+        if !matches!(self.take_producer(me), Taken::Clean | Taken::Dirty) {
+            return false;
+        }
+        let mut left = record.empties.load(Ordering::Relaxed).min(MAX_EMPTIES);
+        let mut laid = false;
+        for _ in 0..left.min(MOST_LAID) {
+            let Ok(Some(placed)) = self.place(&[], Flags::default()) else {
+                break;
+            };
+            left -= 1;
+            record.empties.store(left, Ordering::Relaxed);
+            self.commit(&placed, 1);
+            laid = true;
+        }
+        self.release_producer(wakes);
+        laid
     }
 
     // ---- what has ended ----------------------------------------------------------------------------------------
@@ -394,17 +463,36 @@ impl<'a> Queue<'a> {
         for index in attention.each_record() {
             let record = &self.records[index];
             match record.phase() {
-                Phase::Abandoned => {
-                    if record.kind_of() == Kind::Write && !attention.has(DISCONNECTED) {
+                Phase::Abandoned if record.kind_of() == Kind::Write => {
+                    if !attention.has(DISCONNECTED) {
                         self.take_back(record, front, wakes);
                     }
-                    self.free_record(index, wakes);
+                    self.leave_empties(index, attention, wakes);
+                }
+                Phase::Copied if record.kind_of() == Kind::Write => {
+                    self.leave_empties(index, attention, wakes);
                 }
                 // A bit without a life: a peer's scribble, or a death between the two.
-                Phase::Copied | Phase::Free => self.free_record(index, wakes),
+                Phase::Abandoned | Phase::Copied | Phase::Free => self.free_record(index, wakes),
                 _ => {}
             }
         }
+    }
+
+    /// A write is over. Empty messages behind it that are not laid down yet were written before (NP-WRITE-04) and have
+    /// their place in line: the record stays for them, without an owner.
+    fn leave_empties(&self, index: usize, attention: Attention, wakes: &mut Wakes<'a>) {
+        let record = &self.records[index];
+        if record.empties.load(Ordering::Relaxed) == 0
+            || attention.has(READER_CLOSED)
+            || attention.has(DISCONNECTED)
+        {
+            self.free_record(index, wakes);
+            return;
+        }
+        record.count.store(0, Ordering::Relaxed);
+        record.pos.store(u64::MAX, Ordering::Relaxed);
+        let _ = record.change(Phase::Copied, Phase::Abandoned, Outcome::Whole);
     }
 
     /// Removes what is still unread of a cancelled write (NP-CANCEL-03).
@@ -413,8 +501,9 @@ impl<'a> Queue<'a> {
         let begin = record.pos.load(Ordering::Relaxed);
         let end = record.next.load(Ordering::Relaxed);
         let not_placed = record.count.load(Ordering::Relaxed) != 0;
+        record.count.store(0, Ordering::Relaxed);
         if begin == u64::MAX {
-            return; // nothing of it was ever placed
+            return; // nothing of it was ever placed, or it is taken back
         }
         let before = |a: u64, b: u64| a.wrapping_sub(b).cast_signed() < 0;
         let mut removed = 0;
@@ -438,6 +527,7 @@ impl<'a> Queue<'a> {
                 front.pos = pos;
             }
         }
+        let mut first = None;
         let mut steps = size / HEADER + 2;
         while before(pos, end) && steps != 0 && self.tag_is(pos) {
             steps -= 1;
@@ -448,6 +538,7 @@ impl<'a> Queue<'a> {
                 pos = crate::frame::on_header(pos.wrapping_add(u64::from(header.len)), size);
                 continue;
             }
+            first.get_or_insert(pos);
             if !header.flags.has(Flags::CANCELLED) {
                 removed += u64::from(header.len);
                 let header = Header {
@@ -464,6 +555,7 @@ impl<'a> Queue<'a> {
                 size,
             );
         }
+        record.pos.store(u64::MAX, Ordering::Relaxed);
         let table = &self.header.table.0;
         let add = |word: &crate::sync::AtomicU64, n: u64| {
             word.store(
@@ -487,6 +579,80 @@ impl<'a> Queue<'a> {
         if not_placed {
             self.cut_streaming_read(wakes);
         }
+        if let Some(first) = first {
+            self.free_the_end(first, end, wakes);
+        }
+    }
+
+    /// What was cancelled at the very end of the queue, the frames from `from` to `end`, gives its room back; anywhere
+    /// else, and with a producer at work, the reader passes it.
+    fn free_the_end(&self, from: u64, end: u64, wakes: &mut Wakes<'a>) {
+        let Some(me) = self.consumer().holder() else {
+            return;
+        };
+        if !matches!(self.take_producer(me), Taken::Clean | Taken::Dirty) {
+            return;
+        }
+        // A skip that leads beyond the end of the lap would say nothing about where in it the frames end: lap by lap.
+        let lap = end.wrapping_sub(1) & !(self.area.len() - 1);
+        if self.back().tail == end {
+            if lap.wrapping_sub(from).cast_signed() <= 0 {
+                self.move_tail_back(from, end);
+            } else if self.move_tail_back(lap, end) {
+                self.move_tail_back(from, lap);
+            }
+        }
+        self.release_producer(wakes);
+    }
+
+    /// The tail goes back from `end` to `from`, under both roles; `true` if it did. Positions are used again then, so
+    /// no tag may stay. In an order in which a death leaves the whole or nothing: one skip frame over all of it first,
+    /// then the tags that it hides, then the tail; the tag of the skip frame itself is what `repair_back` looks at.
+    fn move_tail_back(&self, from: u64, end: u64) -> bool {
+        let size = self.area.len();
+        let after = |pos: u64, header: Header| {
+            let len = u64::from(header.len);
+            if header.flags.has(Flags::SKIP) {
+                crate::frame::on_header(pos.wrapping_add(len), size)
+            } else {
+                next_header(pos.wrapping_add(HEADER + len), header.flags, size)
+            }
+        };
+        let Ok(first) = self.header_at(from) else {
+            return false;
+        };
+        let Ok(distance) = u32::try_from(end.wrapping_sub(from)) else {
+            return false;
+        };
+        if !self.tag_is(from) {
+            return false;
+        }
+        let over_all = Header {
+            len: distance,
+            flags: Flags::SKIP,
+            context: 0,
+        };
+        self.area
+            .word(from.wrapping_add(8))
+            .store(over_all.encode(), Ordering::Relaxed);
+        let mut pos = after(from, first);
+        let mut steps = size / HEADER + 2;
+        while pos != end {
+            steps -= 1;
+            let header = self.header_at(pos);
+            let (Ok(header), true, true) = (header, self.tag_is(pos), steps != 0) else {
+                return false;
+            };
+            self.area.word(pos).store(0, Ordering::Release);
+            pos = after(pos, header);
+        }
+        self.prepare_back(Back {
+            tail: from,
+            ..self.back()
+        });
+        self.turn_back();
+        self.area.word(from).store(0, Ordering::Release);
+        true
     }
 
     /// The message that a streaming read is in the middle of will not be finished.
@@ -578,10 +744,13 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// A write whose owner still has something to lay down.
+/// Empty messages laid down in one go, under a lock that is meant to be short; the next one who settles goes on.
+const MOST_LAID: u32 = 1024;
+
+/// A write that still has something to lay down, or to be taken back: nobody may place behind it.
 fn is_unplaced(record: &Record) -> bool {
     record.kind_of() == Kind::Write
-        && record.phase() == Phase::Pending
+        && matches!(record.phase(), Phase::Pending | Phase::Abandoned)
         && (record.count.load(Ordering::Relaxed) != 0
             || record.empties.load(Ordering::Relaxed) != 0)
 }
