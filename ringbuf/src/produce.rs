@@ -295,7 +295,7 @@ impl<'a> Queue<'a> {
         // the head), and no restart due.
         let ahead = tail.wrapping_sub(notes.head.load(Ordering::Relaxed));
         if ahead <= size
-            && ahead + 2 * HEADER + len <= size
+            && ahead + HEADER + len + BEFORE_ROCK <= size
             && offset + HEADER + len <= size
             && tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) < RESTART
         {
@@ -359,7 +359,7 @@ impl<'a> Queue<'a> {
             }
             let offset = pos & (size - 1);
             let meets_rock = rock.filter(|&(begin, end)| {
-                before(pos, end) && before(begin, pos.wrapping_add(need + HEADER))
+                before(pos, end) && before(begin, pos.wrapping_add(need + BEFORE_ROCK))
             });
             let to = if let Some((_, end)) = meets_rock {
                 end
@@ -681,7 +681,7 @@ impl<'a> Queue<'a> {
             Some(_) if tail.wrapping_sub(head) > size => to_end,
             Some(_) => size
                 .saturating_sub(tail.wrapping_sub(head))
-                .saturating_sub(HEADER),
+                .saturating_sub(BEFORE_ROCK),
             None => size.saturating_sub(tail.wrapping_sub(head)),
         };
         usize::try_from(to_end.min(to_limit).saturating_sub(HEADER)).unwrap_or(0)
@@ -786,6 +786,9 @@ impl<'a> Queue<'a> {
         Ok(alive)
     }
 }
+
+/// Room left between a frame and the rock: for the next header, wherever its alignment puts it.
+const BEFORE_ROCK: u64 = HEADER + 64;
 
 /// Whether to go back to the beginning now: the queue is empty, or at least the first half of the lap is free again.
 fn worth_a_restart(head: u64, tail: u64, size: u64) -> bool {

@@ -444,12 +444,12 @@ impl<'a> Queue<'a> {
         let mut left = record.empties.load(Ordering::Relaxed).min(MAX_EMPTIES);
         let mut laid = false;
         for _ in 0..left.min(MOST_LAID) {
-            let Ok(Some(placed)) = self.place(&[], Flags::default()) else {
+            let Ok(Some(placed)) = self.place(&mut self.back(), &[], Flags::default()) else {
                 break;
             };
             left -= 1;
             record.empties.store(left, Ordering::Relaxed);
-            self.commit(&placed, 1);
+            self.commit(&self.back(), &placed, 1);
             laid = true;
         }
         self.release_producer(wakes);
