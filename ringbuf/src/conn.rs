@@ -899,7 +899,7 @@ impl Conn {
         let calm = || queue.attention().0 == self.calm;
         let ready = self.spin.until(peer, entered, || {
             turns.set(turns.get() + 1);
-            if turns.get() % between != 0 {
+            if !turns.get().is_multiple_of(between) {
                 crate::sync::spin_hint();
                 return false;
             }
