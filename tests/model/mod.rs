@@ -262,6 +262,11 @@ impl Model {
         }
     }
 
+    /// The type of the pipe.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The read mode of an end.
     pub fn read_mode(&self, who: Who) -> Kind {
         self.read_mode[who]
@@ -762,17 +767,19 @@ impl Model {
         };
         // NP-PEEK-04: with the bytes of pended writes.
         let available = incoming.unread();
+        // NP-PEEK-08, both types: no room at all for some data, be it behind an empty first message.
+        let unseen = room == 0 && available > 0;
         let (messages, message_len, data, partial) = match (self.kind, first) {
             (Kind::Message, Some(at)) => {
                 // NP-PEEK-05, 06: by type, not by read mode; NP-PEEK-07.
                 let message = &incoming.entries[at].unread;
                 let data: Vec<u8> = message.iter().copied().take(room).collect();
-                let partial = data.len() < message.len();
+                let partial = data.len() < message.len() || unseen;
                 (incoming.messages(), message.len(), data, partial)
             }
             (Kind::Message, None) => (0, 0, Vec::new(), false),
-            // NP-PEEK-05, 06, 07; NP-PEEK-08: no room at all for some data.
-            (Kind::Byte, _) => (0, 0, all().take(room).collect(), room == 0 && available > 0),
+            // NP-PEEK-05, 06, 07.
+            (Kind::Byte, _) => (0, 0, all().take(room).collect(), unseen),
         };
         // NP-PEEK-09: nothing has changed.
         Ok(Peek {
