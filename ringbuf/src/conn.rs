@@ -895,7 +895,7 @@ impl Conn {
         // from the reader that is about to write it.
         let batch = len.max(quota / 4);
         let between = (batch / len.max(1)).clamp(1, MOST_LOOKS_BETWEEN);
-        let turns = std::cell::Cell::new(0);
+        let turns = std::cell::Cell::new(0_u64);
         let calm = || queue.attention().0 == self.calm;
         let ready = self.spin.until(peer, entered, || {
             turns.set(turns.get() + 1);
