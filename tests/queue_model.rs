@@ -625,3 +625,74 @@ fn random_programs_in_two_processes() {
         run_all(cases(150), Place::TwoProcesses(child_exe!()))
     });
 }
+
+/// Programs that random runs have found, and that a change of the frequencies must not lose.
+#[test]
+fn programs_that_failed_before() {
+    let read = |who, len| Step::Read {
+        who,
+        len: Length::Exactly(len),
+        attempt: false,
+    };
+    let write = |who, len| Step::Write {
+        who,
+        len: Length::Exactly(len),
+        attempt: false,
+    };
+    let to_complete = |who| Step::SetModes {
+        who,
+        read: Kind::Byte,
+        completion: Completion::Complete,
+    };
+    let bytes = |quotas, steps| Program {
+        kind: Kind::Byte,
+        quotas,
+        read_modes: [Kind::Byte; 2],
+        steps,
+    };
+    let messages = |quotas, steps| Program {
+        kind: Kind::Message,
+        ..bytes(quotas, steps)
+    };
+    let last = |who| Step::Cancel { who, pick: 0 };
+    let programs = [
+        // A header that fell on the skip frame of a restart (an aligned frame of just that length in the next lap).
+        bytes(
+            [0, 65536],
+            vec![
+                read(0, 1),
+                write(1, 65536),
+                read(0, 65536),
+                read(1, 0),
+                write(1, 65536),
+                write(1, 1),
+                read(0, 0),
+            ],
+        ),
+        // NP-READ-17, NP-WRITE-11: a read of no bytes behind one that takes some, and a remainder that is dropped.
+        bytes(
+            [0, 0],
+            vec![to_complete(0), read(1, 1), read(1, 0), write(0, 2)],
+        ),
+        // NP-CANCEL-03: room that a cancelled write had, behind a byte that is not read.
+        bytes(
+            [512, 0],
+            vec![write(0, 1), write(0, 65473), last(0), write(0, 1)],
+        ),
+        // NP-WRITE-04: an empty message outlives the stream in front of it.
+        messages(
+            [0, 0],
+            vec![write(0, 65536), write(0, 0), last(0), read(1, 1)],
+        ),
+    ];
+    within(120, move || {
+        for place in [Place::OneProcess, Place::TwoProcesses(child_exe!())] {
+            for (at, program) in programs.iter().enumerate() {
+                let mut rig = Rig::new(place, &spec_of(program));
+                if let Err(error) = run(&mut rig, program) {
+                    panic!("program {at}: {error}");
+                }
+            }
+        }
+    });
+}
