@@ -477,19 +477,20 @@ impl<'a> Queue<'a> {
             && (how == WriteHow::NoQuota || self.fits_quota(&self.back(), len) || len == 0);
         if fits {
             match self.append(self.back(), data, len, aligned) {
+                Err(WriteStop::WouldPend) if len == 0 => {}
                 Err(WriteStop::WouldPend) if how == WriteHow::NoQuota => {
                     return Err(Error::NoMemory.into());
                 }
-                Err(WriteStop::WouldPend) if len == 0 => {}
                 Err(WriteStop::WouldPend) if how == WriteHow::Nowait => return Ok(0),
                 Err(WriteStop::WouldPend) => {}
                 done => return done,
             }
         }
         match how {
+            // It never pends (NP-WRITE-04).
+            _ if len == 0 => {}
             WriteHow::NoQuota => return Err(Error::Busy.into()),
             // Nothing can absorb what the quota does not: no need to copy it first.
-            _ if len == 0 => {}
             WriteHow::Try if blocked || self.pended_bytes() == 0 => {
                 return Err(WriteStop::WouldPend);
             }
