@@ -612,6 +612,14 @@ impl Conn {
         queue.check(queue.attention(), READER_CLOSED)
     }
 
+    /// The same of both directions, for a sleeper: they are closed one after the other, and only who has announced
+    /// itself in a direction before that is closed is woken by it.
+    fn check_both(&self) -> Result<(), Error> {
+        self.check_open()?;
+        let queue = self.outgoing();
+        queue.check(queue.attention(), WRITER_CLOSED)
+    }
+
     /// As `check_open`, for what a disconnected server end may do.
     fn check_open_server_too(&self) -> Result<(), Error> {
         match self.check_open() {
@@ -805,7 +813,7 @@ impl Conn {
         deadline: Deadline,
     ) -> Result<(), Error> {
         entered.look(deadline)?;
-        entered.sleep_on_role(role, deadline, || self.check_open())
+        entered.sleep_on_role(role, deadline, || self.check_both())
     }
 
     fn wait_for_record(
@@ -818,7 +826,7 @@ impl Conn {
         let value = queue.await_record();
         // Announced: a record that becomes free from here on changes the word.
         if queue.attention().records().count_ones() as usize == crate::layout::RECORDS {
-            self.check_open()?;
+            self.check_both()?;
             entered.sleep_on_word(&queue.header.table.0.room, value, deadline)?;
         }
         Ok(())
