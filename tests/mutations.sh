@@ -91,7 +91,9 @@ done
 for kind in loom unit; do
     for name in "${names[@]}"; do
         patch=$patches/$name.patch
-        [ -f "$patch" ] && [ "$(field Kind "$patch")" = "$kind" ] || continue
+        if [ ! -f "$patch" ] || [ "$(field Kind "$patch")" != "$kind" ]; then
+            continue
+        fi
         test=$(field Test "$patch")
         says=$(field Says "$patch")
         if ! patch --quiet --strip=1 --dry-run --input="$patch" >"$log" 2>&1; then
@@ -99,8 +101,8 @@ for kind in loom unit; do
             continue
         fi
         # Kept aside, not reversed: a patch that applied with an offset need not reverse.
-        files=$(sed -n 's|^+++ b/||p' "$patch")
-        tar -cf "$work/before.tar" $files
+        mapfile -t files < <(sed -n 's|^+++ b/||p' "$patch" | cut -f 1)
+        tar -cf "$work/before.tar" "${files[@]}"
         patch --quiet --strip=1 --no-backup-if-mismatch --input="$patch"
         if ! builds "$kind"; then
             report "not built" "$name" "$(grep -m 1 '^error' "$log" || true)"
@@ -113,7 +115,7 @@ for kind in loom unit; do
         fi
         tar -xf "$work/before.tar"
         # The old times would hide the change back from cargo.
-        touch $files
+        touch "${files[@]}"
     done
 done
 

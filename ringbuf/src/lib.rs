@@ -83,6 +83,8 @@ mod frame;
 mod futex;
 #[cfg(not(loom))]
 mod geometry;
+#[cfg(all(test, not(loom)))]
+mod laps;
 mod layout;
 #[cfg(not(loom))]
 mod link;

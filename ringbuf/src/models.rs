@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     layout::{QueueHeader, RECORDS, Record},
     produce::{WriteHow, WriteStop},
-    queue::Queue,
+    queue::{Back, Queue},
     record::{Phase, Wakes},
     role::{Owner, Role, Taken},
     sync::{AtomicU32, AtomicU64, Ordering},
@@ -107,6 +107,8 @@ fn index_of(stop: ReadStop) -> usize {
 
 /// A reader that pends and a writer on its fast path do not miss each other.
 /// Seen to fail without fence 2 (`publish_record`), and without the fence after the role's exchange (`write`).
+///
+/// This is the first frame ever, of which the reader hears by the tail; the next model is for all others.
 #[test]
 fn no_read_sleeps_on_a_committed_frame() {
     loom::model(|| {
@@ -128,9 +130,53 @@ fn no_read_sleeps_on_a_committed_frame() {
     });
 }
 
-/// One frame goes to one reader: an immediate read against a pended one that appears, with the frame committed in
-/// between. Seen to fail when a settler matches although a reader holds the role (`settle_or_leave` settling on
-/// `Taken::Held`).
+/// The same once the area has been written to: now the tag alone tells.
+/// Seen to fail without either fence.
+#[test]
+fn no_read_sleeps_on_a_later_frame() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        assert_eq!(fixture.write(1, 6), Ok(8));
+        assert_eq!(fixture.read(2, ReadHow::Try), Ok(6));
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.write(1, 7)
+        });
+        let read = fixture.read(2, ReadHow::Pend);
+        assert_eq!(writer.join().unwrap(), Ok(8));
+        match read {
+            Ok(byte) => assert_eq!(byte, 7),
+            Err(ReadStop::Held) => panic!("nobody settles before the read has pended"),
+            Err(stop) => {
+                let answer = fixture.poll(2, index_of(stop));
+                assert_eq!(answer, Some(Ok(7)), "asleep on a committed frame");
+            }
+        }
+    });
+}
+
+/// One frame goes to one of two pended reads, although the writer settles for it and so does somebody who looks.
+/// Seen to fail when a settler does not wait for the lock (`settle_or_leave` settling on `Taken::Held`).
+#[test]
+fn one_frame_goes_to_one_pended_read() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let first = index_of(fixture.read(2, ReadHow::Pend).unwrap_err());
+        let second = index_of(fixture.read(3, ReadHow::Pend).unwrap_err());
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.write(1, 7)
+        });
+        let mut wakes = Wakes::default();
+        let _ = fixture.queue().peek(me(4), &mut [0; 8], &mut wakes);
+        assert_eq!(writer.join().unwrap(), Ok(8));
+        let answers = [fixture.poll(2, first), fixture.poll(3, second)];
+        assert_eq!(answers, [Some(Ok(7)), None], "not once, or not in order");
+    });
+}
+
+/// One frame goes to one reader: an immediate read against one that may pend, with the frame committed before.
+/// Seen to fail when `try_take` looks and stores instead of exchanging.
 #[test]
 fn one_frame_goes_to_one_reader() {
     loom::model(|| {
@@ -162,8 +208,38 @@ fn one_frame_goes_to_one_reader() {
     });
 }
 
+/// What was matched stays in the area until its reader has copied it, whoever else reads meanwhile.
+/// Seen to fail when `read` loads the attention word before it has the lock (it then publishes a head that no record
+/// holds back).
+#[test]
+fn what_is_matched_stays_until_it_is_copied() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let immediate = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.read(3, ReadHow::Try)
+        });
+        let read = fixture.read(2, ReadHow::Pend);
+        let written = [fixture.write(1, 6), fixture.write(1, 7)];
+        let immediate = immediate.join().unwrap();
+        assert_eq!(written, [Ok(8), Ok(8)]);
+        let Err(ReadStop::Pended(index, _)) = read else {
+            return; // met the other reader
+        };
+        let record = &fixture.records[index];
+        assert_eq!(record.phase(), Phase::Done);
+        let pos = record.pos.load(Ordering::Relaxed);
+        let head = fixture.header.taken.0.head.load(Ordering::Relaxed);
+        assert!(
+            head <= pos,
+            "free room over bytes that nobody has copied: {immediate:?}"
+        );
+        assert_eq!(fixture.poll(2, index), Some(Ok(6)));
+    });
+}
+
 /// What a settler leaves to the holder of the lock is done before the lock is free.
-/// Seen to fail when `give_back_settled` ignores SETTLE.
+/// Seen to fail when `give_back_settled` ignores SETTLE, and when `leave` leaves it to a lock that nobody holds.
 #[test]
 fn what_is_left_to_the_holder_is_done() {
     loom::model(|| {
@@ -182,7 +258,8 @@ fn what_is_left_to_the_holder_is_done() {
 }
 
 /// A stalled write completes once a reader has made room, whichever comes first.
-/// Seen to fail when `read` unlocks with a plain store, losing SETTLE.
+/// Seen to fail when `write_locked` does not settle after it has published its record, and when `read_slow` does not
+/// settle after its take.
 #[test]
 fn freed_quota_reaches_a_stalled_write() {
     loom::model(|| {
@@ -210,6 +287,137 @@ fn freed_quota_reaches_a_stalled_write() {
             (_, Err(WriteStop::LockHeld)) => {}
             other => panic!("{other:?}"),
         }
+    });
+}
+
+/// The quota of a cancelled write goes to the one behind it, although a reader is at work when it is cancelled.
+/// Seen to fail when `read` unlocks with a plain store, losing SETTLE.
+#[test]
+fn a_cancelled_write_makes_room_for_the_next() {
+    let mut model = loom::model::Builder::new();
+    // Three lives of records walk over more words than the default allows.
+    model.max_branches = 4000;
+    model.check(|| {
+        let fixture = Fixture::new(8);
+        assert_eq!(fixture.write(1, 1), Ok(8));
+        let stalled = |byte| match fixture.write(1, byte) {
+            Err(WriteStop::Pended(index, _)) => index,
+            other => panic!("{other:?}"),
+        };
+        let (second, third) = (stalled(2), stalled(3));
+        let canceller = thread::spawn({
+            let fixture = fixture.clone();
+            move || {
+                let mut wakes = Wakes::default();
+                fixture.queue().withdraw_own(me(1), second, &mut wakes)
+            }
+        });
+        let read = fixture.read(2, ReadHow::Try);
+        let withdrawn = canceller.join().unwrap();
+        match read {
+            Ok(byte) => assert_eq!(byte, 1),
+            // The canceller was settling.
+            Err(stop) => {
+                assert_eq!(stop, ReadStop::Held);
+                assert!(withdrawn);
+                return;
+            }
+        }
+        if withdrawn {
+            assert_eq!(fixture.records[second].phase(), Phase::Free, "leaked");
+            assert_eq!(
+                fixture.records[third].phase(),
+                Phase::Done,
+                "stalled on free quota"
+            );
+            assert_eq!(fixture.read(2, ReadHow::Try), Ok(3));
+        } else {
+            assert_eq!(fixture.records[second].phase(), Phase::Done);
+            assert_eq!(fixture.read(2, ReadHow::Try), Ok(2));
+        }
+    });
+}
+
+/// Whoever counts while a frame moves through the queue counts it once or not at all.
+/// Seen to fail when `counts` does not notice a front that is ahead of the back.
+#[test]
+fn counts_stay_within_what_is_queued() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.write(1, 7)
+        });
+        let read = fixture.read(2, ReadHow::Try);
+        let counts = fixture.queue().counts();
+        assert_eq!(writer.join().unwrap(), Ok(8));
+        let most = u64::from(read.is_err());
+        assert!(counts.unread <= 8 * most, "{read:?} {counts:?}");
+        assert!(u64::from(counts.messages) <= most, "{read:?} {counts:?}");
+    });
+}
+
+/// A snapshot is of one moment, although two turns go by under one role (a skip and its frame, two matches).
+/// Seen to fail when `prepare_back` may be seen before the turn in front of it (no Release fence).
+#[test]
+fn a_snapshot_is_of_one_moment() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || {
+                for turn in 1..=2 {
+                    fixture.queue().prepare_back(Back {
+                        tail: 24 * u64::from(turn),
+                        bytes: 8 * u64::from(turn),
+                        messages: turn,
+                    });
+                    fixture.queue().turn_back();
+                }
+            }
+        });
+        let back = fixture.queue().back_snapshot();
+        writer.join().unwrap();
+        let turn = u64::from(back.messages);
+        assert_eq!(
+            (back.tail, back.bytes),
+            (24 * turn, 8 * turn),
+            "of two moments"
+        );
+    });
+}
+
+/// A read is matched or ended by a disconnect, never both: what has its bytes keeps them.
+/// Seen to fail when `change` stores without comparing.
+#[test]
+fn match_and_disconnect_exclude_each_other() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let index = index_of(fixture.read(2, ReadHow::Pend).unwrap_err());
+        let server = thread::spawn({
+            let fixture = fixture.clone();
+            move || {
+                let mut wakes = Wakes::default();
+                fixture.queue().close(DISCONNECTED, &mut wakes);
+            }
+        });
+        let written = fixture.write(1, 7);
+        let early = fixture.records[index].phase();
+        server.join().unwrap();
+        if early == Phase::Done {
+            assert_eq!(
+                fixture.poll(2, index),
+                Some(Ok(7)),
+                "taken back: {written:?}"
+            );
+        } else {
+            assert_eq!(
+                fixture.poll(2, index),
+                Some(Err(Error::Disconnected)),
+                "{written:?}"
+            );
+        }
+        assert_eq!(fixture.records[index].phase(), Phase::Free);
     });
 }
 

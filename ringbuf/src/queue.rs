@@ -24,7 +24,7 @@ use crate::{
     layout::{QueueHeader, RECORDS, Record},
     record::{Kind, Phase, Wakes},
     role::{Owner, Role, SETTLE, Taken, WAITERS},
-    sync::{AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicU32, AtomicU64, Ordering, fence},
     types::{PipeType, ReadMode},
 };
 
@@ -135,7 +135,7 @@ impl<'a> Queue<'a> {
         for _ in 0..32 {
             let before = sel.load(Ordering::Acquire);
             let back = self.back();
-            crate::sync::fence(Ordering::Acquire);
+            fence(Ordering::Acquire);
             if sel.load(Ordering::Relaxed) == before {
                 return back;
             }
@@ -147,6 +147,8 @@ impl<'a> Queue<'a> {
     #[inline]
     pub(crate) fn prepare_back(&self, next: Back) {
         let back = &self.header.back.0;
+        // Pairs with the fence in `back_snapshot`: who sees one of these stores sees the turn before it.
+        fence(Ordering::Release);
         let other = (!back.sel.load(Ordering::Relaxed) & 1) as usize;
         back.tail[other].store(next.tail, Ordering::Relaxed);
         back.bytes[other].store(next.bytes, Ordering::Relaxed);
@@ -197,7 +199,7 @@ impl<'a> Queue<'a> {
         for _ in 0..32 {
             let before = sel.load(Ordering::Acquire);
             let front = self.front();
-            crate::sync::fence(Ordering::Acquire);
+            fence(Ordering::Acquire);
             if sel.load(Ordering::Relaxed) == before {
                 return front;
             }
@@ -208,6 +210,8 @@ impl<'a> Queue<'a> {
     #[inline]
     pub(crate) fn prepare_front(&self, next: &Front) {
         let front = &self.header.front.0;
+        // Pairs with the fence in `front_snapshot`.
+        fence(Ordering::Release);
         let other = (!front.sel.load(Ordering::Relaxed) & 1) as usize;
         front.pos[other].store(next.pos, Ordering::Relaxed);
         front.bytes[other].store(next.bytes, Ordering::Relaxed);
@@ -460,10 +464,14 @@ impl<'a> Queue<'a> {
             } else {
                 unread.min(self.area.len())
             },
+            // A reader may have taken a frame whose writer has not turned its books yet.
             messages: back
                 .messages
                 .wrapping_sub(front.messages)
-                .wrapping_sub(table.cancelled_messages.load(Ordering::Relaxed)),
+                .wrapping_sub(table.cancelled_messages.load(Ordering::Relaxed))
+                .cast_signed()
+                .max(0)
+                .cast_unsigned(),
             unplaced: 0,
             unplaced_messages: 0,
             pended_reads: 0,

@@ -1,0 +1,398 @@
+//! Tests of a queue that goes round its area: stale headers, restarts, and bytes that nobody has copied yet. One
+//! thread; what needs interleavings is in `models.rs`.
+//!
+//! Each names the mutation that was seen to break it.
+
+use std::{collections::VecDeque, ptr::NonNull};
+
+use crate::{
+    area::Area,
+    attention::Attention,
+    consume::{ReadHow, ReadStop},
+    layout::{QueueHeader, RECORDS, Record},
+    produce::{RESTART, WriteHow, WriteStop},
+    queue::{MODE_MESSAGE, Queue},
+    record::{Phase, Wakes},
+    role::Owner,
+    sync::{AtomicU32, AtomicU64, Ordering},
+    types::{PipeType, ProcessIndex, Read},
+};
+
+const SECRET: u64 = 0x5ec7_e75e_c7e7_5ec7;
+const QUOTA: u32 = 64 * 1024;
+
+/// A message queue on the heap.
+struct Heap {
+    header: QueueHeader,
+    records: [Record; RECORDS],
+    /// Owned, reached through raw pointers only; a cache line longer than the area, to align it.
+    words: *mut [u64],
+    quota: u32,
+    modes: AtomicU32,
+    populated: AtomicU64,
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: from `Box::into_raw` in `new`, and no queue outlives `self`.
+        drop(unsafe { Box::from_raw(self.words) });
+    }
+}
+
+impl Heap {
+    fn new(area: usize) -> Heap {
+        Heap::with_quota(area, QUOTA)
+    }
+
+    fn with_quota(area: usize, quota: u32) -> Heap {
+        let words = vec![0_u64; area / 8 + 8].into_boxed_slice();
+        let heap = Heap {
+            header: QueueHeader::default(),
+            records: Default::default(),
+            words: Box::into_raw(words),
+            quota,
+            modes: AtomicU32::new(MODE_MESSAGE),
+            populated: AtomicU64::new(u64::MAX),
+        };
+        heap.header
+            .notes
+            .0
+            .restart
+            .store(u64::MAX, Ordering::Relaxed);
+        heap
+    }
+
+    fn queue(&self) -> Queue<'_> {
+        let words = self.words.cast::<u8>();
+        let base = NonNull::new(words.wrapping_add(words.align_offset(64))).expect("a box");
+        let len = (self.words.len() as u64 - 8) * 8;
+        Queue {
+            header: &self.header,
+            records: &self.records,
+            // SAFETY: the base is aligned to 64 by at most the 64 bytes that are allocated on top of `len`, which is a
+            // power of two in every test; the box lives as long as `self`, and nobody has a reference into it.
+            area: unsafe { Area::new(base, len, false) },
+            modes: &self.modes,
+            populated: &self.populated,
+            calm: Attention::calm(0),
+            secret: SECRET,
+            quota: self.quota,
+            pipe_type: PipeType::Message,
+            may_write: true,
+        }
+    }
+
+    fn write(&self, data: &[u8], aligned: bool) -> Result<usize, WriteStop> {
+        self.queue()
+            .write(me(1), data, WriteHow::Try, aligned, &mut Wakes::default())
+    }
+
+    fn read(&self) -> Option<Vec<u8>> {
+        let mut buf = vec![0; self.quota as usize];
+        match self
+            .queue()
+            .read(me(2), &mut buf, ReadHow::Try, &mut Wakes::default())
+        {
+            Ok(Read::Whole(count)) => Some(buf[..count].to_vec()),
+            Err(ReadStop::WouldPend) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn pend(&self, thread: u32, len: usize) -> usize {
+        let mut buf = vec![0; len];
+        match self
+            .queue()
+            .read(me(thread), &mut buf, ReadHow::Pend, &mut Wakes::default())
+        {
+            Err(ReadStop::Pended(index, _)) => index,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Writes and reads one frame, behind which the next header stands at this offset (a multiple of 8). One: on a
+    /// way of several an empty queue would restart.
+    fn advance_to(&self, offset: u64) {
+        let data = vec![0xaa; usize::try_from(offset - 16).expect("small")];
+        assert_eq!(self.write(&data, false), Ok(data.len()));
+        assert!(self.read() == Some(data));
+        assert_eq!(self.tail(), offset);
+    }
+
+    fn tail(&self) -> u64 {
+        self.queue().back().tail
+    }
+}
+
+fn me(thread: u32) -> Owner {
+    Owner::new(ProcessIndex::new(0).expect("small"), thread)
+}
+
+/// Payload that looks like headers, whatever a writer without the secret can know, and headers that earlier laps left
+/// behind: neither is a frame. Seen to fail when a tag is the position without the secret, and when it is the offset
+/// with the secret.
+#[test]
+fn neither_payload_nor_an_earlier_lap_passes_for_a_frame() {
+    let heap = Heap::new(64 * 1024);
+    let size = heap.queue().area.len();
+    // Header word of a plausible frame of 8 bytes.
+    let plausible = 8_u64;
+    for round in 0..4000_u64 {
+        let tail = heap.tail();
+        // Every length: later frames begin everywhere in what earlier ones have left.
+        let words = 1 + (round * 7 % 61);
+        let mut data = Vec::new();
+        for word in 0..words {
+            // Where this word comes to stand, this lap and the next ones.
+            let pos = tail + 16 + 8 * word;
+            let tag = match (round / 3 + word / 2) % 4 {
+                0 => pos,
+                1 => pos + size,
+                2 => pos % size,
+                _ => pos + 2 * size,
+            };
+            let word = if word % 2 == 0 { tag } else { plausible };
+            data.extend(word.to_le_bytes());
+        }
+        assert_eq!(heap.write(&data, round % 5 == 0), Ok(data.len()));
+        assert_eq!(heap.read().as_deref(), Some(&data[..]), "round {round}");
+        assert_eq!(
+            heap.read(),
+            None,
+            "a frame that nobody wrote, round {round}"
+        );
+    }
+    assert!(heap.tail() > 10 * size, "laps");
+}
+
+/// Frames of every size and alignment come out as they went in, lap after lap, with restarts on the way.
+/// Seen to fail when nothing is laid round the rock.
+#[test]
+fn frames_come_out_as_they_went_in() {
+    let heap = Heap::new(2 * 1024 * 1024);
+    let mut queued = VecDeque::new();
+    let mut used = 0;
+    let (mut restarts, mut last) = (0, u64::MAX);
+    // A fixed linear congruential sequence: every run is the same.
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for step in 0..6_000_u64 {
+        if random(5) < 3 {
+            let most =
+                [64, 1024, 8192, u64::from(QUOTA)][usize::try_from(random(4)).expect("small")];
+            let len = usize::try_from(1 + random(most)).expect("small");
+            let mark = step.to_le_bytes();
+            let data: Vec<u8> = (0..len).map(|i| mark[i % 8] ^ i.to_le_bytes()[0]).collect();
+            match heap.write(&data, random(2) == 0) {
+                Ok(count) => {
+                    assert_eq!(count, len);
+                    used += len;
+                    queued.push_back(data);
+                }
+                Err(WriteStop::WouldPend) => assert!(used + len > QUOTA as usize, "room ran out"),
+                Err(other) => panic!("{other:?}"),
+            }
+        } else {
+            let got = heap.read();
+            let wanted = queued.pop_front();
+            used -= wanted.as_ref().map_or(0, Vec::len);
+            assert!(
+                got == wanted,
+                "step {step}: {:?} of {:?}",
+                got.map(|data| data.len()),
+                wanted.map(|data| data.len())
+            );
+        }
+        let restart = heap.header.notes.0.restart.load(Ordering::Relaxed);
+        if restart != last {
+            last = restart;
+            restarts += 1;
+        }
+        // Now and then empty, so that restarts come due.
+        if step % 50 == 0 {
+            while let Some(wanted) = queued.pop_front() {
+                assert!(heap.read() == Some(wanted), "step {step}");
+            }
+            used = 0;
+        }
+    }
+    assert!(restarts > 50, "{restarts} restarts");
+}
+
+/// The frame that a restart is made for may end right in front of the rock: the next header keeps off it, however
+/// that frame was padded. Seen to fail when the distance to the rock leaves no room for the padding.
+#[test]
+fn a_padded_frame_after_a_restart_keeps_off_the_rock() {
+    // The rock on a cache line, and at every other place that a header may have in one.
+    for shift in 0..8 {
+        let rock = 20_032 + 8 * shift;
+        for len in (rock - 120..rock).step_by(8) {
+            let heap = Heap::new(2 * 1024 * 1024);
+            heap.advance_to(rock);
+            let data = vec![0x11; usize::try_from(len).expect("small")];
+            assert_eq!(heap.write(&data, true), Ok(data.len()));
+            assert_eq!(heap.write(&[0x22; 8], false), Ok(8));
+            assert!(
+                heap.read() == Some(data),
+                "rock {rock}, len {len}: the first is lost"
+            );
+            assert_eq!(heap.read(), Some(vec![0x22; 8]), "rock {rock}, len {len}");
+            assert_eq!(heap.read(), None);
+        }
+    }
+}
+
+/// The same where the reader has not caught up: what is unread before the restart stands in the way down to its first
+/// byte, which a partial read may leave anywhere. Seen to fail when the rock begins at the head as it is.
+#[test]
+fn frames_keep_off_what_is_unread_before_a_restart() {
+    for taken in 1..17_usize {
+        for gap in (8..160).step_by(8) {
+            for aligned in [false, true] {
+                let size = 4 * 1024 * 1024;
+                let heap = Heap::with_quota(size, 2 * QUOTA);
+                let case = format!("taken {taken}, gap {gap}, aligned {aligned}");
+                // One message is always half read, until the write behind it restarts.
+                let mut rest = Vec::new();
+                for round in 0.. {
+                    assert!(round < 100, "no restart");
+                    let old = vec![0x40 + round; 1016];
+                    assert_eq!(heap.write(&old, false), Ok(old.len()));
+                    if heap.tail() >= size as u64 {
+                        break;
+                    }
+                    if !rest.is_empty() {
+                        assert_eq!(heap.read(), Some(rest));
+                    }
+                    let mut part = vec![0; taken];
+                    let read =
+                        heap.queue()
+                            .read(me(2), &mut part, ReadHow::Try, &mut Wakes::default());
+                    assert_eq!(read, Ok(Read::Part(taken)));
+                    rest = old[taken..].to_vec();
+                }
+                let first = heap.tail() - size as u64;
+                // From here to just before the first unread byte.
+                let head = heap.header.taken.0.head.load(Ordering::Relaxed);
+                let to = head - first;
+                let len = usize::try_from(to).expect("small") - 16 - gap;
+                let data = vec![0x11; len];
+                assert_eq!(heap.write(&data, aligned), Ok(len), "{case}");
+                assert_eq!(heap.write(&[0x22; 8], false), Ok(8), "{case}");
+                assert!(heap.read() == Some(rest), "{case}: overwritten");
+                assert_eq!(heap.read().map(|data| data.len()), Some(1016), "{case}");
+                assert!(heap.read() == Some(data), "{case}");
+                assert_eq!(heap.read(), Some(vec![0x22; 8]), "{case}");
+            }
+        }
+    }
+}
+
+/// Bytes that were given to a read and not copied yet are in use: nothing is laid over them, restart or not.
+/// Seen to fail when `head` does not look at the records.
+#[test]
+fn a_restart_spares_what_is_not_copied() {
+    let heap = Heap::new(128 * 1024);
+    heap.advance_to(RESTART + 2048);
+    let reader = heap.pend(3, 8);
+    assert_eq!(heap.write(&[7; 8], false), Ok(8));
+    assert_eq!(heap.records[reader].phase(), Phase::Done);
+    // Twice round the area, read at once: only what is not copied holds it back.
+    let mut written = 0;
+    while written < 2 * 128 * 1024 {
+        match heap.write(&[9; 4000], false) {
+            Ok(_) => assert_eq!(heap.read(), Some(vec![9; 4000])),
+            Err(WriteStop::WouldPend) => break,
+            Err(other) => panic!("{other:?}"),
+        }
+        written += 4000;
+    }
+    let mut buf = [0; 8];
+    let answer = heap
+        .queue()
+        .poll_read(me(3), reader, &mut buf, &mut 0, &mut Wakes::default());
+    assert_eq!(answer, Some(Ok(Read::Whole(8))));
+    assert_eq!(buf, [7; 8], "overwritten");
+    assert!(written < 2 * 128 * 1024, "the whole area was used again");
+}
+
+/// A restart whose frame never came (the write was refused after all) leaves a skip frame and nothing behind it.
+/// Reads that pend, settle and give up in that state lose neither the place nor the room.
+/// Seen to fail when `settle` publishes a head that the front does not say.
+#[test]
+fn a_restart_without_a_frame_is_not_written_over() {
+    let heap = Heap::new(2 * 1024 * 1024);
+    heap.advance_to(RESTART + 2048);
+    let restart = heap.tail();
+    let first = heap.pend(3, 8);
+    // Quota and reads together do not take all of it: placed, and forgotten.
+    let refused = vec![1; QUOTA as usize + 100];
+    assert_eq!(heap.write(&refused, false), Err(WriteStop::WouldPend));
+    assert!(heap.tail() > restart, "no restart");
+    let second = heap.pend(4, 8);
+    assert_eq!(heap.write(&refused, false), Err(WriteStop::WouldPend));
+    for (thread, index) in [(3, first), (4, second)] {
+        assert!(
+            heap.queue()
+                .withdraw_own(me(thread), index, &mut Wakes::default())
+        );
+    }
+    let data = vec![2; QUOTA as usize];
+    assert_eq!(heap.write(&data, false), Ok(data.len()));
+    assert!(
+        heap.read() == Some(data),
+        "lost behind a skip frame that is no more"
+    );
+}
+
+/// A peek looks past a restart's skip frame and moves nothing: what is behind it is still read, once.
+/// Seen to fail when `peek_locked` puts its walk in force.
+#[test]
+fn a_peek_past_a_restart_moves_nothing() {
+    let heap = Heap::new(2 * 1024 * 1024);
+    heap.advance_to(RESTART + 2048);
+    let before = heap.tail();
+    assert_eq!(heap.write(&[5; 16], false), Ok(16));
+    assert!(heap.tail() >= 2 * 1024 * 1024, "no restart from {before}");
+    let mut buf = [0; 16];
+    let peeked = heap
+        .queue()
+        .peek(me(2), &mut buf, &mut Wakes::default())
+        .expect("nobody holds the lock");
+    assert!(peeked.any && peeked.copied == 16 && buf == [5; 16]);
+    // All that the quota admits, round the skip frame that the reader has not passed.
+    let mut more = 0;
+    while heap.write(&[6; 1000], false).is_ok() {
+        more += 1;
+    }
+    assert!(more * 1000 > RESTART + 2048, "the rock was not reached");
+    assert_eq!(heap.read(), Some(vec![5; 16]));
+    for _ in 0..more {
+        assert_eq!(heap.read(), Some(vec![6; 1000]));
+    }
+    assert_eq!(heap.read(), None);
+}
+
+/// A writer that is stopped between the tag and its own books is not in the count; nor does the count go below zero.
+/// Seen to fail when `counts` does not notice a front that is ahead of the back.
+#[test]
+fn a_front_ahead_of_the_back_counts_nothing() {
+    let heap = Heap::new(64 * 1024);
+    assert_eq!(heap.write(&[1; 8], false), Ok(8));
+    // The books as they were just before `turn_back`.
+    let sel = &heap.header.back.0.sel;
+    sel.store(sel.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+    heap.header
+        .back
+        .0
+        .role
+        .store(me(1).raw(), Ordering::Relaxed);
+    assert_eq!(heap.read(), Some(vec![1; 8]));
+    let counts = heap.queue().counts();
+    assert_eq!((counts.unread, counts.messages), (0, 0));
+}
