@@ -750,38 +750,31 @@ impl Conn {
         // The last spin brought nothing: what pends now sleeps at once.
         let mut spun = false;
         loop {
-            let how = match stop {
-                ReadStop::WouldPend => {
+            let mut wakes = Wakes::default();
+            let read = match stop {
+                ReadStop::WouldPend if self.completion_mode() == CompletionMode::Queue => {
                     entered.look(deadline)?;
                     let peer = queue.header.common.0.producer_cpu.load(Ordering::Relaxed);
-                    let ready = self.spin.until(peer, &entered, || {
-                        queue.looks_ready() || queue.attention().0 != self.calm
-                    });
-                    spun = !ready;
-                    if ready && queue.attention().0 == self.calm {
-                        ReadHow::First
-                    } else {
-                        self.before_sleep();
-                        ReadHow::Pend
-                    }
+                    let spin = |ready: &dyn Fn() -> bool| {
+                        let ready = self.spin.until(peer, &entered, ready);
+                        if !ready {
+                            self.before_sleep();
+                        }
+                        ready
+                    };
+                    queue.read_spinning(self.me(), buf, spin, &mut spun, &mut wakes)
                 }
                 ReadStop::Held => {
                     self.wait_for(&entered, queue.consumer(), deadline)?;
-                    ReadHow::First
+                    queue.read(self.me(), buf, self.read_how(ReadHow::First), &mut wakes)
                 }
                 ReadStop::TableFull => {
                     self.wait_for_record(&entered, &queue, deadline)?;
-                    ReadHow::First
+                    queue.read(self.me(), buf, self.read_how(ReadHow::First), &mut wakes)
                 }
+                ReadStop::WouldPend => queue.read(self.me(), buf, ReadHow::Nowait, &mut wakes),
                 stop => return Err(self.read_error(stop)),
             };
-            let how = self.read_how(how);
-            let mut wakes = Wakes::default();
-            let mut read = queue.read(self.me(), buf, how, &mut wakes);
-            if read == Err(ReadStop::WouldPend) && stop == ReadStop::WouldPend {
-                // What ended the spin was gone again, or is a message that is not placed to its end.
-                read = queue.read(self.me(), buf, ReadHow::Pend, &mut wakes);
-            }
             self.deliver(&mut wakes);
             match read {
                 Ok(read) => {

@@ -106,6 +106,45 @@ impl<'a> Queue<'a> {
         done
     }
 
+    /// The same for a caller that will wait: takes the role first and spins under it, so that nothing stands between
+    /// the frame's arrival and the copy. `spin` looks until what it is given says so, `true`, or gives up. Somebody
+    /// who wants the role meanwhile ends the spin.
+    pub(crate) fn read_spinning(
+        &self,
+        me: Owner,
+        buf: &mut [u8],
+        spin: impl FnOnce(&dyn Fn() -> bool) -> bool,
+        spun: &mut bool,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Read, ReadStop> {
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(ReadStop::Held),
+        }
+        let mut attention = self.attention();
+        if attention.0 == self.calm {
+            let front = self.front();
+            let held = self.header.front.0.role.load(Ordering::Relaxed);
+            let ready = spin(&|| {
+                self.looks_ready_at(&front)
+                    || self.attention().0 != self.calm
+                    || self.header.front.0.role.load(Ordering::Relaxed) != held
+            });
+            *spun = !ready;
+            attention = self.attention();
+        }
+        // Whatever ended the spin: what is there is taken, and if nothing is, the read pends.
+        let how = ReadHow::Pend;
+        let done = if attention.0 == self.calm {
+            self.read_calm(me, buf, how, wakes)
+        } else {
+            self.read_slow(me, attention, buf, how, wakes)
+        };
+        self.unlock(me, wakes);
+        done
+    }
+
     #[inline]
     fn read_calm(
         &self,

@@ -332,11 +332,9 @@ impl<'a> Queue<'a> {
         pos == 0 && self.back().tail == 0 && self.header.back.0.role.load(Ordering::Acquire) == 0
     }
 
-    /// Whether a reader should look closer: something is committed at the front, as far as can be seen without the
-    /// role.
+    /// Whether something is committed at this front, which the caller holds the role of.
     #[inline]
-    pub(crate) fn looks_ready(&self) -> bool {
-        let front = self.front();
+    pub(crate) fn looks_ready_at(&self, front: &Front) -> bool {
         front.left != 0 || !self.is_untouched(front.pos) && self.tag_is(front.pos)
     }
 
