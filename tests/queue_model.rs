@@ -9,7 +9,15 @@
 //! - a change of read mode under a pended transaction;
 //! - closing over an own write that has not found room (NP-CLOSE-03 is of low confidence, and what has not been placed goes
 //!   with its owner);
-//! - try calls, COMPLETE writes and transactions that meet more than a quarter of the data area.
+//! - try writes, COMPLETE writes and transactions that meet more than a quarter of the data area.
+//!
+//! Where a direction's unread data, with the holes that cancelled writes left in it, is more than a quarter of its area,
+//! the model gives way as far as the area's limit makes the queue deviate, and no further:
+//! - NP-READ-01, 07, 09: a read that does not wait (COMPLETE, or a try call) takes what is placed of a longer write, at
+//!   least what a peek shows; in message mode that is a part of the message;
+//! - NP-PEEK-06: a peek shows what is placed; its counts are exact;
+//! - NP-WRITE-07, NP-CANCEL-03: a write that the quota admits and the area does not completes when there is room, because
+//!   what is cancelled between other entries gives its room back only when the reader comes to it.
 
 use npfs_ringbuf::books::ConnSpec;
 use npfs_ringbuf::{CompletionMode, End, Error, PipeType, ReadMode};
@@ -614,15 +622,22 @@ fn cases(otherwise: u32) -> u32 {
         .unwrap_or(otherwise)
 }
 
+/// Seconds that so many programs may take.
+fn limit(cases: u32) -> u64 {
+    600.max(u64::from(cases) / 10)
+}
+
 #[test]
 fn random_programs_in_one_process() {
-    within(600, || run_all(cases(2000), Place::OneProcess));
+    let cases = cases(2000);
+    within(limit(cases), move || run_all(cases, Place::OneProcess));
 }
 
 #[test]
 fn random_programs_in_two_processes() {
-    within(600, || {
-        run_all(cases(150), Place::TwoProcesses(child_exe!()))
+    let cases = cases(150);
+    within(limit(cases), move || {
+        run_all(cases, Place::TwoProcesses(child_exe!()))
     });
 }
 

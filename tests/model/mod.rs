@@ -3,6 +3,9 @@
 //! Every operation is started and answers at once or pends; what completes later is put into [`Model::done`]. Each
 //! decision names its rule. Where the specification leaves a choice open the comment says which one was taken.
 //!
+//! There is no limit to what it queues. The queue under test has one, its data area; what may deviate for that reason is
+//! listed, and let through, by the test that drives both (`queue_model.rs`).
+//!
 //! Nothing here is taken from, or shared with, the code under test.
 
 use std::collections::VecDeque;
