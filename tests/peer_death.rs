@@ -229,6 +229,12 @@ fn killed(point: Point, victim: End, asleep: bool) {
         scene
             .survivor()
             .block(ASLEEP, Blocking::Write(pattern(2, 9000)), None);
+        // Only a write that pends already is broken; one that comes later finds the pipe closing.
+        let conn = scene.conn();
+        let pended = until(5 * SECOND, || {
+            conn.info().expect("connected").write_quota_available == 0
+        });
+        assert!(pended, "the survivor's write pends");
     }
     scene.pull(Action::Kill);
     assert_eq!(
