@@ -350,6 +350,52 @@ fn a_restart_without_a_frame_is_not_written_over() {
     );
 }
 
+/// A write that is cancelled takes the restart in the middle of it along: what comes next finds all the room that there
+/// is, and is not laid out as if the skip frame were still there.
+/// Seen to fail when `move_tail_back` leaves the note of the restart.
+#[test]
+fn a_cancelled_write_takes_its_restart_along() {
+    const SIZE: usize = 128 * 1024;
+    // More than the area, so that only room ends the filling below.
+    let heap = Heap::with_quota(SIZE, 192 * 1024);
+    let gone = vec![1; 40_000];
+    assert_eq!(heap.write(&gone, false), Ok(gone.len()));
+    assert_eq!(heap.write(&[2; 8], false), Ok(8));
+    assert!(heap.read() == Some(gone));
+    // The second piece of a stream goes back to the beginning: half of the lap is free again.
+    let stream = vec![3; 2 * SIZE];
+    let begin = heap.tail();
+    let (queue, mut wakes) = (heap.queue(), Wakes::default());
+    let pended = queue.write(me(1), &stream, WriteHow::Pend, false, &mut wakes);
+    let Err(WriteStop::Pended(index, _)) = pended else {
+        panic!("{pended:?}");
+    };
+    assert_eq!(
+        queue.place_more(me(1), index, &stream, &mut wakes),
+        Ok(true)
+    );
+    assert!(heap.tail() > SIZE as u64, "no restart");
+    assert!(queue.withdraw_own(me(1), index, &mut wakes));
+    assert_eq!(heap.tail(), begin);
+    // All that there is room for, past the place of the restart and round the area.
+    let mut more = 0_usize;
+    while heap
+        .write(&vec![more.to_le_bytes()[0]; 1000], false)
+        .is_ok()
+    {
+        more += 1;
+    }
+    assert!(more > 100, "{more} messages in {SIZE} bytes");
+    assert_eq!(heap.read(), Some(vec![2; 8]));
+    for at in 0..more {
+        assert!(
+            heap.read() == Some(vec![at.to_le_bytes()[0]; 1000]),
+            "message {at}"
+        );
+    }
+    assert_eq!(heap.read(), None);
+}
+
 /// A peek looks past a restart's skip frame and moves nothing: what is behind it is still read, once.
 /// Seen to fail when `peek_locked` puts its walk in force.
 #[test]

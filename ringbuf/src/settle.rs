@@ -646,6 +646,16 @@ impl<'a> Queue<'a> {
             self.area.word(pos).store(0, Ordering::Release);
             pos = after(pos, header);
         }
+        // A restart in there is none any more. Forgotten first: without the note there is less room, not more.
+        let restart = &self.header.notes.0.restart;
+        if restart
+            .load(Ordering::Relaxed)
+            .wrapping_sub(from)
+            .cast_signed()
+            >= 0
+        {
+            restart.store(u64::MAX, Ordering::Relaxed);
+        }
         self.prepare_back(Back {
             tail: from,
             ..self.back()
