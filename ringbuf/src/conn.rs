@@ -251,13 +251,13 @@ impl Conn {
         let state = self.state();
         let mut wakes = Wakes::default();
         let mut peeked = Err(ReadStop::Held);
-        for _ in 0..PEEK_TRIES {
+        for turn in 0..PEEK_TRIES {
             peeked = queue.peek(self.me(), buf, &mut wakes);
             self.deliver(&mut wakes);
             if !matches!(peeked, Err(ReadStop::Held)) {
                 break;
             }
-            crate::sync::spin_hint();
+            wait_a_turn(turn);
         }
         let peeked = peeked.map_err(|stop| self.read_error(stop))?;
         if !peeked.any && state == State::Closing {
@@ -376,7 +376,7 @@ impl Conn {
     /// # Errors
     /// [`Error::InvalidState`]: not connected, not duplex, or not in message read mode (NP-XCV-01, 02).
     /// [`Error::PipeBusy`]: something is unread or being read (NP-XCV-03). [`Error::NoMemory`]: the request exceeds
-    /// the free area. Then as [`Conn::read_with`].
+    /// the free area; [`Error::Busy`]: it would stand behind a write that is not placed to its end. Then as [`Conn::read_with`].
     pub fn transact_with(
         &self,
         request: &[u8],
@@ -457,11 +457,11 @@ impl Conn {
     /// As [`Conn::start_read`].
     pub fn start_flush<'a>(&'a self, wait: &'a Wait) -> Result<PendingFlush<'a>, Error> {
         let entered = wait.enter()?;
-        for _ in 0..HELD_TRIES {
+        for turn in 0..HELD_TRIES {
             match self.flush_begun() {
                 Ok(None) => return Ok(PendingFlush::done(self, entered, ())),
                 Ok(Some(index)) => return Ok(PendingFlush::pended(self, entered, index)),
-                Err(ReadStop::Held) => crate::sync::spin_hint(),
+                Err(ReadStop::Held) => wait_a_turn(turn),
                 Err(stop) => return Err(self.read_error(stop)),
             }
         }
@@ -479,11 +479,11 @@ impl Conn {
         reply: &'a mut [u8],
     ) -> Result<PendingTransact<'a>, Error> {
         let entered = wait.enter()?;
-        for _ in 0..HELD_TRIES {
+        for turn in 0..HELD_TRIES {
             match self.transact_begun(request, reply.len()) {
                 Ok(index) => return Ok(PendingTransact::pended(self, entered, reply, index)),
                 Err(WriteStop::Failed(error)) => return Err(error),
-                Err(_) => crate::sync::spin_hint(),
+                Err(_) => wait_a_turn(turn),
             }
         }
         Err(Error::Busy)
@@ -723,13 +723,13 @@ impl Conn {
         mut call: impl FnMut(&mut Wakes<'a>) -> Result<T, ReadStop>,
     ) -> Result<T, ReadStop> {
         let mut wakes = Wakes::default();
-        for _ in 0..HELD_TRIES {
+        for turn in 0..HELD_TRIES {
             let done = call(&mut wakes);
             self.deliver(&mut wakes);
             if !matches!(done, Err(ReadStop::Held)) {
                 return done;
             }
-            crate::sync::spin_hint();
+            wait_a_turn(turn);
         }
         Err(ReadStop::Held)
     }
@@ -970,6 +970,15 @@ impl Conn {
         }
         self.deliver(&mut wakes);
         sent.map(|_| index)
+    }
+}
+
+/// Between two looks at a role that is held for the length of a copy; its holder may have been preempted here.
+fn wait_a_turn(turn: u32) {
+    if turn % 256 == 255 {
+        cpu::give_way();
+    } else {
+        crate::sync::spin_hint();
     }
 }
 

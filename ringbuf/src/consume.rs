@@ -275,9 +275,11 @@ impl<'a> Queue<'a> {
                 Got::Data(Read::Whole(count))
             });
         }
-        // A message in several frames.
+        // A message in several frames; a peer that feeds empty ones without end is cut off.
         let mut count = 0;
+        let mut steps = self.most_frames();
         loop {
+            steps = steps.checked_sub(1).ok_or(Fault::Walk)?;
             let Some(segment) = self.first(front)? else {
                 return Ok(Got::Streams);
             };
@@ -307,7 +309,9 @@ impl<'a> Queue<'a> {
     /// a full buffer is left (NP-READ-07, 13).
     fn gather(&self, front: &mut Front, buf: &mut [u8]) -> Result<usize, Fault> {
         let mut count = 0;
-        while count < buf.len() {
+        let mut steps = self.most_frames();
+        while count < buf.len() && steps != 0 {
+            steps -= 1;
             let Some(segment) = self.first(front)? else {
                 break;
             };
@@ -340,12 +344,9 @@ impl<'a> Queue<'a> {
         self.publish_record(index);
         fault::at(Point::RecordTaken);
         // What was committed in between is found here (3 in `settle.rs`), as is a close.
-        match self.settle(wakes) {
+        match self.settle_for(index, wakes) {
             Ok(()) => ReadStop::Pended(index, life),
-            Err(fault) => {
-                let _ = self.records[index].change(phase, Phase::Copied, Outcome::Whole);
-                fault.into()
-            }
+            Err(fault) => fault.into(),
         }
     }
 
@@ -529,10 +530,18 @@ impl<'a> Queue<'a> {
         let mut front = self.front();
         let mut done = word.outcome() == Outcome::Cut;
         let mut part = false;
+        let mut steps = self.most_frames();
         while !done {
+            steps = steps.checked_sub(1).ok_or(Fault::Walk)?;
             let Some(segment) = self.first(&mut front)? else {
+                let unplaced = self.attention().has(UNPLACED);
+                if *copied == 0 && !unplaced {
+                    // What it was to stream has been withdrawn: on with waiting.
+                    let _ = record.change(Phase::Stream, Phase::Pending, Outcome::Whole);
+                    break;
+                }
                 // In byte mode the end of what was there is enough; a message has its own end.
-                done = !messages && *copied != 0 && !self.attention().has(UNPLACED);
+                done = !messages && !unplaced;
                 break;
             };
             let more = segment.flags.has(Flags::MORE);
@@ -555,7 +564,10 @@ impl<'a> Queue<'a> {
         if !done {
             return Ok(None);
         }
-        let _ = record.change(Phase::Stream, Phase::Copied, Outcome::Whole);
+        for phase in [Phase::Stream, Phase::Withdrawn] {
+            // A disconnect may come first; what was read is read all the same.
+            let _ = record.change(phase, Phase::Copied, Outcome::Whole);
+        }
         Ok(Some(if part && messages {
             Read::Part(*copied)
         } else {
@@ -726,7 +738,7 @@ impl<'a> Queue<'a> {
         );
         self.publish_record(index);
         fault::at(Point::RecordTaken);
-        self.settle(wakes)?;
+        self.settle_for(index, wakes)?;
         Err(ReadStop::Pended(index, life))
     }
 
@@ -798,7 +810,7 @@ impl<'a> Queue<'a> {
             partial: false,
             any: false,
         };
-        let mut left = self.area.len() / crate::frame::HEADER + 2;
+        let mut left = self.most_frames();
         while let Some(segment) = self.first(&mut walk)? {
             peeked.any = true;
             let want = (buf.len() - peeked.copied).min(segment.len as usize);

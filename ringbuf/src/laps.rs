@@ -132,6 +132,10 @@ fn me(thread: u32) -> Owner {
 /// behind: neither is a frame. Seen to fail when a tag is the position without the secret, and when it is the offset
 /// with the secret.
 #[test]
+#[cfg_attr(
+    miri,
+    ignore = "minutes of copying; the shorter tests run the same code"
+)]
 fn neither_payload_nor_an_earlier_lap_passes_for_a_frame() {
     let heap = Heap::new(64 * 1024);
     let size = heap.queue().area.len();
@@ -168,6 +172,10 @@ fn neither_payload_nor_an_earlier_lap_passes_for_a_frame() {
 /// Frames of every size and alignment come out as they went in, lap after lap, with restarts on the way.
 /// Seen to fail when nothing is laid round the rock.
 #[test]
+#[cfg_attr(
+    miri,
+    ignore = "minutes of copying; the shorter tests run the same code"
+)]
 fn frames_come_out_as_they_went_in() {
     let heap = Heap::new(2 * 1024 * 1024);
     let mut queued = VecDeque::new();
@@ -250,6 +258,10 @@ fn a_padded_frame_after_a_restart_keeps_off_the_rock() {
 /// The same where the reader has not caught up: what is unread before the restart stands in the way down to its first
 /// byte, which a partial read may leave anywhere. Seen to fail when the rock begins at the head as it is.
 #[test]
+#[cfg_attr(
+    miri,
+    ignore = "minutes of copying; the shorter tests run the same code"
+)]
 fn frames_keep_off_what_is_unread_before_a_restart() {
     for taken in 1..17_usize {
         for gap in (8..160).step_by(8) {

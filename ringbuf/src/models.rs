@@ -539,7 +539,7 @@ fn a_role_given_back_wakes_its_waiter() {
         assert_eq!(Role(&word).try_take(me(1)), Taken::Clean);
         let owner = thread::spawn({
             let word = word.clone();
-            move || Role(&word).give_back()
+            move || Role(&word).give_back(me(1))
         });
         let sleeps = Role(&word).announce();
         let rung = owner.join().unwrap();

@@ -106,7 +106,7 @@ impl<'a> Queue<'a> {
             self.write_slow(me, data, len, how, aligned, wakes)
         };
         fault::at(Point::BeforeRing);
-        self.release_producer(wakes);
+        self.release_producer(me, wakes);
         fence_after_rmw();
         if let Err(WriteStop::Pended(index, _)) = done
             && self.records[index].count.load(Ordering::Relaxed) != 0
@@ -442,7 +442,7 @@ impl<'a> Queue<'a> {
             }
             self.give_memory_back(tail & (size - 1), high);
         }
-        self.release_producer(wakes);
+        self.release_producer(me, wakes);
         self.after_producer(me, wakes);
     }
 
@@ -582,7 +582,13 @@ impl<'a> Queue<'a> {
         record.next.store(u64::MAX, Ordering::Relaxed);
         record.empties.store(0, Ordering::Relaxed);
         let placed = match placed {
-            None if !self.attention().has(UNPLACED) => self.place_part(data, 0)?,
+            None if !self.attention().has(UNPLACED) => match self.place_part(data, 0) {
+                Ok(placed) => placed,
+                Err(error) => {
+                    record.end_life(); // nobody knows of it yet
+                    return Err(error.into());
+                }
+            },
             placed => placed,
         };
         if let Some(placed) = &placed {
@@ -597,7 +603,7 @@ impl<'a> Queue<'a> {
         }
         self.publish_record(index);
         fault::at(Point::RecordTaken);
-        self.settle(wakes)?;
+        self.settle_for(index, wakes)?;
         if record.phase() == Phase::Done {
             self.free_record(index, wakes);
             return Ok(len as usize);
@@ -733,7 +739,7 @@ impl<'a> Queue<'a> {
             Taken::Held(_) => return Err(WriteStop::ProducerHeld),
         }
         let placed = self.place_more_held(me, index, data, wakes);
-        self.release_producer(wakes);
+        self.release_producer(me, wakes);
         self.after_producer(me, wakes);
         if placed == Ok(true) && record.count.load(Ordering::Relaxed) != 0 {
             fault::at(Point::MidStream);

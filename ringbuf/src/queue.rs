@@ -297,7 +297,7 @@ impl<'a> Queue<'a> {
         if self.is_untouched(front.pos) {
             return Ok(None);
         }
-        let mut steps = self.area.len() / HEADER + 2;
+        let mut steps = self.most_frames();
         while self.tag_is(front.pos) {
             let header = self.header_at(front.pos)?;
             let len = u64::from(header.len);
@@ -330,6 +330,11 @@ impl<'a> Queue<'a> {
     #[inline]
     fn is_untouched(&self, pos: u64) -> bool {
         pos == 0 && self.back().tail == 0 && self.header.back.0.role.load(Ordering::Acquire) == 0
+    }
+
+    /// More frames than an honest area can hold: the bound of every walk.
+    pub(crate) fn most_frames(&self) -> u64 {
+        self.area.len() / HEADER + 2
     }
 
     /// Whether something is committed at this front, which the caller holds the role of.
@@ -440,8 +445,8 @@ impl<'a> Queue<'a> {
     }
 
     #[inline]
-    pub(crate) fn release_producer(&self, wakes: &mut Wakes<'a>) {
-        if self.producer().give_back() {
+    pub(crate) fn release_producer(&self, me: Owner, wakes: &mut Wakes<'a>) {
+        if self.producer().give_back(me) {
             wakes.add(&self.header.back.0.role);
         }
     }
@@ -600,7 +605,8 @@ pub(crate) fn close<'a>(
             }
         }
     }
-    // Whoever waits for a role or for a record looks at the state again.
+    // Whoever waits for a role or for a record looks at the state again. Pairs with the fence in `Role::announce`.
+    fence(Ordering::SeqCst);
     for (word, waiters) in [
         (&header.front.0.role, WAITERS),
         (&header.back.0.role, WAITERS),

@@ -164,10 +164,21 @@ impl Record {
 
     /// `from` -> `to`, keeping the record's life.
     pub(crate) fn change(&self, from: Phase, to: Phase, outcome: Outcome) -> Change {
+        self.change_in(None, from, to, outcome)
+    }
+
+    /// The same, in one life of the record only.
+    pub(crate) fn change_in(
+        &self,
+        life: Option<u32>,
+        from: Phase,
+        to: Phase,
+        outcome: Outcome,
+    ) -> Change {
         let mut seen = self.word();
         // ASLEEP and KICK may change under us, by the owner and by kicks: bounded all the same.
         for _ in 0..64 {
-            if seen.phase() != from {
+            if seen.phase() != from || life.is_some_and(|life| life != seen.life()) {
                 return Change::Lost(seen);
             }
             match self.state.compare_exchange(

@@ -15,7 +15,7 @@
 //! - DIRTY: its last owner died; the next one repairs first.
 
 use crate::{
-    sync::{AtomicU32, Ordering, process},
+    sync::{AtomicU32, Ordering, fence, process},
     types::ProcessIndex,
 };
 
@@ -108,11 +108,16 @@ impl Role<'_> {
 
     /// Gives a role back whatever its flags; `true` if somebody sleeps on the word and has to be woken.
     ///
-    /// The exchange is a full fence as well: see [`crate::sync::fence_after_rmw`].
+    /// The exchange is a full fence as well: see [`crate::sync::fence_after_rmw`]. A role that is not ours any more
+    /// (its slot was handed out anew under a handle that went stale) is left alone.
     #[inline]
     #[must_use = "sleepers have to be woken"]
-    pub(crate) fn give_back(self) -> bool {
-        self.0.swap(0, Ordering::SeqCst) & WAITERS != 0
+    pub(crate) fn give_back(self, me: Owner) -> bool {
+        self.0
+            .compare_exchange(me.0, 0, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err_and(|seen| {
+                seen & OWNER_MASK == me.0 && self.0.swap(0, Ordering::SeqCst) & WAITERS != 0
+            })
     }
 
     /// Gives the match lock back unless SETTLE is set. `Err`: it is still ours, and there is work to do.
@@ -144,7 +149,7 @@ impl Role<'_> {
             }
         }
         // Only a peer that scribbles gets us here.
-        Ok(self.give_back())
+        Ok(self.0.swap(0, Ordering::SeqCst) & WAITERS != 0)
     }
 
     /// The holder takes note of SETTLE (and has repaired what DIRTY spoke of).
@@ -152,23 +157,10 @@ impl Role<'_> {
         self.0.fetch_and(!flags, Ordering::SeqCst);
     }
 
-    /// Leaves work for the holder. `false`: nobody holds it any more, so the caller can take it.
+    /// Leaves work for the holder. `false`: nobody holds it any more, so the caller can take it, and finds the flag.
     #[must_use = "nobody holds the lock: the caller settles"]
     pub(crate) fn leave(self, flag: u32) -> bool {
-        let mut seen = self.0.load(Ordering::SeqCst);
-        for _ in 0..64 {
-            if seen & OWNER_MASK == 0 {
-                return false;
-            }
-            match self
-                .0
-                .compare_exchange(seen, seen | flag, Ordering::SeqCst, Ordering::SeqCst)
-            {
-                Ok(_) => return true,
-                Err(now) => seen = now,
-            }
-        }
-        true
+        self.0.fetch_or(flag, Ordering::SeqCst) & OWNER_MASK != 0
     }
 
     /// Announces a sleeper. `Some(word)`: wait on that value; `None`: it is free by now.
@@ -176,6 +168,8 @@ impl Role<'_> {
         if !self.leave(WAITERS) {
             return None;
         }
+        // Pairs with the fence in `queue::close`: either it sees the announcement, or the caller the close.
+        fence(Ordering::SeqCst);
         let seen = self.0.load(Ordering::SeqCst);
         (seen & OWNER_MASK != 0 && seen & WAITERS != 0).then_some(seen)
     }
@@ -261,7 +255,7 @@ mod tests {
         assert_eq!(role.try_take(owner(0, 1)), Taken::Clean);
         assert_eq!(role.try_take(owner(0, 1)), Taken::Mine);
         assert!(matches!(role.try_take(owner(1, 1)), Taken::Held(_)));
-        assert!(!role.give_back());
+        assert!(!role.give_back(owner(0, 1)));
         assert_eq!(role.try_take(owner(1, 1)), Taken::Clean);
     }
 
@@ -288,7 +282,7 @@ mod tests {
         assert_eq!(role.announce(), None);
         assert_eq!(role.try_take(owner(0, 1)), Taken::Clean);
         assert!(role.announce().is_some());
-        assert!(role.give_back());
+        assert!(role.give_back(owner(0, 1)));
     }
 
     #[test]

@@ -141,6 +141,17 @@ impl<'a> Queue<'a> {
 
     // ---- settling ----------------------------------------------------------------------------------------------
 
+    /// Settles for a record that was just published; after a breach by the peer it has no owner.
+    pub(crate) fn settle_for(&self, index: usize, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
+        let settled = self.settle(wakes);
+        if settled.is_err() {
+            for phase in [Phase::Pending, Phase::Stream, Phase::Done, Phase::Withdrawn] {
+                let _ = self.records[index].change(phase, Phase::Copied, Outcome::Whole);
+            }
+        }
+        settled
+    }
+
     /// Does all there is to do; the caller holds the match lock.
     pub(crate) fn settle(&self, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
         // What a round lays down is matched by the next one.
@@ -452,7 +463,7 @@ impl<'a> Queue<'a> {
             self.commit(&self.back(), &placed, 1);
             laid = true;
         }
-        self.release_producer(wakes);
+        self.release_producer(me, wakes);
         laid
     }
 
@@ -528,7 +539,7 @@ impl<'a> Queue<'a> {
             }
         }
         let mut first = None;
-        let mut steps = size / HEADER + 2;
+        let mut steps = self.most_frames();
         while before(pos, end) && steps != 0 && self.tag_is(pos) {
             steps -= 1;
             let Ok(header) = self.header_at(pos) else {
@@ -602,7 +613,7 @@ impl<'a> Queue<'a> {
                 self.move_tail_back(from, lap);
             }
         }
-        self.release_producer(wakes);
+        self.release_producer(me, wakes);
     }
 
     /// The tail goes back from `end` to `from`, under both roles; `true` if it did. Positions are used again then, so
@@ -636,7 +647,7 @@ impl<'a> Queue<'a> {
             .word(from.wrapping_add(8))
             .store(over_all.encode(), Ordering::Relaxed);
         let mut pos = after(from, first);
-        let mut steps = size / HEADER + 2;
+        let mut steps = self.most_frames();
         while pos != end {
             steps -= 1;
             let header = self.header_at(pos);
@@ -709,7 +720,7 @@ impl<'a> Queue<'a> {
         let mut unread = 0;
         let mut messages = 0_u32;
         let first_bytes = walk.bytes;
-        let mut steps = self.area.len() / HEADER + 2;
+        let mut steps = self.most_frames();
         while let (Ok(Some(segment)), true) = (self.first(&mut walk), steps != 0) {
             if back.tail.wrapping_sub(walk.pos).cast_signed() <= 0 {
                 break;

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     futex::{self, Woke},
     layout::Record,
-    record::Phase,
+    record::{Outcome, Phase},
     role::Role,
     sync::{AtomicPtr, AtomicU32, Ordering, process, spin_hint},
 };
@@ -22,8 +22,9 @@ pub struct Wait {
     state: AtomicU32,
     /// The futex word of this process alone: no peer can requeue a sleeper away from it.
     word: AtomicU32,
-    /// The record that an abandoned call leaves behind.
+    /// The record that an abandoned call leaves behind, and which of its lives is the call's.
     record: AtomicPtr<Record>,
+    life: AtomicU32,
 }
 
 const IDLE: u32 = 0;
@@ -45,6 +46,7 @@ impl Wait {
             state: AtomicU32::new(IDLE),
             word: AtomicU32::new(0),
             record: AtomicPtr::new(std::ptr::null_mut()),
+            life: AtomicU32::new(0),
         }
     }
 
@@ -56,6 +58,7 @@ impl Wait {
             state: AtomicU32::new(IDLE),
             word: AtomicU32::new(0),
             record: AtomicPtr::new(std::ptr::null_mut()),
+            life: AtomicU32::new(0),
         }
     }
 
@@ -90,16 +93,15 @@ impl Wait {
         // SAFETY: the pointer is set only while the call is inside, which keeps the mapping alive; the caller
         // promises that the call is still there.
         let record = unsafe { &*record };
-        for phase in [Phase::Pending, Phase::Stream] {
-            if record
-                .change(phase, Phase::Abandoned, crate::record::Outcome::Whole)
-                .made()
-            {
-                return;
-            }
-        }
-        for phase in [Phase::Done, Phase::Withdrawn] {
-            let _ = record.change(phase, Phase::Copied, crate::record::Outcome::Whole);
+        // The record may serve somebody else by now: only this call's life of it is given up.
+        let life = Some(self.life.load(Ordering::SeqCst));
+        for (from, to) in [
+            (Phase::Pending, Phase::Abandoned),
+            (Phase::Stream, Phase::Abandoned),
+            (Phase::Done, Phase::Copied),
+            (Phase::Withdrawn, Phase::Copied),
+        ] {
+            let _ = record.change_in(life, from, to, Outcome::Whole);
         }
     }
 
@@ -134,6 +136,7 @@ impl Entered<'_> {
 
     /// The record that `abandon` gives up.
     pub(crate) fn holds(&self, record: &Record) {
+        self.wait.life.store(record.word().life(), Ordering::SeqCst);
         self.wait
             .record
             .store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
