@@ -894,7 +894,7 @@ impl Conn {
         let peer = queue.header.common.0.consumer_cpu.load(Ordering::Relaxed);
         // Room for a batch rather than for one message; and a look only every so often, for each look takes the line
         // from the reader that is about to write it.
-        let batch = len.max(quota / 4);
+        let batch = len.max((quota / 4).min(MOST_BATCH));
         let between = (batch / len.max(1)).clamp(1, MOST_LOOKS_BETWEEN);
         let turns = std::cell::Cell::new(0_u64);
         let calm = || queue.attention().0 == self.calm;
@@ -984,6 +984,8 @@ fn wait_a_turn(turn: u32) {
 
 /// Looks at a role that is held for the length of a copy.
 const HELD_TRIES: u32 = 10_000;
+/// Bytes that a spinning writer waits for at the most, beyond its own: a few microseconds of a reader at work.
+const MOST_BATCH: u64 = 32 * 1024;
 /// Turns of a spin between two looks at the reader's line.
 const MOST_LOOKS_BETWEEN: u64 = 32;
 const PEEK_TRIES: u32 = 10_000;

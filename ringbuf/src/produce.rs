@@ -325,7 +325,9 @@ impl<'a> Queue<'a> {
 
         if tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) >= RESTART {
             notes.checked.store(tail, Ordering::Relaxed);
-            if self.restart_ahead(head, tail).is_none() && worth_a_restart(head, tail, size) {
+            if self.restart_ahead(head, tail).is_none()
+                && worth_a_restart(head, tail, size, self.quota)
+            {
                 tail = self.restart(back, head)?;
             }
         }
@@ -798,11 +800,13 @@ impl<'a> Queue<'a> {
 const BEFORE_ROCK: u64 = HEADER + 64;
 
 /// Whether to go back to the beginning now: the queue is empty, or at least the first half of the lap is free again.
-fn worth_a_restart(head: u64, tail: u64, size: u64) -> bool {
+fn worth_a_restart(head: u64, tail: u64, size: u64, quota: u32) -> bool {
     let offset = tail & (size - 1);
     let same_lap = tail.wrapping_sub(head) <= offset;
     (head == tail && offset >= RESTART)
-        || (same_lap && offset >= 4 * RESTART && (head & (size - 1)) >= offset / 2)
+        || (same_lap
+            && offset >= u64::from(quota).min(size / 32).max(4 * RESTART)
+            && (head & (size - 1)) >= offset / 2)
 }
 
 /// Empty messages that may wait behind one write.
