@@ -233,7 +233,7 @@ fn frames_come_out_as_they_went_in() {
 }
 
 /// The frame that a restart is made for may end right in front of the rock: the next header keeps off it, however
-/// that frame was padded. Seen to fail when the distance to the rock leaves no room for the padding.
+/// that frame was padded. Seen to fail when only a header's room is left in front of the rock.
 #[test]
 fn a_padded_frame_after_a_restart_keeps_off_the_rock() {
     // The rock on a cache line, and at every other place that a header may have in one.
@@ -256,7 +256,7 @@ fn a_padded_frame_after_a_restart_keeps_off_the_rock() {
 }
 
 /// The same where the reader has not caught up: what is unread before the restart stands in the way down to its first
-/// byte, which a partial read may leave anywhere. Seen to fail when the rock begins at the head as it is.
+/// byte, which a partial read may leave anywhere. Seen to fail when only a header's room is left in front of the rock.
 #[test]
 #[cfg_attr(
     miri,
