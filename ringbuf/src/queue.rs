@@ -486,9 +486,9 @@ impl<'a> Queue<'a> {
             let kind = record.kind_of();
             if kind == Kind::Write {
                 // Empty messages are there whatever becomes of the write in front of them.
-                counts.unplaced_messages = counts
-                    .unplaced_messages
-                    .wrapping_add(record.empties.load(Ordering::Relaxed));
+                let empties = record.empties.load(Ordering::Relaxed);
+                // A scribbled number means no more than an honest one can.
+                counts.unplaced_messages += empties.min(crate::produce::MAX_EMPTIES);
             }
             if !matches!(record.phase(), Phase::Pending | Phase::Stream) {
                 continue;
