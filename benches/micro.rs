@@ -82,7 +82,10 @@ fn words(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("words");
     let role = npfs_ringbuf::RoleProbe::default();
     group.bench_function("role taken and given back", |bencher| {
-        bencher.iter(|| black_box(&role).turn());
+        bencher.iter(|| black_box(&role).turn(false));
+    });
+    group.bench_function("role kept", |bencher| {
+        bencher.iter(|| black_box(&role).turn(true));
     });
     let link = pair.server.link().clone();
     let bell = link.bell(link.process());

@@ -8,6 +8,7 @@ use npfs_tests::party::{Pair, Place, Rig};
 use npfs_tests::time::until;
 use npfs_tests::{Blocking, Done, child_exe, pattern, soon, sys, within};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -68,6 +69,56 @@ fn a_read_wakes_for_a_write() {
                 "{policy:?}"
             );
         }
+    });
+}
+
+/// A role is kept after 64 turns in a row. Then the reader drains the queue and goes to sleep, and the next write comes
+/// right then: either it sees the record, or the reader sees the frame.
+#[test]
+fn a_sleeper_and_a_writer_that_keeps_its_role_do_not_miss_each_other() {
+    const ROUNDS: u32 = 5000;
+    const BURST: u32 = 100;
+    within(120, || {
+        let pair = message_pair(65_536);
+        pair.server.set_spin_policy(SpinPolicy::Never);
+        let server = pair.server.clone();
+        let taken = Arc::new(AtomicU32::new(0));
+        let reader = thread::spawn({
+            let taken = taken.clone();
+            move || {
+                let mut buf = [0; 16];
+                for turn in 1..=ROUNDS * (BURST + 1) {
+                    assert_eq!(server.read(&mut buf), Ok(Read::Whole(4)));
+                    taken.store(turn, Ordering::Release);
+                }
+            }
+        });
+        let mut sent = 0_u32;
+        let mut send = || {
+            sent += 1;
+            assert_eq!(pair.client.write(&sent.to_le_bytes()), Ok(4));
+            sent
+        };
+        for round in 0..ROUNDS {
+            let mut last = 0;
+            for _ in 0..BURST {
+                last = send();
+            }
+            let begin = Instant::now();
+            while taken.load(Ordering::Acquire) != last {
+                assert!(begin.elapsed() < SOON, "asleep on message {last}");
+            }
+            // From at once to two microseconds later.
+            for _ in 0..round % 512 {
+                std::hint::spin_loop();
+            }
+            last = send();
+            let begin = Instant::now();
+            while taken.load(Ordering::Acquire) != last {
+                assert!(begin.elapsed() < SOON, "asleep on message {last}");
+            }
+        }
+        reader.join().unwrap();
     });
 }
 

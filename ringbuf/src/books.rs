@@ -451,8 +451,7 @@ impl LinkBooks {
                 .iter()
                 .zip(&tables.queues)
                 .any(|(queue, records)| {
-                    !Role(&queue.back.0.role).is_free()
-                        || !Role(&queue.front.0.role).is_free()
+                    roles(queue).iter().any(|role| !role.is_nobodys())
                         || records.iter().any(|record| {
                             matches!(
                                 record.phase(),
@@ -543,6 +542,11 @@ fn reset(queue: &QueueHeader, generation: u32) {
     }
     // No restart yet: a position that no head has.
     notes.restart.store(u64::MAX, Ordering::Relaxed);
+    for keep in [&back.keep, &table.keep] {
+        for word in [&keep.inside, &keep.last, &keep.turns, &keep.forbidden] {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
     for word in [
         &back.sel,
         &front.sel,
@@ -593,18 +597,26 @@ fn sweep_queue(
             .attention
             .fetch_or(1 << index, Ordering::SeqCst);
     }
-    for word in [&queue.back.0.role, &queue.front.0.role] {
-        if Role(word).sweep(process, thread) {
+    for role in roles(queue) {
+        if role.sweep(process, thread) {
             touched = true;
-            futex::wake(word);
+            futex::wake(role.word);
         }
     }
     touched
 }
 
+/// The producer's and the consumer's.
+fn roles(queue: &QueueHeader) -> [Role<'_>; 2] {
+    [
+        Role::new(&queue.back.0.role, &queue.back.0.keep),
+        Role::new(&queue.front.0.role, &queue.table.0.keep),
+    ]
+}
+
 /// Something may have been committed, freed or left undone: everybody who waits looks again.
 fn ring(queue: &QueueHeader, records: &[Record]) {
-    let _ = Role(&queue.front.0.role).leave(SETTLE);
+    let _ = roles(queue)[1].leave(SETTLE);
     for record in records {
         if record.phase() != Phase::Free {
             // Whatever the word says: who died may have changed it and not come to the wake.

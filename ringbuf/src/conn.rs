@@ -9,6 +9,7 @@ use crate::{
     Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite,
     SpinPolicy, Wait,
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
+    barrier,
     consume::{ReadHow, ReadStop},
     cpu,
     error::AttachError,
@@ -37,6 +38,7 @@ pub struct Conn {
     quotas: [u32; 2],
     secrets: [u64; 2],
     populated: [AtomicU64; 2],
+    keep_after: u32,
     spin: Spin,
     /// The last call was a read: the peer is likely to wait for what is written next, so frames are laid on cache
     /// lines; a stream is laid densely.
@@ -70,11 +72,18 @@ impl Conn {
             quotas: grant.quotas,
             secrets: grant.secrets,
             populated: [AtomicU64::new(0), AtomicU64::new(0)],
+            keep_after: barrier::keep_after(),
             spin: Spin::new(SpinPolicy::from_env()),
             turn: AtomicU32::new(0),
         };
         if conn.incoming().attention().generation() != grant.generation {
             return Err(AttachError::Grant("its generation has passed"));
+        }
+        if !barrier::can_ask() {
+            for queue in [conn.incoming(), conn.outgoing()] {
+                queue.producer().forbid_keeping();
+                queue.consumer().forbid_keeping();
+            }
         }
         Ok(conn)
     }
@@ -252,6 +261,10 @@ impl Conn {
         let mut wakes = Wakes::default();
         let mut peeked = Err(ReadStop::Held);
         for turn in 0..PEEK_TRIES {
+            if turn != 0 && !queue.consumer().is_free() {
+                wait_a_turn(turn);
+                continue;
+            }
             peeked = queue.peek(self.me(), buf, &mut wakes);
             self.deliver(&mut wakes);
             if !matches!(peeked, Err(ReadStop::Held)) {
@@ -567,6 +580,7 @@ impl Conn {
             quota: self.quotas[index],
             pipe_type: self.pipe_type,
             may_write: self.access[reader.other().index()].write,
+            keep_after: self.keep_after,
         }
     }
 

@@ -79,6 +79,7 @@ impl Heap {
             quota: self.quota,
             pipe_type: PipeType::Message,
             may_write: true,
+            keep_after: crate::barrier::KEEP_NEVER,
         }
     }
 

@@ -148,6 +148,21 @@ pub(crate) struct Back {
     pub(crate) bytes: [AtomicU64; 2],
     /// Messages ever begun, wrapping.
     pub(crate) messages: [AtomicU32; 2],
+    /// The role's.
+    pub(crate) keep: Keep,
+}
+
+/// What a role is kept by (`role.rs`); written by its owner.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Keep {
+    /// Odd: who keeps the role is inside. Counts, by twos, how often it was kept.
+    pub(crate) inside: AtomicU32,
+    /// Who had it last, and its turns in a row since.
+    pub(crate) last: AtomicU32,
+    pub(crate) turns: AtomicU32,
+    /// A process that cannot ask for it has come.
+    pub(crate) forbidden: AtomicU32,
 }
 
 /// What a producer remembers of the consumer, and of its own restart.
@@ -207,6 +222,8 @@ pub(crate) struct Table {
     pub(crate) order: AtomicU32,
     /// Futex word, bumped when a record becomes free; bit 0: somebody waits for one.
     pub(crate) room: AtomicU32,
+    /// The consumer's role's: that line is full, and this one is read on each call anyway.
+    pub(crate) keep: Keep,
 }
 
 /// A pended read, stalled write or flush (`record.rs`).
@@ -293,6 +310,7 @@ const OFFSETS: &[usize] = &[
     offset_of!(Back, tail),
     offset_of!(Back, bytes),
     offset_of!(Back, messages),
+    offset_of!(Back, keep),
     offset_of!(Notes, restart),
     offset_of!(Front, pos),
     offset_of!(Front, bytes),
@@ -302,6 +320,7 @@ const OFFSETS: &[usize] = &[
     offset_of!(Taken, head),
     offset_of!(Table, order),
     offset_of!(Table, room),
+    offset_of!(Table, keep),
     size_of::<Record>(),
     offset_of!(Record, len),
     offset_of!(Record, pos),
@@ -321,7 +340,7 @@ const _: () = {
     assert!(size_of::<BellPage>() == 64 + READY_WORDS * 8 && size_of::<BellPage>() <= 4096);
     assert!(size_of::<QueueHeader>() == 6 * 64 && size_of::<SlotHeader>() == 64 + 2 * 6 * 64);
     assert!(size_of::<SlotHeader>() as u64 <= SLOT_SIZE && offset_of!(SlotHeader, queues) == 64);
-    assert!(size_of::<Common>() <= 64 && size_of::<Back>() == 48 && size_of::<Front>() == 64);
+    assert!(size_of::<Common>() <= 64 && size_of::<Back>() == 64 && size_of::<Front>() == 64);
     assert!(size_of::<Record>() == 64 && size_of::<RecordTables>() as u64 == TABLES_SIZE);
     assert!(offset_of!(Back, tail) == 8 && offset_of!(Front, pos) == 8);
 };

@@ -70,6 +70,7 @@ compile_error!("futexes, memfds and their seals are Linux's");
 
 mod area;
 mod attention;
+mod barrier;
 #[cfg(not(loom))]
 pub mod books;
 #[cfg(not(loom))]

@@ -18,7 +18,7 @@ use crate::{
     queue::{Back, Queue},
     record::{Kind, Phase, Wakes},
     role::{Owner, Taken},
-    sync::{Ordering, fence_after_rmw},
+    sync::Ordering,
     types::PipeType,
 };
 
@@ -107,7 +107,6 @@ impl<'a> Queue<'a> {
         };
         fault::at(Point::BeforeRing);
         self.release_producer(me, wakes);
-        fence_after_rmw();
         if let Err(WriteStop::Pended(index, _)) = done
             && self.records[index].count.load(Ordering::Relaxed) != 0
         {

@@ -47,6 +47,8 @@ pub(crate) struct Queue<'a> {
     pub(crate) pipe_type: PipeType,
     /// The writing end was granted FILE_WRITE_DATA.
     pub(crate) may_write: bool,
+    /// Turns in a row after which a thread of this process keeps a role.
+    pub(crate) keep_after: u32,
 }
 
 /// The producer's truth.
@@ -87,11 +89,19 @@ impl<'a> Queue<'a> {
     }
 
     pub(crate) fn producer(&self) -> Role<'a> {
-        Role(&self.header.back.0.role)
+        Role {
+            word: &self.header.back.0.role,
+            keep: &self.header.back.0.keep,
+            after: self.keep_after,
+        }
     }
 
     pub(crate) fn consumer(&self) -> Role<'a> {
-        Role(&self.header.front.0.role)
+        Role {
+            word: &self.header.front.0.role,
+            keep: &self.header.table.0.keep,
+            after: self.keep_after,
+        }
     }
 
     /// How the reading end reads; a byte pipe knows no messages whatever the word says.
@@ -367,7 +377,10 @@ impl<'a> Queue<'a> {
     /// Gives the match lock back, after whatever others left to be done.
     #[inline]
     pub(crate) fn unlock(&self, me: Owner, wakes: &mut Wakes<'a>) {
-        match self.consumer().give_back_settled(me) {
+        match self
+            .consumer()
+            .give_back_settled(me, self.attention().0 == self.calm)
+        {
             Ok(false) => {}
             Ok(true) => wakes.add(&self.header.front.0.role),
             Err(()) => self.unlock_after_errands(me, wakes),
@@ -380,7 +393,7 @@ impl<'a> Queue<'a> {
             self.consumer().clear(SETTLE);
             // A breach by the peer is found again, and answered, by the next read.
             let _ = self.settle(wakes);
-            match self.consumer().give_back_settled(me) {
+            match self.consumer().give_back_settled(me, false) {
                 Ok(false) => return,
                 Ok(true) => {
                     wakes.add(&self.header.front.0.role);
@@ -446,7 +459,10 @@ impl<'a> Queue<'a> {
 
     #[inline]
     pub(crate) fn release_producer(&self, me: Owner, wakes: &mut Wakes<'a>) {
-        if self.producer().give_back(me) {
+        if self
+            .producer()
+            .give_back(me, self.attention().0 == self.calm)
+        {
             wakes.add(&self.header.back.0.role);
         }
     }

@@ -55,6 +55,9 @@ impl<'a> Queue<'a> {
             .attention
             .fetch_or(1 << index, Ordering::SeqCst); // 1: pairs with c, in `write`
         fence(Ordering::SeqCst); // 2: pairs with b, in `write`
+        if self.records[index].kind_of() == Kind::Read {
+            self.producer().fence_kept(); // 2, of a producer that keeps its role
+        }
     }
 
     /// Pended reads of no bytes are all there is, and a write that is dropped completes them (NP-READ-17, NP-WRITE-11).
@@ -434,6 +437,7 @@ impl<'a> Queue<'a> {
 
     /// A producer has given its role back: what a settler could not lay down meanwhile is laid down now.
     pub(crate) fn after_producer(&self, me: Owner, wakes: &mut Wakes<'a>) {
+        // A role that was kept needs none: who found it held has asked for it.
         fence_after_rmw();
         let left_behind = |index: usize| self.records[index].phase() == Phase::Abandoned;
         if self.attention().has(UNPLACED) && self.first_unplaced().is_some_and(left_behind) {

@@ -1,0 +1,103 @@
+//! Fences of which one side pays nothing: `membarrier(2)`. UNSAFE.
+//!
+//! Two threads that each store and then look at the other's word need a full fence on both sides, some 10 ns each time.
+//! Where one of them does so a million times for each time of the other, the frequent one only keeps the compiler from
+//! reordering ([`light`]), and the rare one makes every CPU that runs a thread of a registered process go through a full
+//! fence ([`heavy`]): what the frequent side did before that is visible to the rare one, and what it does after it sees
+//! what the rare one stored before.
+
+use crate::sync::{Ordering, fence};
+
+/// The frequent side's fence: none at all for the CPU.
+#[inline(always)]
+pub(crate) fn light() {
+    #[cfg(not(loom))]
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    // What `heavy` does to the other threads cannot be said in a model: there the frequent side runs the fence itself.
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}
+
+/// The rare side's fence, for every thread of every process that [`keep_after`] has registered.
+#[cold]
+pub(crate) fn heavy() {
+    fence(Ordering::SeqCst);
+    #[cfg(not(any(loom, miri)))]
+    kernel::heavy();
+}
+
+/// Turns in a row after which this process's threads keep a role: 64, or what `NPFS_ROLES` says; never where the kernel
+/// refuses.
+///
+/// The variable's values: `given-back`, or a number of turns. For tests and for doubts; read once per process.
+#[cfg(not(any(loom, miri)))]
+pub(crate) fn keep_after() -> u32 {
+    static AFTER: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *AFTER.get_or_init(|| {
+        let wanted = match std::env::var("NPFS_ROLES").as_deref() {
+            Ok("given-back") => return KEEP_NEVER,
+            Ok(number) => number.parse().unwrap_or(KEEP_AFTER),
+            Err(_) => KEEP_AFTER,
+        };
+        if kernel::register() {
+            wanted
+        } else {
+            KEEP_NEVER
+        }
+    })
+}
+
+/// Whether this process can ask for a role that another keeps.
+#[cfg(not(any(loom, miri)))]
+pub(crate) fn can_ask() -> bool {
+    static CAN: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *CAN.get_or_init(kernel::expedited)
+}
+
+/// Models keep a role where they say so; Miri has no kernel.
+#[cfg(any(loom, miri))]
+pub(crate) fn keep_after() -> u32 {
+    KEEP_NEVER
+}
+#[cfg(any(loom, miri))]
+pub(crate) fn can_ask() -> bool {
+    true
+}
+
+/// A role is always given back.
+pub(crate) const KEEP_NEVER: u32 = u32::MAX;
+/// Long enough that two threads taking turns, or one that sleeps between its calls, never pay for a `heavy`.
+#[cfg(not(any(loom, miri)))]
+const KEEP_AFTER: u32 = 64;
+
+#[cfg(not(any(loom, miri)))]
+mod kernel {
+    // linux/membarrier.h
+    const GLOBAL: libc::c_int = 1;
+    const GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
+    const REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
+
+    fn membarrier(command: libc::c_int) -> bool {
+        // SAFETY: the call takes two numbers and a CPU, and touches no memory of the caller.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    }
+
+    /// Makes this process's threads take part in others' `heavy`.
+    pub(super) fn register() -> bool {
+        membarrier(REGISTER_GLOBAL_EXPEDITED)
+    }
+
+    pub(super) fn expedited() -> bool {
+        membarrier(GLOBAL_EXPEDITED)
+    }
+
+    pub(super) fn heavy() {
+        if expedited() || membarrier(GLOBAL) {
+            return;
+        }
+        // A sandbox that forbids the call to us and not to the peer, and a role that was kept before we came (from then
+        // on `Keep::forbidden` says so). A store leaves its CPU's buffer within a microsecond, and a preempted thread's
+        // at once: a millisecond of sleep is no proof, but enough.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
