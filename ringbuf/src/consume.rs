@@ -252,6 +252,9 @@ impl<'a> Queue<'a> {
             if count == 0 && segment.len != 0 {
                 return Ok(Got::Data(Read::Part(0)));
             }
+            if segment.len <= SMALL && !segment.flags.has(Flags::ALIGNED) {
+                self.area.expect_read(segment.pos.wrapping_add(BEHIND));
+            }
             self.area.copy_out(segment.pos, &mut buf[..count])?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(front, segment, count as u32);
@@ -841,3 +844,8 @@ impl<'a> Queue<'a> {
         Ok(peeked)
     }
 }
+
+/// Frames of which a stream is helped by asking for the lines of later ones.
+const SMALL: u32 = 256;
+/// How far behind the frame at hand: far enough not to take lines from a writer that is just ahead.
+const BEHIND: u64 = 1536;

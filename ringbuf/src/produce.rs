@@ -205,6 +205,11 @@ impl<'a> Queue<'a> {
         };
         let end = at.wrapping_add(HEADER + len);
         self.see_to_memory(end)?;
+        if len <= AHEAD && !flags.has(Flags::ALIGNED) {
+            // A stream of small frames waits for lines that the reader had, one after the other; asked for early, they
+            // come while this frame is copied.
+            self.area.expect_write(end.wrapping_add(AHEAD));
+        }
         self.area.copy_in(at.wrapping_add(HEADER), data)?;
         #[allow(clippy::cast_possible_truncation, reason = "`write` has checked it")]
         Ok(Some(Placed {
@@ -795,6 +800,9 @@ impl<'a> Queue<'a> {
     }
 }
 
+/// How far ahead of a small frame lines are asked for. 256 to 1,024 bytes do equally well, and take a third off the time
+/// of 64-byte messages between CPUs that share no cache.
+const AHEAD: u64 = 256;
 /// Room left between a frame and the rock: for the next header, wherever its alignment puts it.
 const BEFORE_ROCK: u64 = HEADER + 64;
 
