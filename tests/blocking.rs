@@ -785,3 +785,101 @@ fn two_processes_wake_each_other() {
         );
     });
 }
+
+/// Takes the next message in place, as a copy.
+fn in_place(conn: &Conn) -> Result<Vec<u8>, Error> {
+    // SAFETY: both ends are this process's, which writes through the queue only.
+    unsafe { conn.read_in_place(<[u8]>::to_vec, &Wait::new(), Deadline::after(SOON)) }
+}
+
+#[test]
+fn a_message_can_be_read_where_it_lies() {
+    within(60, || {
+        let pair = message_pair(4096);
+        for message in [b"first".as_slice(), b"", b"third"] {
+            assert_eq!(pair.client.write(message), Ok(message.len()));
+        }
+        assert_eq!(pair.server.read(&mut [0; 2]), Ok(Read::Part(2)));
+        for rest in [b"rst".as_slice(), b"", b"third"] {
+            assert_eq!(in_place(&pair.server), Ok(rest.to_vec()));
+        }
+        let info = pair.client.info().unwrap();
+        assert_eq!(info.write_quota_available, 4096, "all of it is taken");
+
+        // It waits, for an empty message too.
+        for message in [b"late".as_slice(), b""] {
+            let server = pair.server.clone();
+            let reader = thread::spawn(move || in_place(&server));
+            thread::sleep(Duration::from_millis(20));
+            assert!(!reader.is_finished());
+            assert_eq!(pair.client.write(message), Ok(message.len()));
+            assert_eq!(reader.join().unwrap(), Ok(message.to_vec()));
+        }
+
+        // Larger than the area: a copy.
+        let long = pattern(3, 20 << 20);
+        let client = pair.client.clone();
+        let writer = thread::spawn({
+            let long = long.clone();
+            move || client.write(&long)
+        });
+        assert!(until(SOON, || {
+            pair.server.info().unwrap().read_available != 0
+        }));
+        assert!(in_place(&pair.server).unwrap() == long);
+        assert_eq!(writer.join().unwrap(), Ok(long.len()));
+
+        pair.client.close();
+        assert_eq!(in_place(&pair.server), Err(Error::Broken));
+    });
+}
+
+#[test]
+fn who_looks_at_a_message_in_place_holds_the_lock_and_may_panic() {
+    within(60, || {
+        let pair = message_pair(4096);
+        assert_eq!(pair.client.write(b"look"), Ok(4));
+        let look = |_: &[u8]| {
+            assert_eq!(
+                pair.server.try_read(&mut [0; 8]),
+                Err(Error::Busy),
+                "the same thread"
+            );
+            let others = thread::scope(|scope| {
+                scope
+                    .spawn(|| pair.server.try_read(&mut [0; 8]))
+                    .join()
+                    .unwrap()
+            });
+            assert_eq!(others, Err(Error::Busy));
+            assert_eq!(pair.client.write(b"more"), Ok(4), "the quota has room");
+            panic!("in the middle");
+        };
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            // SAFETY: as in `in_place`.
+            unsafe {
+                pair.server
+                    .read_in_place(look, &Wait::new(), Deadline::NEVER)
+            }
+        }));
+        let why = seen.expect_err("it panics");
+        assert_eq!(why.downcast_ref::<&str>(), Some(&"in the middle"));
+        assert_eq!(in_place(&pair.server), Ok(b"look".to_vec()), "unread");
+        assert_eq!(in_place(&pair.server), Ok(b"more".to_vec()));
+    });
+}
+
+#[test]
+fn bytes_can_be_read_where_they_lie() {
+    within(60, || {
+        let pair = byte_pair(4096);
+        let server = pair.server.clone();
+        let reader = thread::spawn(move || in_place(&server));
+        thread::sleep(Duration::from_millis(20));
+        assert_eq!(pair.client.write(b"one"), Ok(3));
+        assert_eq!(reader.join().unwrap(), Ok(b"one".to_vec()));
+        assert_eq!(pair.client.write(b"two"), Ok(3));
+        assert_eq!(pair.server.read(&mut [0; 1]), Ok(Read::Whole(1)));
+        assert_eq!(in_place(&pair.server), Ok(b"wo".to_vec()));
+    });
+}

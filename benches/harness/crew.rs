@@ -108,7 +108,7 @@ impl Crew {
         // Lives to the end: the books outlast both ends' use of the link.
         let _books;
         let parts = match kind {
-            Kind::Ours { quota } => {
+            Kind::Ours { quota } | Kind::OursInPlace { quota } => {
                 let (books, parts) = ours::prepare(quota, self.pids())?;
                 _books = books;
                 parts
@@ -219,7 +219,7 @@ impl Worker {
 
     /// Why its control socket came to an end.
     fn obituary(&mut self) -> String {
-        let patience = Instant::now() + Duration::from_millis(200);
+        let patience = Instant::now() + Duration::from_secs(2);
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use npfs_ringbuf::books::{ConnSpec, LinkBooks, LinkConfig};
-use npfs_ringbuf::{CompletionMode, Conn, Grant, Link, PipeType, ProcessIndex, Read, ReadMode};
+use npfs_ringbuf::{
+    CompletionMode, Conn, Deadline, Grant, Link, PipeType, ProcessIndex, Read, ReadMode, Wait,
+};
 
 use crate::transport::{Parts, Rx, Ticket, Tx};
 
@@ -76,5 +78,35 @@ impl Rx for Half {
             Ok(Read::Part(count)) => bail!("read answered part of a message, {count} bytes"),
             Err(error) => Err(anyhow::Error::new(error).context("read")),
         }
+    }
+}
+
+/// A half whose messages are looked at where they lie.
+pub(crate) struct InPlace(Half);
+
+/// As [`open`].
+pub(crate) fn open_in_place(parts: Parts) -> Result<(InPlace, InPlace)> {
+    let (tx, rx) = open(parts)?;
+    Ok((InPlace(tx), InPlace(rx)))
+}
+
+impl Tx for InPlace {
+    #[inline]
+    fn send(&mut self, message: &[u8]) -> Result<()> {
+        self.0.send(message)
+    }
+}
+
+impl Rx for InPlace {
+    #[inline]
+    fn recv(&mut self, buf: &mut [u8]) -> Result<usize> {
+        self.0.recv(buf)
+    }
+
+    #[inline]
+    fn look<T>(&mut self, _: &mut [u8], look: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let conn = &self.0.0;
+        // SAFETY: the other end is this program's too, and writes through the queue only.
+        unsafe { conn.read_in_place(look, &Wait::new(), Deadline::NEVER) }.context("read in place")
     }
 }

@@ -119,6 +119,8 @@ pub(crate) const ONE_LINE: usize = 48;
 
 /// The quota of P4's second row, and the sizes of the rings that it is measured against.
 pub(crate) const BIG_QUOTA: u32 = 4 << 20;
+/// Bytes of the messages that are also read in place.
+pub(crate) const IN_PLACE: usize = 64 << 10;
 const BIG_RINGS: [u32; 4] = [1 << 20, 2 << 20, 4 << 20, 8 << 20];
 
 /// Who takes part in `workload`.
@@ -141,6 +143,9 @@ pub(crate) fn contenders(workload: Workload, place: Placement, which: Which) -> 
             let streams_in_quotas = size > 64;
             if streams_in_quotas {
                 kinds.push(Kind::Ours { quota: BIG_QUOTA });
+            }
+            if size == IN_PLACE {
+                kinds.extend([quota, BIG_QUOTA].map(|quota| Kind::OursInPlace { quota }));
             }
             if size <= quota as usize {
                 kinds.extend(rings(quota));

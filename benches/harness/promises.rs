@@ -1,7 +1,7 @@
 //! The promises of the design's section 10, held against what was seen.
 
 use crate::placement::Placement;
-use crate::plan::{BIG_QUOTA, Contender, Which, Workload};
+use crate::plan::{BIG_QUOTA, Contender, IN_PLACE, Which, Workload};
 use crate::probe::Class;
 use crate::results::{Figure, IdleRow, Report, Section};
 use crate::transport::{DEFAULT_QUOTA, Kind};
@@ -195,10 +195,32 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
             } else {
                 make("P4", quota, Unit::Gigabytes, &big, None)
             };
-            vec![
+            let mut rows = vec![
                 default_row,
                 make("P4", BIG_QUOTA, Unit::Gigabytes, &big, promised),
-            ]
+            ];
+            if size == IN_PLACE && which != Which::Baselines {
+                // With a large quota the writer's copy is the slower side, whatever the reader does: for context.
+                for (quota, least) in [(quota, Some(1.2)), (BIG_QUOTA, None)] {
+                    let in_place = Contender {
+                        kind: Kind::OursInPlace { quota },
+                        size,
+                    };
+                    let copying = all(&|kind| kind == Kind::Ours { quota });
+                    let bound = least.filter(|_| !one_cpu).map(Bound::AtLeast);
+                    let unit = Unit::Gigabytes;
+                    rows.push(row(
+                        section,
+                        "P4",
+                        Some(in_place),
+                        quota,
+                        unit,
+                        &copying,
+                        bound,
+                    ));
+                }
+            }
+            rows
         }
         Workload::Idle => Vec::new(),
     }

@@ -19,6 +19,13 @@ pub(crate) trait Rx: Send {
     /// Receives one message into `buf`, which has exactly the size of the workload's messages,
     /// and answers its length; blocks or spins while there is none.
     fn recv(&mut self, buf: &mut [u8]) -> Result<usize>;
+
+    /// Receives one message and shows it; `buf` as for `recv`, for those who cannot show it where it lies.
+    #[inline]
+    fn look<T>(&mut self, buf: &mut [u8], look: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let length = self.recv(buf)?;
+        Ok(look(&buf[..length]))
+    }
 }
 
 /// A way to carry messages of this harness.
@@ -26,6 +33,11 @@ pub(crate) trait Rx: Send {
 pub(crate) enum Kind {
     /// `npfs-ringbuf` through its public API: a message pipe with this quota in bytes.
     Ours {
+        /// bytes, each direction
+        quota: u32,
+    },
+    /// The same, its messages read where they lie (`Conn::read_in_place`).
+    OursInPlace {
         /// bytes, each direction
         quota: u32,
     },
@@ -56,13 +68,16 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether this is npfs itself.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Kind::Ours { .. })
+        matches!(self, Kind::Ours { .. } | Kind::OursInPlace { .. })
     }
 
     /// Short name for tables, as in `ring (index) 64 KiB`.
     pub(crate) fn name(self) -> String {
         match self {
             Kind::Ours { quota } => format!("npfs, quota {}", size_name(quota as usize)),
+            Kind::OursInPlace { quota } => {
+                format!("npfs in place, quota {}", size_name(quota as usize))
+            }
             Kind::RawLine => "raw line".to_owned(),
             Kind::RawFutex => "raw futex".to_owned(),
             Kind::RingIndex { capacity } => {
@@ -85,6 +100,7 @@ impl Kind {
                 quota: DEFAULT_QUOTA,
             } => "npfs",
             Kind::Ours { .. } => "npfs, big quota",
+            Kind::OursInPlace { .. } => "npfs, in place",
             Kind::RawLine => "raw line",
             Kind::RawFutex => "raw futex",
             Kind::RingIndex { .. } => "ring, index",

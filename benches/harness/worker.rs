@@ -103,6 +103,7 @@ impl Worker {
         let job = Job { lines, task, pace };
         match kind {
             Kind::Ours { .. } => self.act(ours::open(parts)?, job),
+            Kind::OursInPlace { .. } => self.act(ours::open_in_place(parts)?, job),
             Kind::RawLine => self.act(mailbox::open_spin(parts, self.role)?, job),
             Kind::RawFutex => self.act(mailbox::open_sleep(parts, self.role)?, job),
             Kind::RingIndex { .. } => self.act(ring_index::open(parts, self.role)?, job),

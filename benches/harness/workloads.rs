@@ -167,8 +167,7 @@ pub(crate) fn drain(tx: &mut impl Tx, rx: &mut impl Rx, pace: &Pace) -> Result<F
     let mut sink = Sink::new(pace);
     let mut buf = vec![0; pace.size];
     loop {
-        let length = rx.recv(&mut buf)?;
-        if let Some(flow) = sink.take(&buf[..length])? {
+        if let Some(flow) = rx.look(&mut buf, |message| sink.take(message))?? {
             tx.send(Writer::new(pace.size).next(FULL))?;
             return Ok(flow);
         }

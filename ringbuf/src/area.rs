@@ -140,6 +140,23 @@ impl<'a> Area<'a> {
         Ok(())
     }
 
+    /// Bytes of the area where they lie.
+    ///
+    /// # Safety
+    /// Nobody writes to them while the reference lives: the frame is committed and not given back, and whoever maps
+    /// the memory keeps to the protocol.
+    #[inline]
+    pub(crate) unsafe fn bytes(self, pos: u64, len: u32) -> Result<&'a [u8], Fault> {
+        let offset = pos & (self.len - 1);
+        if offset + u64::from(len) > self.len {
+            return Err(Fault::FrameLength);
+        }
+        // SAFETY: the check above keeps the range inside the area, which lives for `'a`; the caller vouches for the rest.
+        Ok(unsafe {
+            std::slice::from_raw_parts(self.base.as_ptr().add(offset as usize), len as usize)
+        })
+    }
+
     /// Makes sure that offsets `from..to` have memory behind them, so that no copy can end in SIGBUS.
     pub(crate) fn populate(self, from: u64, to: u64) -> Result<(), NoMemory> {
         if !self.mapped {

@@ -10,7 +10,7 @@ use crate::{
     SpinPolicy, Wait,
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
     barrier,
-    consume::{ReadHow, ReadStop},
+    consume::{InPlace, ReadHow, ReadStop},
     cpu,
     error::AttachError,
     matching,
@@ -360,6 +360,65 @@ impl Conn {
         match self.write_now(data) {
             Ok(count) => Ok(count),
             Err(stop) => self.write_blocking(data, stop, wait, deadline),
+        }
+    }
+
+    /// Shows the next message to `look` where it lies in shared memory, without a copy, and takes it then; in byte mode,
+    /// the bytes that lie in one piece. Waits as [`Conn::read_with`] does, in no fixed order with reads that pend.
+    ///
+    /// While `look` runs this thread holds the direction's match lock: other reads and peeks, and writes that exceed the
+    /// quota, wait for it, and calls on this end from inside `look` answer [`Error::Busy`]. If it panics, the message
+    /// stays unread. A message larger than the data area comes as a copy.
+    ///
+    /// # Safety
+    /// The peer, and every other process that maps the link, is trusted not to write to a message that it has sent: the
+    /// bytes are a plain reference, and a change behind it is undefined behaviour.
+    ///
+    /// # Errors
+    /// As [`Conn::read_with`].
+    pub unsafe fn read_in_place<T>(
+        &self,
+        look: impl FnOnce(&[u8]) -> T,
+        wait: &Wait,
+        deadline: Deadline,
+    ) -> Result<T, Error> {
+        self.may_read()?;
+        let queue = self.incoming();
+        let mut look = Some(look);
+        loop {
+            queue.note_consumer_cpu(cpu::current());
+            let mut wakes = Wakes::default();
+            // SAFETY: the caller vouches for who else maps the link.
+            let seen = unsafe { queue.read_in_place(self.me(), &mut look, &mut wakes) };
+            self.deliver(&mut wakes);
+            let in_pieces = match seen {
+                Ok(InPlace::Seen(seen)) => return Ok(seen),
+                Ok(InPlace::Streams) => true,
+                Err(ReadStop::WouldPend) => false,
+                Err(ReadStop::Held) => {
+                    let entered = wait.enter()?;
+                    self.wait_for(&entered, queue.consumer(), deadline)?;
+                    continue;
+                }
+                Err(stop) => return Err(self.read_error(stop)),
+            };
+            if in_pieces {
+                let len = self.peek(&mut [])?.message_len;
+                let mut copy = vec![0; usize::try_from(len).map_err(|_| Error::TooLong)?];
+                let count = self.read_with(&mut copy, wait, deadline)?.count();
+                copy.truncate(count);
+                if let Some(look) = look.take() {
+                    return Ok(look(&copy));
+                }
+            }
+            // A read of nothing waits for something and takes none of it, except a message of no bytes (NP-READ-15).
+            let read = self.read_with(&mut [], wait, deadline)?;
+            if read == Read::Whole(0)
+                && self.read_mode() == ReadMode::Message
+                && let Some(look) = look.take()
+            {
+                return Ok(look(&[]));
+            }
         }
     }
 

@@ -54,6 +54,15 @@ impl From<Fault> for ReadStop {
     }
 }
 
+/// What reading in place gave.
+#[cfg(not(loom))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InPlace<T> {
+    Seen(T),
+    /// The message is in several pieces.
+    Streams,
+}
+
 /// A role that is in the way of a pended write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -143,6 +152,70 @@ impl<'a> Queue<'a> {
         };
         self.unlock(me, wakes);
         done
+    }
+
+    /// Shows the first of what is queued to `look` where it lies, and takes it: a message, or in byte mode what lies in
+    /// one piece. `Err(Streams)` without having looked: the message is in several pieces. The role is held meanwhile.
+    ///
+    /// # Safety
+    /// As [`crate::area::Area::bytes`]; `look` keeps no reference.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn read_in_place<T>(
+        &self,
+        me: Owner,
+        look: &mut Option<impl FnOnce(&[u8]) -> T>,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<InPlace<T>, ReadStop> {
+        /// Gives the role back also if `look` panics.
+        struct Unlock<'q, 'a>(&'q Queue<'a>, Owner, &'q mut Wakes<'a>);
+        impl Drop for Unlock<'_, '_> {
+            fn drop(&mut self) {
+                self.0.unlock(self.1, self.2);
+            }
+        }
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => {}
+            Taken::Mine => return Err(Error::Busy.into()),
+            Taken::Held(_) => return Err(ReadStop::Held),
+        }
+        let unlock = Unlock(self, me, wakes);
+        let mut attention = self.attention();
+        let calm = attention.0 == self.calm;
+        if !calm {
+            self.check(attention, READER_CLOSED)?;
+            self.settle(unlock.2)?;
+            attention = self.attention();
+            if self.has_pended_reads(attention) {
+                return Err(ReadStop::WouldPend); // in line behind them (NP-READ-18)
+            }
+        }
+        let mut front = self.front();
+        let Some(segment) = self.first(&mut front)? else {
+            return Err(if attention.has(WRITER_CLOSED) {
+                Error::Broken.into()
+            } else {
+                ReadStop::WouldPend
+            });
+        };
+        if self.read_mode() == ReadMode::Message && segment.flags.has(Flags::MORE) {
+            return Ok(InPlace::Streams);
+        }
+        // SAFETY: the segment is committed, and stays until `front` is published below, under the role that is held;
+        // that nobody breaks the protocol meanwhile is the caller's word.
+        let bytes = unsafe { self.area.bytes(segment.pos, segment.len) }?;
+        let Some(look) = look.take() else {
+            return Err(Error::Busy.into());
+        };
+        let seen = look(bytes);
+        self.claim(&mut front, segment, segment.len);
+        self.prepare_front(&front);
+        self.turn_front();
+        if calm {
+            self.publish(&front, front.pos);
+        } else {
+            self.settle(unlock.2)?;
+        }
+        Ok(InPlace::Seen(seen))
     }
 
     #[inline]

@@ -278,13 +278,14 @@ fn colour(kind: Kind) -> usize {
         Kind::UnixSeqpacket => 6,
         Kind::Memcpy => 7,
         Kind::Ours { .. } => 8,
+        Kind::OursInPlace { .. } => 9,
     }
 }
 
 /// The order of a legend.
 fn rank(kind: Kind) -> usize {
     match kind {
-        Kind::Ours { .. } => 0,
+        Kind::Ours { .. } | Kind::OursInPlace { .. } => 0,
         Kind::RawLine | Kind::RawFutex => 1,
         Kind::RingIndex { .. } | Kind::RingInFrame { .. } => 2,
         Kind::Pipe | Kind::UnixStream | Kind::UnixSeqpacket => 3,

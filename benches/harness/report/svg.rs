@@ -35,9 +35,9 @@ const TOP: f64 = 34.0;
 const BOTTOM: f64 = 48.0;
 
 /// Told apart in both colour schemes, by most eyes.
-const COLOURS: [&str; 9] = [
+const COLOURS: [&str; 10] = [
     "#3b7dd8", "#e08a1e", "#2f9e67", "#8a63d2", "#c2554e", "#1f9fb0", "#98891f", "#b8579a",
-    "#7a8088",
+    "#7a8088", "#3c9a9a",
 ];
 const ACCENT: &str = "#e0245e";
 
