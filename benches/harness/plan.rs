@@ -119,9 +119,10 @@ pub(crate) const ONE_LINE: usize = 48;
 
 /// The quota of P4's second row, and the sizes of the rings that it is measured against.
 pub(crate) const BIG_QUOTA: u32 = 4 << 20;
+const BIG_RINGS: [u32; 4] = [1 << 20, 2 << 20, 4 << 20, 8 << 20];
+
 /// Bytes of the messages that are also read in place.
 pub(crate) const IN_PLACE: usize = 64 << 10;
-const BIG_RINGS: [u32; 4] = [1 << 20, 2 << 20, 4 << 20, 8 << 20];
 
 /// Who takes part in `workload`.
 pub(crate) fn contenders(workload: Workload, place: Placement, which: Which) -> Vec<Contender> {

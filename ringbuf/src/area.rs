@@ -67,39 +67,45 @@ impl<'a> Area<'a> {
     /// A hint to the CPU: the lines at `pos` and after it are going to be read.
     #[inline(always)]
     pub(crate) fn expect_read(self, pos: u64) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        for line in [0, 64] {
-            let offset = (pos.wrapping_add(line) & (self.len - 1)) as usize;
-            // SAFETY: `offset` is below `len`, so the address is inside the area; a prefetch never faults.
+        for line in self.two_lines(pos) {
+            // SAFETY: a prefetch never faults and changes no byte, whatever the address.
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(offset).cast());
+                _mm_prefetch::<_MM_HINT_T0>(line.cast());
             }
+            #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+            let _ = line;
         }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = pos;
     }
 
     /// A hint to the CPU: the lines at `pos` and after it are going to be written.
     #[inline(always)]
     pub(crate) fn expect_write(self, pos: u64) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        for line in [0, 64] {
-            let offset = (pos.wrapping_add(line) & (self.len - 1)) as usize;
+        for line in self.two_lines(pos) {
             // SAFETY:
-            // - `offset` is below `len`: the address is inside the area, and not even that matters to a prefetch, which
-            //   never faults and changes no byte.
+            // - A prefetch never faults and changes no byte, whatever the address.
             // - CPUs without the instruction take it for a no-op (Intel SDM volume 2, PREFETCHW; AMD has always had it).
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
             unsafe {
                 std::arch::asm!(
                     "prefetchw [{}]",
-                    in(reg) self.base.as_ptr().add(offset),
+                    in(reg) line,
                     options(nostack, preserves_flags, readonly)
                 );
             }
+            #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+            let _ = line;
         }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = pos;
+    }
+
+    /// Where the line of a position and the next one lie.
+    #[inline(always)]
+    fn two_lines(self, pos: u64) -> [*const u8; 2] {
+        [0, 64].map(|line| {
+            let offset = (pos.wrapping_add(line) & (self.len - 1)) as usize;
+            self.base.as_ptr().wrapping_add(offset).cast_const()
+        })
     }
 
     /// Copies `data` to the area.

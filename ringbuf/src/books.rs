@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
+    barrier::KEEP_NEVER,
     error::BooksError,
     futex,
     geometry::{Geometry, LEAST_AREA, area_len},
@@ -606,17 +607,14 @@ fn sweep_queue(
     touched
 }
 
-/// The producer's and the consumer's.
+/// Both roles of a queue, for the broker, who keeps none.
 fn roles(queue: &QueueHeader) -> [Role<'_>; 2] {
-    [
-        Role::new(&queue.back.0.role, &queue.back.0.keep),
-        Role::new(&queue.front.0.role, &queue.table.0.keep),
-    ]
+    [queue.producer(KEEP_NEVER), queue.consumer(KEEP_NEVER)]
 }
 
 /// Something may have been committed, freed or left undone: everybody who waits looks again.
 fn ring(queue: &QueueHeader, records: &[Record]) {
-    let _ = roles(queue)[1].leave(SETTLE);
+    let _ = queue.consumer(KEEP_NEVER).leave(SETTLE);
     for record in records {
         if record.phase() != Phase::Free {
             // Whatever the word says: who died may have changed it and not come to the wake.

@@ -88,6 +88,16 @@ pub(crate) struct Peeked {
 }
 
 impl<'a> Queue<'a> {
+    /// Takes the consumer's role, or says why not.
+    #[inline]
+    fn consumer_role(&self, me: Owner) -> Result<(), ReadStop> {
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => Ok(()),
+            Taken::Mine => Err(Error::Busy.into()),
+            Taken::Held(_) => Err(ReadStop::Held),
+        }
+    }
+
     /// NtReadFile apart from waiting.
     #[inline]
     pub(crate) fn read(
@@ -97,15 +107,24 @@ impl<'a> Queue<'a> {
         how: ReadHow,
         wakes: &mut Wakes<'a>,
     ) -> Result<Read, ReadStop> {
-        match self.take_consumer(me) {
-            Taken::Clean | Taken::Dirty => {}
-            Taken::Mine => return Err(Error::Busy.into()),
-            Taken::Held(_) => return Err(ReadStop::Held),
-        }
+        self.consumer_role(me)?;
         fault::at(Point::ConsumerRole);
         // Records are published under this lock, so what this load says stays true until it is given back; the
         // closing bits may come at any time, and count from the next call on.
         let attention = self.attention();
+        self.read_held(me, attention, buf, how, wakes)
+    }
+
+    /// The same under the role, which it gives back.
+    #[inline]
+    fn read_held(
+        &self,
+        me: Owner,
+        attention: Attention,
+        buf: &mut [u8],
+        how: ReadHow,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<Read, ReadStop> {
         let done = if attention.0 == self.calm {
             self.read_calm(me, buf, how, wakes)
         } else {
@@ -115,7 +134,7 @@ impl<'a> Queue<'a> {
         done
     }
 
-    /// The same for a caller that will wait: takes the role first and spins under it, so that nothing stands between
+    /// [`Queue::read`] for a caller that will wait: takes the role first and spins under it, so that nothing stands between
     /// the frame's arrival and the copy. `spin` looks until what it is given says so, `true`, or gives up. Somebody
     /// who wants the role meanwhile ends the spin.
     pub(crate) fn read_spinning(
@@ -126,11 +145,7 @@ impl<'a> Queue<'a> {
         spun: &mut bool,
         wakes: &mut Wakes<'a>,
     ) -> Result<Read, ReadStop> {
-        match self.take_consumer(me) {
-            Taken::Clean | Taken::Dirty => {}
-            Taken::Mine => return Err(Error::Busy.into()),
-            Taken::Held(_) => return Err(ReadStop::Held),
-        }
+        self.consumer_role(me)?;
         let mut attention = self.attention();
         if attention.0 == self.calm {
             let front = self.front();
@@ -144,18 +159,11 @@ impl<'a> Queue<'a> {
             attention = self.attention();
         }
         // Whatever ended the spin: what is there is taken, and if nothing is, the read pends.
-        let how = ReadHow::Pend;
-        let done = if attention.0 == self.calm {
-            self.read_calm(me, buf, how, wakes)
-        } else {
-            self.read_slow(me, attention, buf, how, wakes)
-        };
-        self.unlock(me, wakes);
-        done
+        self.read_held(me, attention, buf, ReadHow::Pend, wakes)
     }
 
     /// Shows the first of what is queued to `look` where it lies, and takes it: a message, or in byte mode what lies in
-    /// one piece. `Err(Streams)` without having looked: the message is in several pieces. The role is held meanwhile.
+    /// one piece. `Streams`: it has not looked, since the message is in several pieces. The role is held meanwhile.
     ///
     /// # Safety
     /// As [`crate::area::Area::bytes`]; `look` keeps no reference.
@@ -173,11 +181,7 @@ impl<'a> Queue<'a> {
                 self.0.unlock(self.1, self.2);
             }
         }
-        match self.take_consumer(me) {
-            Taken::Clean | Taken::Dirty => {}
-            Taken::Mine => return Err(Error::Busy.into()),
-            Taken::Held(_) => return Err(ReadStop::Held),
-        }
+        self.consumer_role(me)?;
         let unlock = Unlock(self, me, wakes);
         let mut attention = self.attention();
         let calm = attention.0 == self.calm;
@@ -433,11 +437,7 @@ impl<'a> Queue<'a> {
         len: usize,
         wakes: &mut Wakes<'a>,
     ) -> Result<(usize, u32), ReadStop> {
-        match self.take_consumer(me) {
-            Taken::Clean | Taken::Dirty => {}
-            Taken::Mine => return Err(Error::Busy.into()),
-            Taken::Held(_) => return Err(ReadStop::Held),
-        }
+        self.consumer_role(me)?;
         let begun = self.begin_transact_locked(me, len, wakes);
         self.unlock(me, wakes);
         begun
@@ -783,11 +783,7 @@ impl<'a> Queue<'a> {
         if attention.has(READER_CLOSED) || self.flushed() {
             return Ok(());
         }
-        match self.take_consumer(me) {
-            Taken::Clean | Taken::Dirty => {}
-            Taken::Mine => return Err(Error::Busy.into()),
-            Taken::Held(_) => return Err(ReadStop::Held),
-        }
+        self.consumer_role(me)?;
         let done = self.flush_locked(me, wakes);
         self.unlock(me, wakes);
         done
@@ -862,11 +858,7 @@ impl<'a> Queue<'a> {
         buf: &mut [u8],
         wakes: &mut Wakes<'a>,
     ) -> Result<Peeked, ReadStop> {
-        match self.take_consumer(me) {
-            Taken::Clean | Taken::Dirty => {}
-            Taken::Mine => return Err(Error::Busy.into()),
-            Taken::Held(_) => return Err(ReadStop::Held),
-        }
+        self.consumer_role(me)?;
         let peeked = if self.attention().0 == self.calm {
             Ok(())
         } else {

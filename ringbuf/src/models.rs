@@ -11,12 +11,11 @@ use crate::{
     barrier::KEEP_NEVER,
     consume::{ReadHow, ReadStop},
     error::Error,
-    layout::Keep,
     layout::{QueueHeader, RECORDS, Record},
     produce::{WriteHow, WriteStop},
     queue::{Back, Queue},
     record::{Phase, Wakes},
-    role::{Owner, Role, SETTLE, Taken},
+    role::{Owner, RoleProbe, SETTLE, Taken},
     sync::{AtomicU32, AtomicU64, Ordering},
     types::{PipeType, ProcessIndex, Read},
 };
@@ -115,6 +114,24 @@ fn index_of(stop: ReadStop) -> usize {
     }
 }
 
+/// A write in one thread meets a read in another, which pends unless it finds the frame.
+fn write_meets_read(fixture: &Arc<Fixture>) {
+    let writer = thread::spawn({
+        let fixture = fixture.clone();
+        move || fixture.write(1, 7)
+    });
+    let read = fixture.read(2, ReadHow::Pend);
+    assert_eq!(writer.join().unwrap(), Ok(8));
+    match read {
+        Ok(byte) => assert_eq!(byte, 7),
+        Err(ReadStop::Held) => panic!("nobody settles before the read has pended"),
+        Err(stop) => {
+            let answer = fixture.poll(2, index_of(stop));
+            assert_eq!(answer, Some(Ok(7)), "asleep on a committed frame");
+        }
+    }
+}
+
 /// A reader that pends and a writer on its fast path do not miss each other.
 /// Seen to fail without fence 2 (`publish_record`), and without the fence after the role's exchange (`write`).
 ///
@@ -123,20 +140,7 @@ fn index_of(stop: ReadStop) -> usize {
 fn no_read_sleeps_on_a_committed_frame() {
     loom::model(|| {
         let fixture = Fixture::new(64);
-        let writer = thread::spawn({
-            let fixture = fixture.clone();
-            move || fixture.write(1, 7)
-        });
-        let read = fixture.read(2, ReadHow::Pend);
-        assert_eq!(writer.join().unwrap(), Ok(8));
-        match read {
-            Ok(byte) => assert_eq!(byte, 7),
-            Err(ReadStop::Held) => panic!("nobody settles before the read has pended"),
-            Err(stop) => {
-                let answer = fixture.poll(2, index_of(stop));
-                assert_eq!(answer, Some(Ok(7)), "asleep on a committed frame");
-            }
-        }
+        write_meets_read(&fixture);
     });
 }
 
@@ -148,20 +152,7 @@ fn no_read_sleeps_on_a_later_frame() {
         let fixture = Fixture::new(64);
         assert_eq!(fixture.write(1, 6), Ok(8));
         assert_eq!(fixture.read(2, ReadHow::Try), Ok(6));
-        let writer = thread::spawn({
-            let fixture = fixture.clone();
-            move || fixture.write(1, 7)
-        });
-        let read = fixture.read(2, ReadHow::Pend);
-        assert_eq!(writer.join().unwrap(), Ok(8));
-        match read {
-            Ok(byte) => assert_eq!(byte, 7),
-            Err(ReadStop::Held) => panic!("nobody settles before the read has pended"),
-            Err(stop) => {
-                let answer = fixture.poll(2, index_of(stop));
-                assert_eq!(answer, Some(Ok(7)), "asleep on a committed frame");
-            }
-        }
+        write_meets_read(&fixture);
     });
 }
 
@@ -540,31 +531,14 @@ fn a_close_reaches_a_write_that_just_pends() {
     });
 }
 
-/// A role and what it is kept by.
-#[derive(Default)]
-struct Roles {
-    word: AtomicU32,
-    keep: Keep,
-}
-
-impl Roles {
-    fn role(&self, after: u32) -> Role<'_> {
-        Role {
-            word: &self.word,
-            keep: &self.keep,
-            after,
-        }
-    }
-
-    /// Kept by a thread that is not inside.
-    fn kept_by(thread: u32) -> Arc<Roles> {
-        let roles = Arc::new(Roles::default());
-        let role = roles.role(0);
-        assert_eq!(role.try_take(me(thread)), Taken::Clean);
-        assert!(!role.give_back(me(thread), true));
-        assert!(role.is_free() && role.holder() == Some(me(thread)));
-        roles
-    }
+/// A role kept by a thread that is not inside.
+fn kept_by(thread: u32) -> Arc<RoleProbe> {
+    let roles = Arc::new(RoleProbe::default());
+    let role = roles.role(0);
+    assert_eq!(role.try_take(me(thread)), Taken::Clean);
+    assert!(!role.give_back(me(thread), true));
+    assert!(role.is_free() && role.holder() == Some(me(thread)));
+    roles
 }
 
 /// A role that is given back wakes whoever has announced a sleep on it.
@@ -584,9 +558,9 @@ fn a_kept_role_given_back_wakes_its_waiter() {
 fn wakes_its_waiter(after: u32) {
     loom::model(move || {
         let roles = if after == 0 {
-            Roles::kept_by(1)
+            kept_by(1)
         } else {
-            Arc::new(Roles::default())
+            Arc::new(RoleProbe::default())
         };
         assert_eq!(roles.role(after).try_take(me(1)), Taken::Clean);
         let owner = thread::spawn({
@@ -597,7 +571,9 @@ fn wakes_its_waiter(after: u32) {
         let rung = owner.join().unwrap();
         // A futex sleeps only if the word is still what was announced; after the exchange it never is.
         assert!(
-            sleeps.is_none() || rung || Some(roles.word.load(Ordering::SeqCst)) != sleeps,
+            sleeps.is_none()
+                || rung
+                || Some(roles.role(after).word.load(Ordering::SeqCst)) != sleeps,
             "asleep on a free role"
         );
         assert!(sleeps.is_none() || rung, "announced, and nobody was told");
@@ -610,7 +586,7 @@ fn wakes_its_waiter(after: u32) {
 #[test]
 fn a_kept_role_has_one_holder() {
     loom::model(|| {
-        let roles = Roles::kept_by(1);
+        let roles = kept_by(1);
         let inside = Arc::new(AtomicU32::new(0));
         let turn = |thread: u32| {
             let (roles, inside) = (roles.clone(), inside.clone());
@@ -644,7 +620,7 @@ fn a_kept_role_has_one_holder() {
 #[test]
 fn what_is_left_in_a_kept_lock_is_found() {
     loom::model(|| {
-        let roles = Roles::kept_by(1);
+        let roles = kept_by(1);
         let owner = thread::spawn({
             let roles = roles.clone();
             move || {
@@ -668,19 +644,6 @@ fn no_read_sleeps_on_the_frame_of_a_kept_role() {
         let fixture = Fixture::keeping(64, 0);
         assert_eq!(fixture.write(1, 6), Ok(8));
         assert_eq!(fixture.read(2, ReadHow::Try), Ok(6));
-        let writer = thread::spawn({
-            let fixture = fixture.clone();
-            move || fixture.write(1, 7)
-        });
-        let read = fixture.read(2, ReadHow::Pend);
-        assert_eq!(writer.join().unwrap(), Ok(8));
-        match read {
-            Ok(byte) => assert_eq!(byte, 7),
-            Err(ReadStop::Held) => panic!("nobody settles before the read has pended"),
-            Err(stop) => {
-                let answer = fixture.poll(2, index_of(stop));
-                assert_eq!(answer, Some(Ok(7)), "asleep on a committed frame");
-            }
-        }
+        write_meets_read(&fixture);
     });
 }

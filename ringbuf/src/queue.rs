@@ -89,19 +89,11 @@ impl<'a> Queue<'a> {
     }
 
     pub(crate) fn producer(&self) -> Role<'a> {
-        Role {
-            word: &self.header.back.0.role,
-            keep: &self.header.back.0.keep,
-            after: self.keep_after,
-        }
+        self.header.producer(self.keep_after)
     }
 
     pub(crate) fn consumer(&self) -> Role<'a> {
-        Role {
-            word: &self.header.front.0.role,
-            keep: &self.header.table.0.keep,
-            after: self.keep_after,
-        }
+        self.header.consumer(self.keep_after)
     }
 
     /// How the reading end reads; a byte pipe knows no messages whatever the word says.

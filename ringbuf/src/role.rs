@@ -29,7 +29,7 @@
 
 use crate::{
     barrier::{self, KEEP_NEVER},
-    layout::Keep,
+    layout::{Keep, QueueHeader},
     sync::{AtomicU32, Ordering, fence, fence_after_rmw, process},
     types::ProcessIndex,
 };
@@ -86,6 +86,17 @@ pub(crate) enum Taken {
     Held(u32),
 }
 
+impl Taken {
+    /// What was taken when the word was `seen`.
+    fn ours(seen: u32) -> Taken {
+        if seen & DIRTY != 0 {
+            Taken::Dirty
+        } else {
+            Taken::Clean
+        }
+    }
+}
+
 /// A view of one role.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Role<'a> {
@@ -95,16 +106,29 @@ pub(crate) struct Role<'a> {
     pub(crate) after: u32,
 }
 
-impl<'a> Role<'a> {
-    /// For whoever keeps no role: the broker.
-    pub(crate) fn new(word: &'a AtomicU32, keep: &'a Keep) -> Role<'a> {
+impl QueueHeader {
+    /// The role that the tail moves under; `after` is the caller's process's [`Role::after`].
+    #[inline]
+    pub(crate) fn producer(&self, after: u32) -> Role<'_> {
         Role {
-            word,
-            keep,
-            after: KEEP_NEVER,
+            word: &self.back.0.role,
+            keep: &self.back.0.keep,
+            after,
         }
     }
 
+    /// The role that the front moves under, the match lock.
+    #[inline]
+    pub(crate) fn consumer(&self, after: u32) -> Role<'_> {
+        Role {
+            word: &self.front.0.role,
+            keep: &self.table.0.keep,
+            after,
+        }
+    }
+}
+
+impl Role<'_> {
     /// Takes the role if it is free.
     #[inline]
     pub(crate) fn try_take(self, me: Owner) -> Taken {
@@ -170,8 +194,7 @@ impl<'a> Role<'a> {
                 Ordering::SeqCst,
                 Ordering::Relaxed,
             ) {
-                Ok(_) if seen & DIRTY != 0 => return Taken::Dirty,
-                Ok(_) => return Taken::Clean,
+                Ok(_) => return Taken::ours(seen),
                 Err(now) => seen = now,
             }
         }
@@ -232,11 +255,7 @@ impl<'a> Role<'a> {
                 });
             return Err(self.word.load(Ordering::Relaxed));
         }
-        Ok(if flags & DIRTY != 0 {
-            Taken::Dirty
-        } else {
-            Taken::Clean
-        })
+        Ok(Taken::ours(asked.word))
     }
 
     /// Gives a role back whatever its flags; `true` if somebody sleeps on the word and has to be woken. Fences: what
@@ -481,7 +500,7 @@ pub fn thread_serial() -> u32 {
     })
 }
 
-/// A role of its own, for benchmarks of what taking one costs.
+/// A role of its own, for models, tests, and benchmarks of what taking one costs.
 #[derive(Debug, Default)]
 pub struct RoleProbe {
     word: AtomicU32,
@@ -489,20 +508,24 @@ pub struct RoleProbe {
 }
 
 impl RoleProbe {
+    pub(crate) fn role(&self, after: u32) -> Role<'_> {
+        Role {
+            word: &self.word,
+            keep: &self.keep,
+            after,
+        }
+    }
+
     /// Takes the role and gives it back; `false` if another thread had it. `kept`: a thread that comes again and again
     /// keeps it.
     #[inline]
     pub fn turn(&self, kept: bool) -> bool {
         let me = Owner(thread_serial());
-        let role = Role {
-            word: &self.word,
-            keep: &self.keep,
-            after: if kept {
-                barrier::keep_after()
-            } else {
-                KEEP_NEVER
-            },
-        };
+        let role = self.role(if kept {
+            barrier::keep_after()
+        } else {
+            KEEP_NEVER
+        });
         role.try_take(me) == Taken::Clean && role.give_back_settled(me, true).is_ok()
     }
 }
@@ -517,8 +540,8 @@ mod tests {
 
     #[test]
     fn a_role_has_one_owner() {
-        let (word, keep) = (AtomicU32::new(0), Keep::default());
-        let role = Role::new(&word, &keep);
+        let probe = RoleProbe::default();
+        let role = probe.role(KEEP_NEVER);
         assert_eq!(role.try_take(owner(0, 1)), Taken::Clean);
         assert_eq!(role.try_take(owner(0, 1)), Taken::Mine);
         assert!(matches!(role.try_take(owner(1, 1)), Taken::Held(_)));
@@ -528,8 +551,8 @@ mod tests {
 
     #[test]
     fn what_a_dead_owner_held_is_dirty_and_keeps_its_errands() {
-        let (word, keep) = (AtomicU32::new(0), Keep::default());
-        let role = Role::new(&word, &keep);
+        let probe = RoleProbe::default();
+        let role = probe.role(KEEP_NEVER);
         assert_eq!(role.try_take(owner(3, 7)), Taken::Clean);
         assert!(role.leave(SETTLE));
         let process = |i| ProcessIndex::new(i).expect("small");
@@ -544,8 +567,8 @@ mod tests {
 
     #[test]
     fn a_sleeper_is_announced_only_while_the_role_is_held() {
-        let (word, keep) = (AtomicU32::new(0), Keep::default());
-        let role = Role::new(&word, &keep);
+        let probe = RoleProbe::default();
+        let role = probe.role(KEEP_NEVER);
         assert_eq!(role.announce(), None);
         assert_eq!(role.try_take(owner(0, 1)), Taken::Clean);
         assert!(role.announce().is_some());
@@ -554,12 +577,8 @@ mod tests {
 
     #[test]
     fn a_role_is_kept_after_some_turns_and_given_to_who_asks() {
-        let (word, keep) = (AtomicU32::new(0), Keep::default());
-        let role = Role {
-            word: &word,
-            keep: &keep,
-            after: 3,
-        };
+        let probe = RoleProbe::default();
+        let role = probe.role(3);
         let (one, two) = (owner(0, 1), owner(1, 1));
         for turn in 0..6 {
             assert_eq!(role.try_take(one), Taken::Clean);
@@ -579,12 +598,8 @@ mod tests {
 
     #[test]
     fn a_kept_role_goes_to_who_asks_and_back() {
-        let (word, keep) = (AtomicU32::new(0), Keep::default());
-        let role = Role {
-            word: &word,
-            keep: &keep,
-            after: 0,
-        };
+        let probe = RoleProbe::default();
+        let role = probe.role(0);
         for turn in 0..10 {
             let me = owner(0, 1 + turn % 2);
             assert_eq!(role.try_take(me), Taken::Clean, "turn {turn}");
@@ -598,12 +613,8 @@ mod tests {
 
     #[test]
     fn what_a_dead_owner_kept_is_dirty() {
-        let (word, keep) = (AtomicU32::new(0), Keep::default());
-        let role = Role {
-            word: &word,
-            keep: &keep,
-            after: 0,
-        };
+        let probe = RoleProbe::default();
+        let role = probe.role(0);
         let dead = owner(3, 7);
         assert_eq!(role.try_take(dead), Taken::Clean);
         assert!(!role.give_back(dead, true));
