@@ -26,6 +26,14 @@ pub(crate) fn heavy() {
     kernel::heavy();
 }
 
+/// The rare side's fence, for the threads of this process alone.
+#[cold]
+pub(crate) fn heavy_here() {
+    fence(Ordering::SeqCst);
+    #[cfg(not(any(loom, miri)))]
+    kernel::heavy_here();
+}
+
 /// Turns in a row after which this process's threads keep a role: 64, or what `NPFS_ROLES` says; never where the kernel
 /// refuses.
 ///
@@ -76,6 +84,8 @@ mod kernel {
     const GLOBAL: libc::c_int = 1;
     const GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
     const REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
+    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
     fn membarrier(command: libc::c_int) -> bool {
         // SAFETY: the call takes two numbers and a CPU, and touches no memory of the caller.
@@ -91,10 +101,22 @@ mod kernel {
         membarrier(GLOBAL_EXPEDITED)
     }
 
-    pub(super) fn heavy() {
-        if expedited() || membarrier(GLOBAL) {
-            return;
+    pub(super) fn heavy_here() {
+        // EPERM: not registered yet.
+        let fenced = membarrier(PRIVATE_EXPEDITED)
+            || (membarrier(REGISTER_PRIVATE_EXPEDITED) && membarrier(PRIVATE_EXPEDITED));
+        if !fenced && !membarrier(GLOBAL) {
+            last_resort();
         }
+    }
+
+    pub(super) fn heavy() {
+        if !expedited() && !membarrier(GLOBAL) {
+            last_resort();
+        }
+    }
+
+    fn last_resort() {
         // A sandbox that forbids the call to us and not to the peer, and a role that was kept before we came (from then
         // on `Keep::forbidden` says so). A store leaves its CPU's buffer within a microsecond, and a preempted thread's
         // at once: a millisecond of sleep is no proof, but enough.

@@ -52,7 +52,7 @@
 //!
 //! `layout` (what two processes agree on), `frame`, `queue` (the books of both sides), `produce`, `consume`, `record`,
 //! `settle` (how pended operations meet writes), `matching` (the rules of that, pure), `role`, `wait`, `pending`,
-//! `conn`, [`books`]. Unsafe code is in `area`, `cpu`, `futex`, `region` and one function of `wait`.
+//! `conn`, [`books`]. Unsafe code is in `area`, `barrier`, `cpu`, `current`, `futex`, `region` and one function of `wait`.
 
 #![cfg_attr(
     loom,
@@ -77,6 +77,7 @@ pub mod books;
 mod conn;
 mod consume;
 mod cpu;
+mod current;
 mod doorbell;
 mod error;
 pub mod fault;
@@ -107,6 +108,9 @@ mod wait;
 
 #[cfg(not(loom))]
 pub use conn::Conn;
+pub use current::Current;
+#[cfg(not(loom))]
+pub use current::Held;
 pub use doorbell::Bell;
 pub use error::{AttachError, BooksError, Error, Fault};
 pub use layout::{ABI_VERSION, MAGIC, layout_hash};

@@ -179,6 +179,13 @@ impl Deadline {
         Deadline(crate::futex::now().saturating_add(after))
     }
 
+    /// How long it is until then: nothing if it has come; `None`: it never comes.
+    #[must_use]
+    pub fn remaining(self) -> Option<Duration> {
+        (self != Deadline::NEVER)
+            .then(|| Duration::from_nanos(self.0.saturating_sub(crate::futex::now())))
+    }
+
     /// Whether it has come.
     #[must_use]
     pub fn passed(self) -> bool {

@@ -1,0 +1,402 @@
+//! A value that is looked at all the time and replaced now and then, such as the connection of a server end. UNSAFE.
+//!
+//! A reference count would cost each call two locked instructions. Here whoever looks says so in a word of its own
+//! thread, with a plain store, and whoever replaces the value frees the old one only when no thread's word names it
+//! (a hazard pointer, after Michael, IEEE TPDS 15(6), 2004). Between the two stands `membarrier(2)`, which the replacer
+//! pays for alone.
+//!
+//! ```text
+//! get                                   set
+//! a. load the value                     1. swap the value
+//! b. own word = it                      2. heavy fence
+//! c. light fence                        3. look at all words: named? keep it for later
+//! d. the same value still? use it          else free it
+//! ```
+//!
+//! Either 3 sees b, or d sees 1.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    ops::Deref,
+    ptr::{self, NonNull},
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{
+    barrier,
+    sync::{AtomicPtr, AtomicU32, Ordering, fence},
+};
+
+/// One value, or none, that any thread may look at while another replaces it.
+pub struct Current<T> {
+    value: AtomicPtr<T>,
+    /// Lookers whose thread's word was in use already.
+    pins: AtomicU32,
+    /// Replaced, and perhaps still looked at.
+    retired: Mutex<Vec<NonNull<T>>>,
+}
+
+// SAFETY: it owns its values as a `Mutex<Vec<Box<T>>>` would, and lends them to several threads at once.
+unsafe impl<T: Send + Sync> Send for Current<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Current<T> {}
+
+impl<T> fmt::Debug for Current<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Current").finish_non_exhaustive()
+    }
+}
+
+impl<T> Default for Current<T> {
+    fn default() -> Current<T> {
+        Current::new()
+    }
+}
+
+impl<T> Current<T> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Current<T> {
+        Current {
+            value: AtomicPtr::new(ptr::null_mut()),
+            pins: AtomicU32::new(0),
+            retired: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Names what is there in `word`, so that it is not freed.
+    #[inline]
+    fn protect(&self, word: &AtomicPtr<()>) -> Option<NonNull<T>> {
+        loop {
+            let value = self.value.load(Ordering::Acquire); // a
+            let found = NonNull::new(value)?;
+            word.store(value.cast(), Ordering::Relaxed); // b
+            barrier::light(); // c: pairs with 2
+            if self.value.load(Ordering::Acquire) == value {
+                return Some(found); // d
+            }
+            word.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+    }
+
+    fn exchange<'w>(&self, value: Option<T>, words: impl Fn() -> Vec<&'w AtomicPtr<()>>) {
+        let value = value.map_or(ptr::null_mut(), |value| Box::into_raw(Box::new(value)));
+        let old = self.value.swap(value, Ordering::SeqCst); // 1
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.extend(NonNull::new(old));
+        if retired.is_empty() {
+            return;
+        }
+        barrier::heavy_here(); // 2: pairs with c
+        if self.pins.load(Ordering::SeqCst) != 0 {
+            return;
+        }
+        // 3. Acquire: what the looker did with the value comes before it is freed.
+        let words = words();
+        let named = words.iter().map(|word| word.load(Ordering::Acquire));
+        let named: Vec<*mut ()> = named.collect();
+        let (kept, free): (Vec<_>, Vec<_>) = retired
+            .drain(..)
+            .partition(|value| named.contains(&value.as_ptr().cast()));
+        *retired = kept;
+        drop(retired);
+        for value in free {
+            // SAFETY:
+            // - It came from `Box::into_raw`, was swapped out, and stands in `retired` once: nobody else frees it.
+            // - No thread's word names it and nobody is pinned, after a fence that follows the swap: who names it
+            //   later finds another value in d.
+            drop(unsafe { Box::from_raw(value.as_ptr()) });
+        }
+    }
+}
+
+impl<T> Drop for Current<T> {
+    fn drop(&mut self) {
+        let value = self.value.swap(ptr::null_mut(), Ordering::SeqCst);
+        let retired = self
+            .retired
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        for value in retired.drain(..).chain(NonNull::new(value)) {
+            // SAFETY: from `Box::into_raw`, and no `Held` is left, since each borrows this.
+            drop(unsafe { Box::from_raw(value.as_ptr()) });
+        }
+    }
+}
+
+#[cfg(not(loom))]
+mod held {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::sync::process::AtomicBool;
+
+    impl<T> Current<T> {
+        /// What is there just now. It stays alive while it is held, whatever happens; hold it as long as you like.
+        #[inline]
+        pub fn get(&self) -> Option<Held<'_, T>> {
+            WORD.with(|word| {
+                let word = word.get();
+                if word.named.load(Ordering::Relaxed).is_null() {
+                    let value = self.protect(&word.named)?;
+                    Some(Held {
+                        value,
+                        by: By::Word(word),
+                        of: PhantomData,
+                    })
+                } else {
+                    self.pin()
+                }
+            })
+        }
+
+        #[cold]
+        fn pin(&self) -> Option<Held<'_, T>> {
+            self.pins.fetch_add(1, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            let Some(value) = NonNull::new(self.value.load(Ordering::SeqCst)) else {
+                self.pins.fetch_sub(1, Ordering::SeqCst);
+                return None;
+            };
+            Some(Held {
+                value,
+                by: By::Pin(&self.pins),
+                of: PhantomData,
+            })
+        }
+
+        /// Puts another value there, or none. The old one is dropped when nobody holds it any more: now, or when the
+        /// next one is put there.
+        pub fn set(&self, value: Option<T>) {
+            self.exchange(value, || {
+                let words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+                words.iter().map(|word| &word.named).collect()
+            });
+        }
+    }
+
+    /// A value that is looked at.
+    #[derive(Debug)]
+    pub struct Held<'c, T> {
+        value: NonNull<T>,
+        by: By<'c>,
+        /// Also keeps it on this thread, whose word it is.
+        of: PhantomData<(&'c Current<T>, *const ())>,
+    }
+
+    #[derive(Debug)]
+    enum By<'c> {
+        Word(&'static Word),
+        Pin(&'c AtomicU32),
+    }
+
+    impl<T> Deref for Held<'_, T> {
+        type Target = T;
+
+        #[inline]
+        fn deref(&self) -> &T {
+            // SAFETY: this thread's word names it, or `pins` counts this: `exchange` does not free it until then.
+            unsafe { self.value.as_ref() }
+        }
+    }
+
+    impl<T> Drop for Held<'_, T> {
+        #[inline]
+        fn drop(&mut self) {
+            match &self.by {
+                By::Word(word) => word.named.store(ptr::null_mut(), Ordering::Release),
+                By::Pin(pins) => {
+                    pins.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    /// What one thread looks at. Never freed: the thread's successor takes it.
+    #[derive(Debug)]
+    struct Word {
+        named: AtomicPtr<()>,
+        taken: AtomicBool,
+    }
+
+    /// All words.
+    static WORDS: Mutex<Vec<&'static Word>> = Mutex::new(Vec::new());
+
+    /// A thread's word, given back at its end.
+    struct Own(Cell<Option<&'static Word>>);
+
+    impl Own {
+        #[inline]
+        fn get(&self) -> &'static Word {
+            match self.0.get() {
+                Some(word) => word,
+                None => self.take(),
+            }
+        }
+
+        #[cold]
+        fn take(&self) -> &'static Word {
+            let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = words
+                .iter()
+                .find(|word| !word.taken.swap(true, Ordering::SeqCst));
+            let word: &'static Word = match free {
+                Some(word) => word,
+                None => {
+                    let word: &'static Word = Box::leak(Box::new(Word {
+                        named: AtomicPtr::new(ptr::null_mut()),
+                        taken: AtomicBool::new(true),
+                    }));
+                    words.push(word);
+                    word
+                }
+            };
+            self.0.set(Some(word));
+            word
+        }
+    }
+
+    impl Drop for Own {
+        fn drop(&mut self) {
+            if let Some(word) = self.0.get() {
+                word.taken.store(false, Ordering::SeqCst);
+            }
+        }
+    }
+
+    thread_local! {
+        static WORD: Own = const { Own(Cell::new(None)) };
+    }
+}
+
+#[cfg(not(loom))]
+pub use held::Held;
+
+#[cfg(all(test, not(loom)))]
+#[allow(
+    clippy::disallowed_types,
+    reason = "what the tests count with is no part of what they test"
+)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    };
+    use std::thread;
+
+    use super::*;
+
+    /// Counts those alive, and says so if it is looked at afterwards.
+    struct Value {
+        number: usize,
+        alive: Arc<AtomicUsize>,
+    }
+
+    impl Value {
+        fn new(number: usize, alive: &Arc<AtomicUsize>) -> Value {
+            alive.fetch_add(1, Ordering::SeqCst);
+            Value {
+                number,
+                alive: alive.clone(),
+            }
+        }
+    }
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.number = usize::MAX;
+            self.alive.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn what_is_held_stays_and_what_is_not_goes() {
+        let alive = Arc::default();
+        let current = Current::<Value>::new();
+        assert!(current.get().is_none());
+        current.set(Some(Value::new(1, &alive)));
+        let first = current.get().expect("set");
+        let nested = current.get().expect("set");
+        current.set(Some(Value::new(2, &alive)));
+        assert_eq!((first.number, nested.number), (1, 1));
+        assert_eq!(current.get().expect("set").number, 2);
+        assert_eq!(alive.load(Ordering::SeqCst), 2);
+        drop((first, nested));
+        current.set(None);
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+        current.set(Some(Value::new(3, &alive)));
+        drop(current);
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn lookers_and_a_replacer() {
+        let rounds = if cfg!(miri) { 20 } else { 20_000 };
+        let alive = Arc::default();
+        let current = Current::<Value>::new();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !over.load(Ordering::SeqCst) {
+                        if let Some(value) = current.get() {
+                            let number = value.number;
+                            assert!(number >= last && number <= rounds, "{number} after {last}");
+                            last = number;
+                        }
+                    }
+                });
+            }
+            for number in 1..=rounds {
+                current.set(Some(Value::new(number, &alive)));
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+        current.set(None);
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    /// A value that says whether it was dropped, outside of itself.
+    struct Value(Arc<AtomicU32>);
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.0.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody looks at a value that was freed. Seen to fail without fence 2 (mutation `current-without-heavy`), and
+    /// without look d (`current-without-look`).
+    #[test]
+    fn what_is_looked_at_is_not_freed() {
+        loom::model(|| {
+            let freed = Arc::new(AtomicU32::new(0));
+            let word = Arc::new(AtomicPtr::new(ptr::null_mut()));
+            let current = Arc::new(Current::new());
+            current.exchange(Some(Value(freed.clone())), Vec::new);
+            let looker = thread::spawn({
+                let (current, word, freed) = (current.clone(), word.clone(), freed.clone());
+                move || {
+                    if current.protect(&word).is_some() {
+                        let freed = freed.load(Ordering::Relaxed);
+                        word.store(ptr::null_mut(), Ordering::Release);
+                        assert_eq!(freed, 0, "freed while it was looked at");
+                    }
+                }
+            });
+            current.exchange(None, || vec![&*word]);
+            looker.join().unwrap();
+            current.exchange(None, || vec![&*word]);
+            assert_eq!(freed.load(Ordering::Relaxed), 1);
+        });
+    }
+}
