@@ -1,8 +1,27 @@
 //! The engine: names, instances and calls of named pipes, with the answers of Windows NT.
 //!
-//! **There is no code here yet.** This page is the contract that the engine will be written
-//! against; what exists is the layer below it, the crate `npfs-ringbuf`: the memory that two
-//! processes share, its queues, and calls that try, block or pend on one connection.
+//! What stands: names, instances, access, the broker, and ends with calls that block ([`Server`], [`Client`]). Overlapped
+//! calls through a reactor are to come; what is said of them below is their contract.
+//!
+//! ```
+//! use npfs::{BrokerOptions, ClientOptions, PipeType, Read, ReadMode, ServerOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = BrokerOptions::new().start()?; // in this process; `Namespace::open` finds the user's
+//! let namespace = broker.connect()?;
+//! let server = ServerOptions::new()
+//!     .pipe_type(PipeType::Message)
+//!     .create(&namespace, r"\\.\pipe\echo")?;
+//! let client = ClientOptions::new()
+//!     .read_mode(ReadMode::Message)
+//!     .open(&namespace, "echo")?;
+//! server.connect()?;
+//! client.write(b"hello")?;
+//! let mut buf = [0; 64];
+//! assert_eq!(server.read(&mut buf)?, Read::Whole(5));
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Three layers
 //!
@@ -87,3 +106,29 @@
 //! What each call answers in each state, which calls complete at once and which pend, and in which
 //! order pended ones complete, is NT's. One table maps each error to its NTSTATUS; a message longer
 //! than the reader's buffer is no error but a partial read.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("the engine stands on Linux's sockets, pidfds and memfds");
+
+pub mod broker;
+mod client;
+mod error;
+mod name;
+pub mod npfs;
+pub mod security;
+mod status;
+mod sys;
+pub mod wire;
+
+pub use broker::{Broker, BrokerOptions};
+pub use client::{
+    Cancel, Client, ClientOptions, Namespace, PipeDetails, Server, ServerOptions, default_socket,
+};
+pub use error::{Error, Result};
+pub use name::{Name, NameError};
+pub use npfs::{Direction, State};
+pub use npfs_ringbuf::{
+    CompletionMode, Deadline, Info, Peek, PipeType, Read, ReadMode, SpinPolicy,
+};
+pub use status::NtStatus;
+pub use wire::Peer;

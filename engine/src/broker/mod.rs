@@ -1,0 +1,883 @@
+//! The broker: who may talk to whom. It never sees a payload.
+//!
+//! ```text
+//! client sockets ──► workers (io_uring or epoll) ──► shards (pure, one lock each) ──► completions
+//!      ▲                                                │ Wires                          │
+//!      │                                                ▼                                │
+//!      └────────────── sessions' queues ◄──────── links, books ◄─────────────────────────┘
+//! ```
+//!
+//! A worker reads from its own sessions and answers on anybody's. Completions of one shard are queued under its lock, so
+//! that each session hears of them in their order, and sent after it. Locks are taken in one order: shard, links, books,
+//! a session's queue; none is held over a system call that could wait.
+
+mod links;
+mod poller;
+mod session;
+mod worker;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use npfs_ringbuf::Grant;
+
+pub use poller::IoKind;
+
+use self::{
+    links::{ConnRef, Links, Wiring, lock},
+    session::{Flushed, Session},
+    worker::Command,
+};
+use crate::{
+    client::Namespace,
+    name::{Key, Name},
+    npfs::{Asker, ClientId, Completion, EndId, InstanceInfo, Shard, Tag},
+    status::NtStatus,
+    sys,
+    wire::{InstanceEntry, Peer, Reply, Request, WireConn},
+};
+
+/// What one client may take from the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Ends that it has open.
+    pub ends: usize,
+    /// Requests that were not answered yet.
+    pub outstanding: usize,
+    /// Links, that is other processes that it talks to, and more for each 1024 connections with one of them.
+    pub links: usize,
+    /// Sessions of one user.
+    pub sessions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            ends: 65_536,
+            outstanding: 16_384,
+            links: 8192,
+            sessions: 8192,
+        }
+    }
+}
+
+/// How a broker is started.
+#[derive(Debug)]
+pub struct BrokerOptions {
+    path: Option<PathBuf>,
+    everyone: bool,
+    workers: usize,
+    idle_exit: Option<Duration>,
+    limits: Limits,
+    io: IoKind,
+    listener: Option<OwnedFd>,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> BrokerOptions {
+        BrokerOptions::new()
+    }
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Somebody serves that socket already.
+    #[error("a broker already serves {path}{}", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    AlreadyServed {
+        /// The socket.
+        path: PathBuf,
+        /// Whose it is, as its lock file says.
+        pid: Option<u32>,
+    },
+    /// The socket's directory belongs to somebody else, or lets others write.
+    #[error("{0} is not safe: {1}")]
+    Unsafe(PathBuf, &'static str),
+    /// The system refused.
+    #[error("{0}")]
+    Io(String, #[source] io::Error),
+}
+
+impl BrokerOptions {
+    /// Without a socket: reached by [`Broker::connect`] only, until [`BrokerOptions::socket`] names one.
+    #[must_use]
+    pub fn new() -> BrokerOptions {
+        BrokerOptions {
+            path: None,
+            everyone: false,
+            workers: 0,
+            idle_exit: None,
+            limits: Limits::default(),
+            io: IoKind::Probe,
+            listener: None,
+        }
+    }
+
+    /// Listens at `path`. Its directory is made if need be, for this user alone. A file `PATH.lock` beside it says who
+    /// serves it.
+    pub fn socket(&mut self, path: impl Into<PathBuf>) -> &mut BrokerOptions {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Lets every user of the machine connect; security descriptors decide what each may do.
+    pub fn everyone(&mut self, everyone: bool) -> &mut BrokerOptions {
+        self.everyone = everyone;
+        self
+    }
+
+    /// Threads; 0: one for each CPU, at most four.
+    pub fn workers(&mut self, workers: usize) -> &mut BrokerOptions {
+        self.workers = workers;
+        self
+    }
+
+    /// Ends after so long without any client.
+    pub fn idle_exit(&mut self, after: Option<Duration>) -> &mut BrokerOptions {
+        self.idle_exit = after;
+        self
+    }
+
+    /// What one client may take.
+    pub fn limits(&mut self, limits: Limits) -> &mut BrokerOptions {
+        self.limits = limits;
+        self
+    }
+
+    /// How it waits.
+    pub fn io(&mut self, io: IoKind) -> &mut BrokerOptions {
+        self.io = io;
+        self
+    }
+
+    /// Serves a socket that listens already, as a service manager passes it on (sd_listen_fds(3)): the first of
+    /// `LISTEN_FDS`, if `LISTEN_PID` is this process. `false`: there is none.
+    ///
+    /// # Errors
+    /// [`StartError::Io`]: what was passed on is not a listening SOCK_SEQPACKET socket.
+    pub fn activated(&mut self) -> Result<bool, StartError> {
+        let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+        if number("LISTEN_PID") != Some(std::process::id())
+            || number("LISTEN_FDS").is_none_or(|count| count == 0)
+        {
+            return Ok(false);
+        }
+        let bad = |error| StartError::Io("the socket that was passed on".to_owned(), error);
+        // SAFETY: descriptor 3 is the service manager's for this process, by the variables' contract.
+        let fd = unsafe { sys::adopt(3) }.map_err(bad)?;
+        if !sys::is_listener(fd.as_fd()) {
+            let kind = io::ErrorKind::InvalidInput;
+            return Err(bad(io::Error::new(
+                kind,
+                "not a listening SOCK_SEQPACKET socket",
+            )));
+        }
+        sys::set_nonblocking(fd.as_fd()).map_err(bad)?;
+        self.listener = Some(fd);
+        Ok(true)
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way.
+    pub fn start(&mut self) -> Result<Broker, StartError> {
+        let io_error = |what: &str| {
+            let what = what.to_owned();
+            move |error| StartError::Io(what, error)
+        };
+        sys::raise_descriptor_limit();
+        let (listener, place) = match (self.listener.take(), &self.path) {
+            (Some(listener), _) => (Some(listener), None),
+            (None, Some(path)) => {
+                let (listener, place) = Place::take(path, self.everyone)?;
+                (Some(listener), Some(place))
+            }
+            (None, None) => (None, None),
+        };
+        let workers = match self.workers {
+            0 => thread::available_parallelism().map_or(1, |cpus| cpus.get().min(4)),
+            workers => workers,
+        };
+        let shards = (0..SHARDS).map(|index| Mutex::new(Shard::new(index, SHARDS)));
+        let mut doors = Vec::new();
+        for _ in 0..workers {
+            doors.push(worker::Door::new().map_err(io_error("eventfd"))?);
+        }
+        let core = Arc::new(Core {
+            pipes: shards.collect(),
+            deadlines: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            links: Links::default(),
+            sessions: RwLock::default(),
+            doors,
+            limits: self.limits,
+            idle_exit: self.idle_exit,
+            next_session: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            stopped: Mutex::new(0),
+            stop: Condvar::new(),
+            io: Mutex::new(""),
+            accepted: AtomicUsize::new(0),
+        });
+        let mut broker = Broker {
+            core,
+            threads: Vec::new(),
+            place,
+        };
+        let mut listener = listener;
+        for index in 0..workers {
+            let (said, hears) = std::sync::mpsc::channel();
+            let core = broker.core.clone();
+            let (io, listener) = (self.io, listener.take());
+            let thread = thread::Builder::new()
+                .name(format!("npfs-broker-{index}"))
+                .spawn(move || worker::run(&core, index, io, listener, &said))
+                .map_err(io_error("thread"))?;
+            broker.threads.push(thread);
+            // Here, and not when the first client comes, is where a missing io_uring should show.
+            match hears.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(io_error("io_uring or epoll")(error)),
+                Err(_) => {
+                    let error = io::Error::other("a worker died");
+                    return Err(io_error("thread")(error));
+                }
+            }
+        }
+        Ok(broker)
+    }
+}
+
+/// A running broker. Dropping it stops it; connections that it has made go on.
+#[derive(Debug)]
+pub struct Broker {
+    core: Arc<Core>,
+    threads: Vec<JoinHandle<()>>,
+    place: Option<Place>,
+}
+
+/// Counts, for people and tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages from clients, hellos included.
+    pub requests: u64,
+    /// Clients.
+    pub sessions: usize,
+    /// Links.
+    pub links: usize,
+    /// Connections with an open end.
+    pub connections: usize,
+    /// Threads.
+    pub workers: usize,
+    /// `io_uring` or `epoll`.
+    pub io: &'static str,
+}
+
+impl Broker {
+    /// A client of this broker in this process, without a socket file.
+    ///
+    /// # Errors
+    /// As [`Namespace::connect`].
+    pub fn connect(&self) -> crate::Result<Namespace> {
+        let (ours, theirs) = sys::pair()?;
+        self.core.admit(ours)?;
+        Namespace::over(theirs, "the broker of this process")
+    }
+
+    /// Counts.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Whether nothing is left of any client: no name, no end, no link.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.core.pipes.iter().all(|shard| lock(shard).is_empty()) && self.core.links.count() == 0
+    }
+
+    /// Waits until it has ended: by itself when idle, or by [`Stop::stop`].
+    pub fn run(mut self) {
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+
+    /// Something to stop it with, from another thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stop {
+        Stop(self.core.clone())
+    }
+}
+
+/// Stops a broker.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<Core>);
+
+impl Stop {
+    /// Asks its threads to end.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.core.stop();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        drop(self.place.take());
+    }
+}
+
+/// A socket's file and the lock that says whose it is.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Place {
+    fn take(path: &Path, everyone: bool) -> Result<(OwnedFd, Place), StartError> {
+        let at = |path: &Path| {
+            let path = path.display().to_string();
+            move |error| StartError::Io(path, error)
+        };
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        if !folder.exists() {
+            let mode = if everyone { 0o755 } else { 0o700 };
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(folder)
+                .map_err(at(folder))?;
+        }
+        let meta = fs::metadata(folder).map_err(at(folder))?;
+        if meta.uid() != sys::uid() && meta.uid() != 0 {
+            return Err(StartError::Unsafe(
+                folder.to_owned(),
+                "it belongs to somebody else",
+            ));
+        }
+        // A sticky directory such as /tmp keeps others from replacing what is ours.
+        if meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
+            return Err(StartError::Unsafe(
+                folder.to_owned(),
+                "others may write there",
+            ));
+        }
+        let mut lock_path = path.as_os_str().to_owned();
+        lock_path.push(".lock");
+        let lock_path = PathBuf::from(lock_path);
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        if !sys::lock(lock.as_fd()).map_err(at(&lock_path))? {
+            let mut pid = String::new();
+            let _ = lock.read_to_string(&mut pid);
+            return Err(StartError::AlreadyServed {
+                path: path.to_owned(),
+                pid: pid.trim().parse().ok(),
+            });
+        }
+        // Whoever has the lock may clear away what a dead broker has left.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(path)(error)),
+            _ => {}
+        }
+        let listener = sys::listen(path).map_err(at(path))?;
+        let mode = if everyone { 0o666 } else { 0o600 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(at(path))?;
+        let written = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        written.map_err(at(&lock_path))?;
+        let path = path.to_owned();
+        Ok((listener, Place { path, lock }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The lock's file stays: removing it would let two brokers lock two files of one name.
+        let _ = fs::remove_file(&self.path);
+        let _ = self.lock.set_len(0);
+    }
+}
+
+/// Shards of a namespace.
+const SHARDS: u64 = 16;
+
+/// What the workers share.
+///
+/// `pipes` is the namespace of named pipes. A further namespace (local RPC) is a further row of shards here, chosen by a
+/// number in the request's head that is 0 today; a name that a row does not have is looked up in one place
+/// ([`Core::open`]), which is where a provider of a prefix is asked.
+#[derive(Debug)]
+struct Core {
+    pipes: Vec<Mutex<Shard<ConnRef>>>,
+    /// By shard: when its next wait ends.
+    deadlines: Vec<AtomicU64>,
+    links: Links,
+    sessions: RwLock<HashMap<ClientId, Arc<Session>>>,
+    doors: Vec<worker::Door>,
+    limits: Limits,
+    idle_exit: Option<Duration>,
+    next_session: AtomicU64,
+    requests: AtomicU64,
+    stopping: AtomicBool,
+    /// Workers that have ended.
+    stopped: Mutex<usize>,
+    stop: Condvar,
+    io: Mutex<&'static str>,
+    accepted: AtomicUsize,
+}
+
+impl Core {
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for door in &self.doors {
+            door.ring();
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            requests: self.requests.load(Ordering::Relaxed),
+            sessions: self.session_count(),
+            links: self.links.count(),
+            connections: self.links.connections(),
+            workers: self.doors.len(),
+            io: *lock(&self.io),
+        }
+    }
+
+    fn session_count(&self) -> usize {
+        let sessions = self.sessions.read();
+        sessions.map_or(0, |sessions| sessions.len())
+    }
+
+    fn session(&self, id: ClientId) -> Option<Arc<Session>> {
+        let sessions = self.sessions.read().ok()?;
+        sessions.get(&id).cloned()
+    }
+
+    /// A new client: some worker's from now on.
+    fn admit(&self, fd: OwnedFd) -> io::Result<()> {
+        let id = ClientId(self.next_session.fetch_add(1, Ordering::Relaxed) + 1);
+        let turn = self.accepted.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Session::new(id, fd, turn % self.doors.len())?);
+        let mut sessions = self
+            .sessions
+            .write()
+            .map_err(|_| io::Error::other("a worker died"))?;
+        let of_user = sessions
+            .values()
+            .filter(|other| other.peer.uid == session.peer.uid);
+        if sessions.len() >= self.limits.sessions && of_user.count() >= self.limits.sessions {
+            return Err(io::Error::other("this user has too many sessions"));
+        }
+        sessions.insert(id, session.clone());
+        drop(sessions);
+        self.doors[session.worker].tell(Command::Watch(session));
+        Ok(())
+    }
+
+    fn shard_of(&self, key: &Key) -> usize {
+        // FNV-1a; which shard a name falls to is nobody's secret, and a shard is a tree.
+        let hash = key
+            .units()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, unit| {
+                (hash ^ u64::from(*unit)).wrapping_mul(0x100_0000_01b3)
+            });
+        usize::try_from((hash >> 32) % SHARDS).unwrap_or(0)
+    }
+
+    fn shard_of_end(&self, end: EndId) -> usize {
+        usize::try_from(end.0 % SHARDS).unwrap_or(0)
+    }
+
+    // ---- requests ----------------------------------------------------------------------------------------------
+
+    /// One message of a session that has said hello. `Err`: cut it off.
+    fn handle(&self, session: &Arc<Session>, request: Request) -> Result<(), &'static str> {
+        let tag = match &request {
+            Request::Hello(_) => return Err("a second hello"),
+            Request::Close(_) | Request::Cancel(_) => Tag(0),
+            Request::Create(tag, _)
+            | Request::Open(tag, ..)
+            | Request::Listen(tag, ..)
+            | Request::Disconnect(tag, _)
+            | Request::Wait(tag, ..)
+            | Request::List(tag, ..)
+            | Request::Info(tag, ..) => *tag,
+        };
+        if tag.0 != 0 {
+            let outstanding = session.outstanding.fetch_add(1, Ordering::Relaxed);
+            if outstanding >= self.limits.outstanding {
+                self.answer(session.id, tag, NtStatus::INSUFFICIENT_RESOURCES);
+                self.flush(session);
+                return Ok(());
+            }
+        }
+        let asker = Asker {
+            client: session.id,
+            tag,
+            token: &session.token,
+        };
+        match request {
+            Request::Hello(_) => {}
+            Request::Create(_, create) => {
+                if self.may_open(session) {
+                    let shard = self.shard_of(&create.name.folded());
+                    self.at(shard, |shard, _, out| shard.create(asker, *create, out));
+                } else {
+                    self.refuse(session, tag);
+                }
+            }
+            Request::Open(_, name, access) => {
+                if self.may_open(session) {
+                    let shard = self.shard_of(&name.folded());
+                    self.at(shard, |shard, wires, out| {
+                        shard.open(asker, &name, access, wires, out);
+                    });
+                } else {
+                    self.refuse(session, tag);
+                }
+            }
+            Request::Listen(_, end, pends) => {
+                let shard = self.shard_of_end(end);
+                self.at(shard, |shard, _, out| shard.listen(asker, end, pends, out));
+            }
+            Request::Disconnect(_, end) => {
+                let shard = self.shard_of_end(end);
+                self.at(shard, |shard, wires, out| {
+                    shard.disconnect(asker, end, wires, out);
+                });
+            }
+            Request::Close(end) => {
+                let shard = self.shard_of_end(end);
+                let closed = self.at(shard, |shard, wires, out| {
+                    shard.close(session.id, end, wires, out)
+                });
+                if closed {
+                    session.ends.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            Request::Wait(_, name, timeout) => {
+                let shard = self.shard_of(&name.folded());
+                self.at(shard, |shard, _, out| {
+                    shard.wait(asker, &name, timeout, sys::now(), out);
+                });
+            }
+            Request::Cancel(tag) => {
+                let mut shards = 0..self.pipes.len();
+                // Where it pends is not known; it ends at the first that knows it, or was answered already.
+                let _ = shards.any(|shard| {
+                    self.at(shard, |shard, _, out| shard.cancel(session.id, tag, out))
+                });
+            }
+            Request::List(_, shard, after) => self.list(session, tag, shard, &after),
+            Request::Info(_, name, skip) => self.info(session, tag, &name, skip),
+        }
+        Ok(())
+    }
+
+    fn may_open(&self, session: &Session) -> bool {
+        session.ends.load(Ordering::Relaxed) < self.limits.ends
+    }
+
+    fn refuse(&self, session: &Arc<Session>, tag: Tag) {
+        self.answer(session.id, tag, NtStatus::INSUFFICIENT_RESOURCES);
+        self.flush(session);
+    }
+
+    /// Runs one request on one shard, queues what comes of it, and sends that.
+    fn at<T>(
+        &self,
+        index: usize,
+        request: impl FnOnce(&mut Shard<ConnRef>, &mut Wiring<'_>, &mut Vec<Completion<ConnRef>>) -> T,
+    ) -> T {
+        let find = |id| self.session(id);
+        let mut wires = Wiring {
+            links: &self.links,
+            session: &find,
+            most_links: self.limits.links,
+            made: None,
+        };
+        let mut out = Vec::new();
+        let mut touched = Vec::new();
+        let mut shard = lock(&self.pipes[index]);
+        let answer = request(&mut shard, &mut wires, &mut out);
+        let made = wires.made.take();
+        for completion in out {
+            self.queue(completion, made.as_ref(), &mut touched);
+        }
+        let deadline = shard.next_deadline().unwrap_or(u64::MAX);
+        let before = self.deadlines[index].swap(deadline, Ordering::SeqCst);
+        drop(shard);
+        if deadline < before {
+            self.doors[index % self.doors.len()].ring();
+        }
+        for session in touched {
+            self.flush(&session);
+        }
+        answer
+    }
+
+    /// Under the shard's lock: turns a completion into a message of the session that it is for.
+    fn queue(
+        &self,
+        completion: Completion<ConnRef>,
+        made: Option<&(Grant, Grant)>,
+        touched: &mut Vec<Arc<Session>>,
+    ) {
+        let mut to = |id: ClientId, reply: &Reply, link: Option<&ConnRef>, answers: bool| {
+            let Some(session) = self.session(id) else {
+                return;
+            };
+            if answers {
+                session.outstanding.fetch_sub(1, Ordering::Relaxed);
+            }
+            session.queue(reply.encode(), link.map(|conn| &conn.link));
+            if !touched.iter().any(|other| other.id == id) {
+                touched.push(session);
+            }
+        };
+        match completion {
+            Completion::Done(_, Tag(0), _) => {}
+            Completion::Done(client, tag, answer) => {
+                let status = answer.err().unwrap_or(NtStatus::SUCCESS);
+                to(client, &Reply::Done(tag, status), None, true);
+            }
+            Completion::Created {
+                client,
+                tag,
+                end,
+                pipe_type,
+                first,
+                granted,
+            } => {
+                if let Some(session) = self.session(client) {
+                    session.ends.fetch_add(1, Ordering::Relaxed);
+                }
+                let reply = Reply::Created {
+                    tag,
+                    end,
+                    pipe_type,
+                    first,
+                    granted,
+                };
+                to(client, &reply, None, tag.0 != 0);
+            }
+            Completion::Opened {
+                client,
+                tag,
+                end,
+                granted,
+                conn,
+                server,
+            } => {
+                let Some(&(_, grant)) = made else { return };
+                if let Some(session) = self.session(client) {
+                    session.ends.fetch_add(1, Ordering::Relaxed);
+                }
+                let reply = Reply::Opened {
+                    tag,
+                    end,
+                    granted,
+                    conn: self.conn(&conn, client, server, grant),
+                };
+                to(client, &reply, Some(&conn), tag.0 != 0);
+            }
+            Completion::Connected {
+                server,
+                end,
+                listener,
+                conn,
+                client,
+            } => {
+                let Some(&(grant, _)) = made else { return };
+                let reply = Reply::Connected {
+                    tag: listener.unwrap_or(Tag(0)),
+                    end,
+                    conn: self.conn(&conn, server, client, grant),
+                };
+                let answers = listener.is_some_and(|tag| tag.0 != 0);
+                to(server, &reply, Some(&conn), answers);
+            }
+        }
+    }
+
+    fn conn(&self, conn: &ConnRef, to: ClientId, peer: ClientId, grant: Grant) -> WireConn {
+        WireConn {
+            link: conn.link.id,
+            process: conn.link.index(to).get(),
+            peer: self.peer(peer).unwrap_or_default(),
+            grant,
+        }
+    }
+
+    fn peer(&self, id: ClientId) -> Option<Peer> {
+        self.session(id).map(|session| session.peer)
+    }
+
+    fn answer(&self, client: ClientId, tag: Tag, status: NtStatus) {
+        if tag.0 != 0
+            && let Some(session) = self.session(client)
+        {
+            session.outstanding.fetch_sub(1, Ordering::Relaxed);
+            session.queue(Reply::Done(tag, status).encode(), None);
+        }
+    }
+
+    fn flush(&self, session: &Arc<Session>) {
+        let door = &self.doors[session.worker];
+        match session.flush() {
+            Flushed::Empty => {}
+            Flushed::Blocked => door.tell(Command::Blocked(session.id)),
+            Flushed::Later => door.tell(Command::Later(session.id)),
+            Flushed::Over => door.tell(Command::End(session.id)),
+        }
+    }
+
+    // ---- listings ----------------------------------------------------------------------------------------------
+
+    fn list(&self, session: &Arc<Session>, tag: Tag, shard: u64, after: &[u16]) {
+        let mut after = Request::after(after);
+        let mut pipes = Vec::new();
+        let mut next = (u64::MAX, Vec::new());
+        let mut bytes = 0;
+        'shards: for shard in shard.min(SHARDS)..SHARDS {
+            loop {
+                let index = usize::try_from(shard).unwrap_or(0);
+                let some = lock(&self.pipes[index]).list(after.as_ref(), LISTED);
+                let last = some.len() < LISTED;
+                for (key, pipe) in some {
+                    bytes += 128 + 2 * pipe.name.units().len();
+                    if bytes > LISTED_BYTES && !pipes.is_empty() {
+                        let from = after.as_ref().map(|key| key.units().to_vec());
+                        next = (shard, from.unwrap_or_default());
+                        break 'shards;
+                    }
+                    after = Some(key);
+                    pipes.push(pipe);
+                }
+                if last {
+                    break;
+                }
+            }
+            after = None;
+        }
+        let reply = Reply::Pipes { tag, next, pipes };
+        session.outstanding.fetch_sub(1, Ordering::Relaxed);
+        session.queue(reply.encode(), None);
+        self.flush(session);
+    }
+
+    fn info(&self, session: &Arc<Session>, tag: Tag, name: &Name, skip: u64) {
+        let shard = self.shard_of(&name.folded());
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let found = lock(&self.pipes[shard]).info(name, skip, LISTED_INSTANCES);
+        let Some((pipe, instances)) = found else {
+            self.answer(session.id, tag, NtStatus::OBJECT_NAME_NOT_FOUND);
+            return self.flush(session);
+        };
+        let entry = |instance: &InstanceInfo| InstanceEntry {
+            state: instance.state,
+            server: self.peer(instance.server).unwrap_or_default(),
+            client: instance.client.and_then(|client| self.peer(client)),
+            in_quota: instance.in_quota,
+            out_quota: instance.out_quota,
+        };
+        let reply = Reply::Instances {
+            tag,
+            pipe: Box::new(pipe),
+            instances: instances.iter().map(entry).collect(),
+        };
+        session.outstanding.fetch_sub(1, Ordering::Relaxed);
+        session.queue(reply.encode(), None);
+        self.flush(session);
+    }
+
+    // ---- ends of sessions --------------------------------------------------------------------------------------
+
+    /// The session's process is known to have exited: what it held in shared memory is taken back.
+    fn bury(&self, session: ClientId) {
+        self.links.bury(session);
+    }
+
+    /// The session has ended: its ends are closed, who waited for it is woken.
+    fn end(&self, session: &Session) {
+        for shard in 0..self.pipes.len() {
+            self.at(shard, |shard, wires, out| {
+                shard.gone(session.id, wires, out);
+            });
+        }
+        for link in self.links.end(session.id) {
+            for other in [link.pair.0, link.pair.1] {
+                if let Some(other) = self.session(other).filter(|other| other.id != session.id)
+                    && other.forget_link(link.id)
+                {
+                    other.queue(Reply::LinkGone(link.id).encode(), None);
+                    self.flush(&other);
+                }
+            }
+        }
+        if let Ok(mut sessions) = self.sessions.write() {
+            sessions.remove(&session.id);
+        }
+    }
+
+    fn expire(&self, now: u64, worker: usize) {
+        for index in (worker..self.deadlines.len()).step_by(self.doors.len()) {
+            if self.deadlines[index].load(Ordering::SeqCst) <= now {
+                self.at(index, |shard, _, out| shard.expire(now, out));
+            }
+        }
+    }
+
+    /// When the shards of this worker have something to expire.
+    fn next_deadline(&self, worker: usize) -> Option<u64> {
+        let mine = (worker..self.deadlines.len()).step_by(self.doors.len());
+        let next = mine.map(|index| self.deadlines[index].load(Ordering::SeqCst));
+        next.min().filter(|&deadline| deadline != u64::MAX)
+    }
+}
+
+/// Pipes taken from a shard at a time, and bytes of a listing's message.
+const LISTED: usize = 256;
+const LISTED_BYTES: usize = 64 << 10;
+/// Instances of a message.
+const LISTED_INSTANCES: usize = 1024;
+
+/// Commands for a worker, in order.
+type Mail = VecDeque<Command>;

@@ -1,0 +1,161 @@
+//! One client process, as the broker sees it.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+    },
+};
+
+use super::links::{LinkEntry, lock};
+use crate::{npfs::ClientId, security::Token, sys, wire::Peer};
+
+/// A session. Any worker may send on it; only its own reads.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: ClientId,
+    pub(super) fd: OwnedFd,
+    pub(super) pidfd: Option<OwnedFd>,
+    pub(super) peer: Peer,
+    pub(super) token: Token,
+    /// Bits of its addresses; 0 until it has said hello.
+    bits: AtomicU8,
+    /// Which worker reads.
+    pub(super) worker: usize,
+    out: Mutex<Out>,
+    /// Requests that were not answered yet.
+    pub(super) outstanding: AtomicUsize,
+    /// Ends that it has open.
+    pub(super) ends: AtomicUsize,
+    ended: AtomicBool,
+}
+
+/// What waits to be sent.
+#[derive(Debug, Default)]
+struct Out {
+    queue: VecDeque<(Vec<u8>, Option<Arc<LinkEntry>>)>,
+    bytes: usize,
+    /// The socket was full: its worker waits for room.
+    blocked: bool,
+    /// Links whose descriptors were sent.
+    known: HashSet<u64>,
+}
+
+/// What became of a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// All of it has gone.
+    Empty,
+    /// The socket is full: tell the worker to wait for room.
+    Blocked,
+    /// Too many descriptors are on their way: tell the worker to try again in a while.
+    Later,
+    /// The session is over.
+    Over,
+}
+
+impl Session {
+    pub(super) fn new(id: ClientId, fd: OwnedFd, worker: usize) -> io::Result<Session> {
+        let (pid, uid, gid) = sys::peer(fd.as_fd())?;
+        let pidfd = sys::peer_pidfd(fd.as_fd(), pid).ok();
+        let groups = sys::peer_groups(fd.as_fd());
+        Ok(Session {
+            id,
+            pidfd,
+            peer: Peer { pid, uid, gid },
+            token: Token::new(uid, gid, groups),
+            bits: AtomicU8::new(0),
+            worker,
+            out: Mutex::default(),
+            outstanding: AtomicUsize::new(0),
+            ends: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+            fd,
+        })
+    }
+
+    /// It has said hello.
+    pub(super) fn greet(&self, bits: u8) {
+        self.bits.store(bits, Ordering::Relaxed);
+    }
+
+    /// Bits of its addresses; 0 until it has said hello.
+    pub(super) fn bits(&self) -> u8 {
+        self.bits.load(Ordering::Relaxed)
+    }
+
+    /// Queues a message. Messages of one lock of the state machine are queued under that lock, so that they leave in
+    /// its order. `link`: its descriptor goes beside, unless this session has it.
+    pub(super) fn queue(&self, message: Vec<u8>, link: Option<&Arc<LinkEntry>>) {
+        if self.has_ended() {
+            return;
+        }
+        let mut out = lock(&self.out);
+        let link = link.filter(|link| out.known.insert(link.id)).cloned();
+        out.bytes += message.len();
+        out.queue.push_back((message, link));
+    }
+
+    /// Sends what is queued, as far as the socket takes it.
+    pub(super) fn flush(&self) -> Flushed {
+        let mut out = lock(&self.out);
+        if out.blocked {
+            return Flushed::Empty; // its worker comes back to it
+        }
+        while let Some((message, link)) = out.queue.front() {
+            let fd = self.fd.as_fd();
+            let sent = match link {
+                None => sys::send(fd, message, None, false),
+                Some(link) => link.with_fd(|beside| sys::send(fd, message, Some(beside), false)),
+            };
+            match sent {
+                Ok(()) => {
+                    out.bytes -= message.len();
+                    out.queue.pop_front();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    out.blocked = true;
+                    return Flushed::Blocked;
+                }
+                // Descriptors in flight are limited for each user: somebody has to receive some first.
+                Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+                    out.blocked = true;
+                    return Flushed::Later;
+                }
+                Err(_) => return Flushed::Over,
+            }
+        }
+        Flushed::Empty
+    }
+
+    /// The worker saw that there is room again.
+    pub(super) fn unblock(&self) {
+        lock(&self.out).blocked = false;
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.out).bytes
+    }
+
+    /// Links that this session was told of and that are not gone.
+    pub(super) fn links(&self) -> usize {
+        lock(&self.out).known.len()
+    }
+
+    pub(super) fn forget_link(&self, link: u64) -> bool {
+        lock(&self.out).known.remove(&link)
+    }
+
+    /// Once true, nothing more is sent.
+    pub(super) fn end(&self) -> bool {
+        !self.ended.swap(true, Ordering::SeqCst)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,517 @@
+//! This process's socket to the broker: one for all its threads.
+//!
+//! Whoever waits for an answer reads the socket for all (the leader), hands others' answers to them, and passes the
+//! reading on when its own has come. So a process needs no thread of its own, and one descriptor.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use npfs_ringbuf::{AttachError, Conn, Deadline, Link, ProcessIndex};
+
+use super::server::ServerEnd;
+use crate::{
+    Error, NtStatus, Result,
+    npfs::{EndId, Tag},
+    security::Mask,
+    sys,
+    wire::{self, Hello, Peer, Reply, Request, VERSION, WireConn},
+};
+
+/// The socket, and who waits for what.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    fd: OwnedFd,
+    /// For messages: what it is connected to.
+    pub(super) place: String,
+    state: Mutex<State>,
+    /// Messages that wait for nobody and did not fit the socket.
+    backlog: Mutex<VecDeque<Vec<u8>>>,
+    next_tag: AtomicU64,
+    /// No broker at the other end any more.
+    gone: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Somebody reads the socket.
+    reading: bool,
+    waiting: HashMap<Tag, Slot>,
+    servers: HashMap<EndId, Weak<ServerEnd>>,
+    links: HashMap<u64, Arc<Link>>,
+    buf: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    answer: Option<Result<Answer>>,
+    wake: Arc<Condvar>,
+    /// Its caller has given up: what comes is undone.
+    orphan: bool,
+}
+
+/// What a request has brought.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done,
+    Created(Arc<ServerEnd>),
+    Opened {
+        end: EndId,
+        granted: Mask,
+        conn: Box<Conn>,
+        server: Peer,
+    },
+    Reply(Reply),
+}
+
+/// A request under way that another thread may want to end.
+pub(super) type Watch<'a> = &'a dyn Fn(Option<(&Arc<Channel>, Tag)>);
+
+impl Channel {
+    /// Says hello on a connected socket.
+    pub(super) fn new(fd: OwnedFd, place: &str) -> Result<Arc<Channel>> {
+        let mut buf = vec![0; wire::MOST];
+        let no_broker = |source| Error::NoBroker {
+            path: place.to_owned(),
+            source,
+        };
+        let hello = Request::Hello(Hello::ours()).encode();
+        sys::send(fd.as_fd(), &hello, None, true).map_err(|error| no_broker(Some(error)))?;
+        if !wait_for_input(&fd, Deadline::after(HELLO_TIME))? {
+            return Err(no_broker(Some(io::ErrorKind::TimedOut.into())));
+        }
+        let (length, _) =
+            sys::receive(fd.as_fd(), &mut buf, true).map_err(|error| no_broker(Some(error)))?;
+        if length == 0 {
+            return Err(no_broker(None));
+        }
+        let reply = Reply::decode(&buf[..length]).map_err(|error| Error::Protocol(error.0))?;
+        let Reply::Welcome {
+            version,
+            abi,
+            layout,
+            ..
+        } = reply
+        else {
+            return Err(Error::Protocol("no welcome"));
+        };
+        if version != VERSION {
+            return Err(Error::Version(format!(
+                "it does not speak version {VERSION} of the protocol"
+            )));
+        }
+        if (abi, layout) != (npfs_ringbuf::ABI_VERSION, npfs_ringbuf::layout_hash()) {
+            return Err(Error::Version(format!(
+                "its links have ABI {abi} (layout {layout:016x}), this library's {} ({:016x})",
+                npfs_ringbuf::ABI_VERSION,
+                npfs_ringbuf::layout_hash()
+            )));
+        }
+        Ok(Arc::new(Channel {
+            fd,
+            place: place.to_owned(),
+            state: Mutex::new(State {
+                buf,
+                ..State::default()
+            }),
+            backlog: Mutex::default(),
+            next_tag: AtomicU64::new(1),
+            gone: AtomicBool::new(false),
+        }))
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn next_tag(&self) -> Tag {
+        Tag(self.next_tag.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What a caller hears when the broker is not there.
+    fn no_broker(&self) -> Error {
+        Error::NoBroker {
+            path: self.place.clone(),
+            source: None,
+        }
+    }
+
+    // ---- sending -----------------------------------------------------------------------------------------------
+
+    /// Sends what nobody waits for. Never blocks; what does not fit goes before the next message.
+    pub(super) fn tell(&self, request: &Request) {
+        let mut backlog = lock(&self.backlog);
+        backlog.push_back(request.encode());
+        if let Err(error) = self.push(&mut backlog)
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            self.gone.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn push(&self, backlog: &mut VecDeque<Vec<u8>>) -> io::Result<()> {
+        while let Some(message) = backlog.front() {
+            sys::send(self.fd.as_fd(), message, None, false)?;
+            backlog.pop_front();
+        }
+        Ok(())
+    }
+
+    fn send(&self, request: &Request, deadline: Deadline) -> Result<()> {
+        let message = request.encode();
+        loop {
+            let mut backlog = lock(&self.backlog);
+            let sent = self
+                .push(&mut backlog)
+                .and_then(|()| sys::send(self.fd.as_fd(), &message, None, false));
+            drop(backlog);
+            match sent {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // The broker is behind. A refused wait is an interruption or the time.
+                    let _ = sys::poll(self.fd.as_fd(), libc::POLLOUT, Some(milliseconds(deadline)));
+                    if deadline.passed() {
+                        return Err(Error::TimedOut);
+                    }
+                }
+                Err(_) => {
+                    self.gone.store(true, Ordering::SeqCst);
+                    return Err(self.no_broker());
+                }
+            }
+        }
+    }
+
+    // ---- asking ------------------------------------------------------------------------------------------------
+
+    /// Asks, and waits for the answer.
+    pub(super) fn ask(self: &Arc<Self>, tag: Tag, request: &Request) -> Result<Answer> {
+        self.ask_until(tag, request, Deadline::NEVER, &|_| ())
+    }
+
+    /// Asks, and waits until the deadline, or until somebody sends a cancel for this tag. `watch` is called with the
+    /// tag before the wait, with nothing after it.
+    pub(super) fn ask_until(
+        self: &Arc<Self>,
+        tag: Tag,
+        request: &Request,
+        deadline: Deadline,
+        watch: Watch<'_>,
+    ) -> Result<Answer> {
+        if self.is_gone() {
+            return Err(self.no_broker());
+        }
+        let wake = Arc::new(Condvar::new());
+        let slot = Slot {
+            answer: None,
+            wake: wake.clone(),
+            orphan: false,
+        };
+        lock(&self.state).waiting.insert(tag, slot);
+        if let Err(error) = self.send(request, deadline) {
+            lock(&self.state).waiting.remove(&tag);
+            return Err(error);
+        }
+        watch(Some((self, tag)));
+        let answer = self.await_answer(tag, &wake, deadline);
+        watch(None);
+        answer
+    }
+
+    fn await_answer(
+        self: &Arc<Self>,
+        tag: Tag,
+        wake: &Condvar,
+        deadline: Deadline,
+    ) -> Result<Answer> {
+        let mut state = lock(&self.state);
+        let mut patience = deadline;
+        let mut late = false;
+        loop {
+            if state
+                .waiting
+                .get(&tag)
+                .is_some_and(|slot| slot.answer.is_some())
+            {
+                let slot = state.waiting.remove(&tag);
+                pass_on(&state);
+                drop(state);
+                let answer = slot.and_then(|slot| slot.answer);
+                return match answer.unwrap_or_else(|| Err(self.no_broker())) {
+                    Err(Error::Cancelled) if late => Err(Error::TimedOut),
+                    answer => answer,
+                };
+            }
+            if self.is_gone() && !state.reading {
+                state.waiting.remove(&tag);
+                pass_on(&state);
+                return Err(self.no_broker());
+            }
+            if patience.passed() {
+                if late {
+                    // A broker that does not even answer a cancel: what still comes is undone when it comes.
+                    if let Some(slot) = state.waiting.get_mut(&tag) {
+                        slot.orphan = true;
+                    }
+                    pass_on(&state);
+                    return Err(Error::TimedOut);
+                }
+                late = true;
+                patience = Deadline::after(CANCEL_TIME);
+                drop(state);
+                self.tell(&Request::Cancel(tag));
+                state = lock(&self.state);
+                continue;
+            }
+            if state.reading {
+                state = sleep(wake, state, patience);
+            } else {
+                state = self.lead(state, patience);
+            }
+        }
+    }
+
+    /// Reads for all: everything that is there, after a wait for the first of it.
+    fn lead<'s>(
+        self: &'s Arc<Self>,
+        mut state: MutexGuard<'s, State>,
+        deadline: Deadline,
+    ) -> MutexGuard<'s, State> {
+        state.reading = true;
+        let mut buf = std::mem::take(&mut state.buf);
+        drop(state);
+        let mut wait = true;
+        loop {
+            if wait && !matches!(wait_for_input(&self.fd, deadline), Ok(true)) {
+                break;
+            }
+            wait = false;
+            match sys::receive(self.fd.as_fd(), &mut buf, false) {
+                Ok((0, _)) => {
+                    self.gone.store(true, Ordering::SeqCst);
+                    break;
+                }
+                Ok((length, fd)) => {
+                    if let Err(error) = self.dispatch(&buf[..length], fd) {
+                        tracing::warn!("the broker's message makes no sense: {error}");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.gone.store(true, Ordering::SeqCst);
+                    break;
+                }
+            }
+        }
+        let mut state = lock(&self.state);
+        state.buf = buf;
+        state.reading = false;
+        if self.is_gone() {
+            for slot in state.waiting.values() {
+                slot.wake.notify_all();
+            }
+        }
+        state
+    }
+
+    /// Reads what is there, without waiting: a client may have connected.
+    pub(super) fn drain(self: &Arc<Self>) {
+        let state = lock(&self.state);
+        if !state.reading && !self.is_gone() {
+            let state = self.lead(state, Deadline::after(Duration::ZERO));
+            pass_on(&state);
+        }
+    }
+
+    // ---- what comes --------------------------------------------------------------------------------------------
+
+    fn dispatch(self: &Arc<Self>, message: &[u8], fd: Option<OwnedFd>) -> Result<()> {
+        let reply = Reply::decode(message).map_err(|error| Error::Protocol(error.0))?;
+        match reply {
+            Reply::Welcome { .. } => Err(Error::Protocol("a second welcome")),
+            Reply::Done(tag, status) => {
+                let answer = if status.is_success() {
+                    Ok(Answer::Done)
+                } else {
+                    Err(Error::from_status(status))
+                };
+                self.answer(tag, answer);
+                Ok(())
+            }
+            Reply::Created {
+                tag,
+                end,
+                pipe_type,
+                granted,
+                ..
+            } => {
+                let server = ServerEnd::new(self, end, pipe_type, granted);
+                lock(&self.state)
+                    .servers
+                    .insert(end, Arc::downgrade(&server));
+                self.answer(tag, Ok(Answer::Created(server)));
+                Ok(())
+            }
+            Reply::Opened {
+                tag,
+                end,
+                granted,
+                conn,
+            } => {
+                let opened = self
+                    .link_of(&conn, fd)
+                    .and_then(|link| Conn::open(&link, &conn.grant));
+                let answer = match opened {
+                    Ok(opened) => Ok(Answer::Opened {
+                        end,
+                        granted,
+                        conn: Box::new(opened),
+                        server: conn.peer,
+                    }),
+                    Err(error) => {
+                        self.tell(&Request::Close(end));
+                        Err(error.into())
+                    }
+                };
+                self.answer(tag, answer);
+                Ok(())
+            }
+            Reply::Connected { tag, end, conn } => {
+                let opened = self
+                    .link_of(&conn, fd)
+                    .and_then(|link| Conn::open(&link, &conn.grant));
+                let server = lock(&self.state).servers.get(&end).and_then(Weak::upgrade);
+                let answer = match (opened, server) {
+                    (Ok(opened), Some(server)) => {
+                        server.connected(opened, conn.peer);
+                        Ok(Answer::Done)
+                    }
+                    // It was closed a moment ago, and the broker hears of that next.
+                    (Ok(_), None) => Err(Error::Broken),
+                    (Err(error), _) => {
+                        self.tell(&Request::Disconnect(Tag(0), end));
+                        Err(error.into())
+                    }
+                };
+                self.answer(tag, answer);
+                Ok(())
+            }
+            Reply::LinkGone(link) => {
+                lock(&self.state).links.remove(&link);
+                Ok(())
+            }
+            Reply::Pipes { tag, .. } | Reply::Instances { tag, .. } => {
+                self.answer(tag, Ok(Answer::Reply(reply)));
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(self: &Arc<Self>, tag: Tag, answer: Result<Answer>) {
+        let mut state = lock(&self.state);
+        let orphan = match state.waiting.get_mut(&tag) {
+            None => true,
+            Some(slot) if slot.orphan => {
+                state.waiting.remove(&tag);
+                true
+            }
+            Some(slot) => {
+                slot.answer = Some(answer);
+                slot.wake.notify_all();
+                return;
+            }
+        };
+        drop(state);
+        // Nobody takes it: it must not stay open. A server end closes itself when it is dropped.
+        if orphan && let Ok(Answer::Opened { end, conn, .. }) = answer {
+            conn.close();
+            self.tell(&Request::Close(end));
+        }
+    }
+
+    fn link_of(
+        &self,
+        conn: &WireConn,
+        fd: Option<OwnedFd>,
+    ) -> std::result::Result<Arc<Link>, AttachError> {
+        let Some(fd) = fd else {
+            let state = lock(&self.state);
+            let link = state.links.get(&conn.link).cloned();
+            return link.ok_or(AttachError::Grant("its link did not come"));
+        };
+        let index =
+            ProcessIndex::new(conn.process).ok_or(AttachError::Grant("its process index"))?;
+        let link = Link::attach(fd, index)?;
+        lock(&self.state).links.insert(conn.link, link.clone());
+        Ok(link)
+    }
+
+    pub(super) fn forget_server(&self, end: EndId) {
+        lock(&self.state).servers.remove(&end);
+    }
+}
+
+/// Somebody else has to read now, if anybody waits.
+fn pass_on(state: &State) {
+    if !state.reading
+        && let Some(slot) = state
+            .waiting
+            .values()
+            .find(|slot| slot.answer.is_none() && !slot.orphan)
+    {
+        slot.wake.notify_all();
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn sleep<'s>(
+    wake: &Condvar,
+    state: MutexGuard<'s, State>,
+    deadline: Deadline,
+) -> MutexGuard<'s, State> {
+    match deadline.remaining() {
+        None => wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+        Some(time) => {
+            let woken = wake.wait_timeout(state, time);
+            woken.unwrap_or_else(PoisonError::into_inner).0
+        }
+    }
+}
+
+/// `false`: the time is over, or a signal came.
+fn wait_for_input(fd: &OwnedFd, deadline: Deadline) -> io::Result<bool> {
+    let time = (deadline != Deadline::NEVER).then(|| milliseconds(deadline));
+    match sys::poll(fd.as_fd(), libc::POLLIN, time) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        other => other,
+    }
+}
+
+/// Up to the deadline, rounded up.
+fn milliseconds(deadline: Deadline) -> i32 {
+    deadline.remaining().map_or(-1, |time| {
+        i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    })
+}
+
+/// What is known to be no error of the broker's.
+pub(super) fn done(answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Done => Ok(()),
+        _ => Err(Error::Status(NtStatus::INVALID_DEVICE_REQUEST)),
+    }
+}
+
+const HELLO_TIME: Duration = Duration::from_secs(5);
+/// How long a broker may take to answer a cancel.
+const CANCEL_TIME: Duration = Duration::from_millis(500);

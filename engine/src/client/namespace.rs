@@ -1,0 +1,281 @@
+//! A process's way to the names: which broker, and what it knows.
+
+use std::{
+    env, fs, io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use npfs_ringbuf::Deadline;
+
+use super::{
+    cancel::Cancel,
+    channel::{Answer, Channel, done, lock},
+};
+use crate::{
+    Error, Name, Result,
+    npfs::{PipeInfo, Tag, Timeout},
+    sys,
+    wire::{InstanceEntry, Reply, Request},
+};
+
+/// The names of pipes, as one broker keeps them. Cheap to clone; all threads of a process share one socket.
+#[derive(Clone, Debug)]
+pub struct Namespace(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// To connect again after the broker has gone.
+    path: Option<PathBuf>,
+    channel: Mutex<Arc<Channel>>,
+}
+
+/// A pipe and its instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipeDetails {
+    /// The pipe.
+    pub pipe: PipeInfo,
+    /// Oldest first.
+    pub instances: Vec<InstanceEntry>,
+}
+
+impl Namespace {
+    /// This user's names: the broker at [`default_socket`], which is started if it is not there.
+    ///
+    /// The program that is started is `npfs` (from `NPFS_BROKER`, else beside this program, else from `PATH`); it ends
+    /// by itself when nobody needs it any more.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`]: it is not there and could not be started. [`Error::Version`].
+    pub fn open() -> Result<Namespace> {
+        let path = default_socket();
+        match Namespace::connect(&path) {
+            Err(Error::NoBroker { source, .. })
+                if env::var_os("NPFS_SOCKET").is_none()
+                    && source.as_ref().is_some_and(nobody_listens) =>
+            {
+                start_broker(&path)?;
+                Namespace::connect(&path)
+            }
+            other => other,
+        }
+    }
+
+    /// The names of the broker at `path`. It is connected to again if it goes and comes back.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`], [`Error::Version`].
+    pub fn connect(path: impl AsRef<Path>) -> Result<Namespace> {
+        let path = path.as_ref();
+        let channel = Mutex::new(connect(path)?);
+        Ok(Namespace(Arc::new(Inner {
+            path: Some(path.to_owned()),
+            channel,
+        })))
+    }
+
+    /// Over a socket that is connected already.
+    pub(crate) fn over(fd: OwnedFd, place: &str) -> Result<Namespace> {
+        Ok(Namespace(Arc::new(Inner {
+            path: None,
+            channel: Mutex::new(Channel::new(fd, place)?),
+        })))
+    }
+
+    /// The socket, connected again if need be.
+    pub(super) fn channel(&self) -> Result<Arc<Channel>> {
+        let mut channel = lock(&self.0.channel);
+        if channel.is_gone()
+            && let Some(path) = &self.0.path
+        {
+            *channel = connect(path)?;
+        }
+        Ok(channel.clone())
+    }
+
+    /// Asks for something that changes nothing: if the broker went away unnoticed, once more.
+    fn ask_twice(&self, ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>) -> Result<Answer> {
+        let channel = self.channel()?;
+        match ask(&channel, channel.next_tag()) {
+            Err(Error::NoBroker { .. }) if self.0.path.is_some() => {
+                let channel = self.channel()?;
+                ask(&channel, channel.next_tag())
+            }
+            other => other,
+        }
+    }
+
+    /// Waits until an instance of the pipe is listening (section 9): for so long at most, or for the pipe's own default
+    /// time. It is not reserved: the open that follows may find it taken.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPipe`] at once if there is none (NP-WAIT-04), or once its last instance goes (NP-WAIT-09);
+    /// [`Error::TimedOut`] (NP-WAIT-07).
+    pub fn wait(&self, name: &str, timeout: Option<Duration>) -> Result<()> {
+        self.wait_with(name, timeout, &Cancel::new())
+    }
+
+    /// As [`Namespace::wait`], until `cancel` ends it.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and as [`Namespace::wait`].
+    pub fn wait_with(&self, name: &str, timeout: Option<Duration>, cancel: &Cancel) -> Result<()> {
+        self.wait_for(&Name::parse(name)?, timeout, cancel)
+    }
+
+    pub(super) fn wait_for(
+        &self,
+        name: &Name,
+        timeout: Option<Duration>,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let how = match timeout {
+            None => Timeout::Default,
+            Some(Duration::MAX) => Timeout::Never,
+            Some(after) => Timeout::After(after),
+        };
+        // The broker keeps the time; this is for one that does not answer.
+        let deadline = match timeout {
+            None | Some(Duration::MAX) => Deadline::NEVER,
+            Some(after) => Deadline::after(after.saturating_add(SLACK)),
+        };
+        let answer = self.ask_twice(|channel, tag| {
+            let request = Request::Wait(tag, name.clone(), how);
+            channel.ask_until(tag, &request, deadline, &|request| cancel.watch(request))
+        });
+        answer.and_then(done)
+    }
+
+    /// All pipes, in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`].
+    pub fn list(&self) -> Result<Vec<PipeInfo>> {
+        let mut all = Vec::new();
+        let mut from = (0, Vec::new());
+        loop {
+            let answer = self.ask_twice(|channel, tag| {
+                channel.ask(tag, &Request::List(tag, from.0, from.1.clone()))
+            })?;
+            let Answer::Reply(Reply::Pipes { next, pipes, .. }) = answer else {
+                return Err(Error::Protocol("no listing"));
+            };
+            all.extend(pipes);
+            if next.0 == u64::MAX {
+                break;
+            }
+            if next == from {
+                return Err(Error::Protocol("a listing without an end"));
+            }
+            from = next;
+        }
+        all.sort_by_cached_key(|pipe| pipe.name.folded());
+        Ok(all)
+    }
+
+    /// One pipe, with its instances.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::NoSuchPipe`], [`Error::NoBroker`].
+    pub fn info(&self, name: &str) -> Result<PipeDetails> {
+        let name = Name::parse(name)?;
+        let mut all = Vec::new();
+        loop {
+            let answer = self.ask_twice(|channel, tag| {
+                channel.ask(tag, &Request::Info(tag, name.clone(), all.len() as u64))
+            })?;
+            let Answer::Reply(Reply::Instances {
+                pipe, instances, ..
+            }) = answer
+            else {
+                return Err(Error::Protocol("no listing"));
+            };
+            let last = instances.is_empty();
+            all.extend(instances);
+            if last || all.len() >= pipe.instances as usize {
+                return Ok(PipeDetails {
+                    pipe: *pipe,
+                    instances: all,
+                });
+            }
+        }
+    }
+}
+
+/// Where this user's broker listens: `NPFS_SOCKET`, else `npfs/broker.sock` in `XDG_RUNTIME_DIR`, else in
+/// `/tmp/npfs-UID`.
+#[must_use]
+pub fn default_socket() -> PathBuf {
+    if let Some(path) = env::var_os("NPFS_SOCKET").filter(|path| !path.is_empty()) {
+        return path.into();
+    }
+    match env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty()) {
+        Some(folder) => PathBuf::from(folder).join("npfs/broker.sock"),
+        None => PathBuf::from(format!("/tmp/npfs-{}/broker.sock", sys::uid())),
+    }
+}
+
+fn connect(path: &Path) -> Result<Arc<Channel>> {
+    let no_broker = |source| Error::NoBroker {
+        path: path.display().to_string(),
+        source: Some(source),
+    };
+    // In /tmp anybody may have made the folder before: names would be theirs to give.
+    if path.starts_with("/tmp")
+        && let Some(folder) = path.parent()
+        && let Ok(meta) = fs::metadata(folder)
+        && meta.uid() != sys::uid()
+        && meta.uid() != 0
+    {
+        return Err(no_broker(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "its folder belongs to another user",
+        )));
+    }
+    let fd = sys::connect(path).map_err(no_broker)?;
+    Channel::new(fd, &path.display().to_string())
+}
+
+fn nobody_listens(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Starts `npfs broker --detach`, which ends when the broker can be reached.
+fn start_broker(path: &Path) -> Result<()> {
+    let beside = env::current_exe()
+        .ok()
+        .map(|program| program.with_file_name("npfs"))
+        .filter(|program| program.is_file());
+    let program = env::var_os("NPFS_BROKER")
+        .map(PathBuf::from)
+        .or(beside)
+        .unwrap_or_else(|| "npfs".into());
+    let started = Command::new(&program)
+        .args(["broker", "--detach", "--idle-exit", "60", "--socket"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let problem = match started {
+        Ok(status) if status.success() => return Ok(()),
+        Ok(status) => io::Error::other(format!("{} broker: {status}", program.display())),
+        Err(error) => io::Error::new(
+            error.kind(),
+            format!("{} could not be started: {error}", program.display()),
+        ),
+    };
+    Err(Error::NoBroker {
+        path: path.display().to_string(),
+        source: Some(problem),
+    })
+}
+
+/// Beyond the time that the broker keeps.
+const SLACK: Duration = Duration::from_secs(2);

@@ -1,0 +1,199 @@
+//! What a process keeps of one server end: its state, its modes, and the connection that it has just now.
+
+use std::sync::{Arc, Mutex};
+
+use npfs_ringbuf::{CompletionMode, Conn, Current, Deadline, Held, PipeType, ReadMode, SpinPolicy};
+
+use super::{
+    cancel::Cancel,
+    channel::{Channel, done, lock},
+};
+use crate::{
+    Error, Result,
+    npfs::{EndId, State, Tag},
+    security::Mask,
+    wire::{Peer, Request},
+};
+
+/// A server end. Closed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct ServerEnd {
+    channel: Arc<Channel>,
+    end: EndId,
+    pub(super) pipe_type: PipeType,
+    pub(super) granted: Mask,
+    /// The connection, while a client has this instance open or has left it closing.
+    current: Current<Conn>,
+    own: Mutex<Own>,
+}
+
+/// What outlives a connection (NP-OBJ-10).
+#[derive(Debug)]
+struct Own {
+    /// Without a connection: whether a client may open it. With one, this says nothing.
+    listening: bool,
+    client: Option<Peer>,
+    read: ReadMode,
+    completion: CompletionMode,
+    spin: Option<SpinPolicy>,
+}
+
+impl ServerEnd {
+    pub(super) fn new(
+        channel: &Arc<Channel>,
+        end: EndId,
+        pipe_type: PipeType,
+        granted: Mask,
+    ) -> Arc<ServerEnd> {
+        Arc::new(ServerEnd {
+            channel: channel.clone(),
+            end,
+            pipe_type,
+            granted,
+            current: Current::new(),
+            own: Mutex::new(Own {
+                listening: granted.intersects(Mask::FILE_READ_DATA | Mask::FILE_WRITE_DATA),
+                client: None,
+                read: ReadMode::Byte,
+                completion: CompletionMode::Queue,
+                spin: None,
+            }),
+        })
+    }
+
+    /// A client has opened it.
+    pub(super) fn connected(&self, conn: Conn, client: Peer) {
+        let mut own = lock(&self.own);
+        own.client = Some(client);
+        own.listening = false;
+        // Fresh and unused: neither can be refused.
+        let _ = conn.set_modes(own.read, own.completion);
+        if let Some(spin) = own.spin {
+            conn.set_spin_policy(spin);
+        }
+        self.current.set(Some(conn));
+    }
+
+    /// The connection; the state's error if there is none (NP-READ-05).
+    #[inline]
+    pub(super) fn conn(&self) -> Result<Held<'_, Conn>> {
+        match self.current.get() {
+            Some(conn) => Ok(conn),
+            None => self.news(),
+        }
+    }
+
+    /// None is known: perhaps the broker has said so in the meantime.
+    #[cold]
+    fn news(&self) -> Result<Held<'_, Conn>> {
+        self.channel.drain();
+        if let Some(conn) = self.current.get() {
+            return Ok(conn);
+        }
+        Err(if lock(&self.own).listening {
+            Error::NotConnected
+        } else {
+            Error::Disconnected
+        })
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.conn().map(|conn| conn.state()) {
+            Ok(npfs_ringbuf::State::Connected) => State::Connected,
+            Ok(npfs_ringbuf::State::Closing) => State::Closing,
+            Err(Error::NotConnected) => State::Listening,
+            _ => State::Disconnected,
+        }
+    }
+
+    pub(super) fn client(&self) -> Result<Peer> {
+        self.conn()?;
+        lock(&self.own).client.ok_or(Error::NotConnected)
+    }
+
+    /// FSCTL_PIPE_LISTEN (section 7).
+    pub(super) fn listen(&self, cancel: &Cancel, deadline: Deadline) -> Result<()> {
+        match self.state() {
+            State::Connected => return Err(Error::AlreadyConnected),
+            State::Closing => return Err(Error::Closing),
+            State::Listening | State::Disconnected => {}
+        }
+        let pends = lock(&self.own).completion == CompletionMode::Queue;
+        let tag = self.channel.next_tag();
+        let request = Request::Listen(tag, self.end, pends);
+        lock(&self.own).listening = true;
+        let answer = self
+            .channel
+            .ask_until(tag, &request, deadline, &|request| cancel.watch(request));
+        answer.and_then(done)
+    }
+
+    /// FSCTL_PIPE_DISCONNECT (section 8). The client hears of it at once; the broker is told, and not waited for.
+    pub(super) fn disconnect(&self) -> Result<()> {
+        if self.state() == State::Listening {
+            // NP-DISC-04; a client may come at the same moment, so the broker decides.
+            let tag = self.channel.next_tag();
+            let answer = self.channel.ask(tag, &Request::Disconnect(tag, self.end));
+            answer.and_then(done)?;
+            self.leave();
+            return Ok(());
+        }
+        let mut own = lock(&self.own);
+        let conn = self.current.get().ok_or(Error::Disconnected)?;
+        // Already so: then somebody else is about to leave it.
+        conn.disconnect()?;
+        drop(conn);
+        own.client = None;
+        self.current.set(None);
+        // Under the lock: in this order with the listen that may follow from another thread.
+        self.channel.tell(&Request::Disconnect(Tag(0), self.end));
+        Ok(())
+    }
+
+    fn leave(&self) {
+        let mut own = lock(&self.own);
+        own.listening = false;
+        own.client = None;
+        if let Some(conn) = self.current.get() {
+            let _ = conn.disconnect();
+        }
+        self.current.set(None);
+    }
+
+    pub(super) fn modes(&self) -> (ReadMode, CompletionMode) {
+        let own = lock(&self.own);
+        (own.read, own.completion)
+    }
+
+    /// NP-INFO-05, 06: of this end, whatever it is connected to.
+    pub(super) fn set_modes(&self, read: ReadMode, completion: CompletionMode) -> Result<()> {
+        if read == ReadMode::Message && self.pipe_type == PipeType::Byte {
+            return Err(Error::InvalidMode);
+        }
+        let mut own = lock(&self.own);
+        if let Some(conn) = self.current.get() {
+            conn.set_modes(read, completion)?;
+        }
+        own.read = read;
+        own.completion = completion;
+        Ok(())
+    }
+
+    pub(super) fn set_spin_policy(&self, policy: SpinPolicy) {
+        let mut own = lock(&self.own);
+        own.spin = Some(policy);
+        if let Some(conn) = self.current.get() {
+            conn.set_spin_policy(policy);
+        }
+    }
+}
+
+impl Drop for ServerEnd {
+    fn drop(&mut self) {
+        if let Some(conn) = self.current.get() {
+            conn.close();
+        }
+        self.channel.forget_server(self.end);
+        self.channel.tell(&Request::Close(self.end));
+    }
+}

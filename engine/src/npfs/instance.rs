@@ -1,0 +1,106 @@
+//! One server end and the connection that it carries (NPFS: CCB).
+
+use npfs_ringbuf::Access;
+
+use super::{ClientId, EndId, Tag};
+use crate::name::Key;
+
+/// NamedPipeState of an instance, as its server end sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Nobody can open it until it listens.
+    Disconnected,
+    /// The next open may take it.
+    Listening,
+    /// A client has it.
+    Connected,
+    /// A client had it and has closed.
+    Closing,
+}
+
+impl State {
+    /// As `NamedPipeState` (section 1.3).
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            State::Disconnected => 1,
+            State::Listening => 2,
+            State::Connected => 3,
+            State::Closing => 4,
+        }
+    }
+
+    /// From `NamedPipeState`.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<State> {
+        match number {
+            1 => Some(State::Disconnected),
+            2 => Some(State::Listening),
+            3 => Some(State::Connected),
+            4 => Some(State::Closing),
+            _ => None,
+        }
+    }
+
+    /// In lower case, for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Disconnected => "disconnected",
+            State::Listening => "listening",
+            State::Connected => "connected",
+            State::Closing => "closing",
+        }
+    }
+}
+
+/// An instance; its id is that of its server end.
+#[derive(Debug)]
+pub(super) struct Instance<C> {
+    pub(super) pipe: Key,
+    pub(super) owner: ClientId,
+    pub(super) access: Access,
+    pub(super) in_quota: u32,
+    pub(super) out_quota: u32,
+    pub(super) link: Wire<C>,
+    /// Pended listens, oldest first (NP-LISTEN-08).
+    pub(super) listens: Vec<Tag>,
+}
+
+/// What a server end has to do with a connection.
+#[derive(Debug)]
+pub(super) enum Wire<C> {
+    Disconnected,
+    /// Its place in the line (NP-OPEN-09).
+    Listening {
+        since: u64,
+    },
+    Connected {
+        conn: C,
+        client: EndId,
+        who: ClientId,
+    },
+    /// The client end has closed.
+    Closing {
+        conn: C,
+    },
+}
+
+impl<C> Instance<C> {
+    pub(super) fn state(&self) -> State {
+        match self.link {
+            Wire::Disconnected => State::Disconnected,
+            Wire::Listening { .. } => State::Listening,
+            Wire::Connected { .. } => State::Connected,
+            Wire::Closing { .. } => State::Closing,
+        }
+    }
+}
+
+/// A client end. It stays when the server disconnects or closes, until it is closed itself.
+#[derive(Debug)]
+pub(super) struct Client<C> {
+    pub(super) conn: C,
+    /// The server end, while both are of one connection.
+    pub(super) server: Option<EndId>,
+}

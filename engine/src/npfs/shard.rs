@@ -1,0 +1,679 @@
+//! The names of one shard, and every request about them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
+use std::ops::Bound;
+use std::time::Duration;
+
+use npfs_ringbuf::{Access, End};
+
+use super::{
+    Asker, ClientId, Completion, Create, Disposition, EndId, InstanceInfo, Moment, PipeInfo, Plan,
+    State, Tag, Timeout, Wires,
+    instance::{Client, Instance, Wire},
+    pipe::{Pipe, Waiter},
+};
+use crate::{
+    name::{Key, Name},
+    security::{Mask, SecurityDescriptor, check},
+    status::NtStatus,
+};
+
+/// Names, their instances and their waiters. `C` is a connection of the [`Wires`].
+#[derive(Debug)]
+pub struct Shard<C> {
+    pipes: BTreeMap<Key, Pipe>,
+    servers: HashMap<EndId, Instance<C>>,
+    clients: HashMap<EndId, Client<C>>,
+    owned: BTreeSet<(ClientId, EndId)>,
+    pending: BTreeMap<(ClientId, Tag), Pending>,
+    deadlines: BTreeSet<(Moment, ClientId, Tag)>,
+    /// Ids are this shard's number plus a multiple of the number of shards.
+    next_end: u64,
+    stride: u64,
+    /// Counts up with everything that stands in a line.
+    order: u64,
+}
+
+/// A request that was not answered yet.
+#[derive(Clone, Debug)]
+enum Pending {
+    Listen(EndId),
+    Wait(Key, u64),
+}
+
+impl<C: Clone> Shard<C> {
+    /// Number `index` of `count` shards.
+    #[must_use]
+    pub fn new(index: u64, count: u64) -> Shard<C> {
+        Shard {
+            pipes: BTreeMap::new(),
+            servers: HashMap::new(),
+            clients: HashMap::new(),
+            owned: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            next_end: count + index,
+            stride: count,
+            order: 0,
+        }
+    }
+
+    // ---- requests ----------------------------------------------------------------------------------------------
+
+    /// NtCreateNamedPipeFile (sections 4.2 and 4.3).
+    pub fn create(&mut self, asker: Asker<'_>, create: Create, out: &mut Vec<Completion<C>>) {
+        match self.try_create(asker, create, out) {
+            Ok(created) => out.push(created),
+            Err(status) => out.push(Completion::Done(asker.client, asker.tag, Err(status))),
+        }
+    }
+
+    fn try_create(
+        &mut self,
+        asker: Asker<'_>,
+        create: Create,
+        out: &mut Vec<Completion<C>>,
+    ) -> Result<Completion<C>, NtStatus> {
+        for quota in [create.in_quota, create.out_quota] {
+            if i32::try_from(quota).is_err() {
+                return Err(NtStatus::INVALID_PARAMETER);
+            }
+        }
+        let key = create.name.folded();
+        let (granted, first) = match self.pipes.get(&key) {
+            Some(pipe) => (further_instance(pipe, asker, &create)?, false),
+            None => (first_instance(&create)?, true),
+        };
+        if first {
+            let security = create
+                .security
+                .unwrap_or_else(|| SecurityDescriptor::npfs_default(asker.token));
+            self.pipes.insert(
+                key.clone(),
+                Pipe {
+                    name: create.name,
+                    pipe_type: create.pipe_type,
+                    direction: create.direction,
+                    max_instances: create.max_instances,
+                    default_timeout: create.default_timeout.unwrap_or(Duration::ZERO),
+                    security,
+                    instances: BTreeSet::new(),
+                    listening: BTreeMap::new(),
+                    waiters: BTreeMap::new(),
+                },
+            );
+        }
+        let end = self.new_end(asker.client);
+        let Some(pipe) = self.pipes.get_mut(&key) else {
+            return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
+        };
+        pipe.instances.insert(end);
+        let created = Completion::Created {
+            client: asker.client,
+            tag: asker.tag,
+            end,
+            pipe_type: pipe.pipe_type,
+            first,
+            granted,
+        };
+        let allowed = pipe.direction.access(End::Server);
+        let access = data_access(granted, allowed);
+        self.servers.insert(
+            end,
+            Instance {
+                pipe: key,
+                owner: asker.client,
+                access,
+                in_quota: create.in_quota,
+                out_quota: create.out_quota,
+                link: Wire::Disconnected,
+                listens: Vec::new(),
+            },
+        );
+        // NP-OBJ-06: without any data access it only reserves the name until it is told to listen.
+        if granted.intersects(Mask::FILE_READ_DATA | Mask::FILE_WRITE_DATA) {
+            self.enter_listening(end, out); // NP-CREATE-25
+        }
+        Ok(created)
+    }
+
+    /// NtCreateFile on an existing pipe (section 5).
+    pub fn open<W: Wires<Conn = C>>(
+        &mut self,
+        asker: Asker<'_>,
+        name: &Name,
+        access: Mask,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        if let Err(status) = self.try_open(asker, name, access, wires, out) {
+            out.push(Completion::Done(asker.client, asker.tag, Err(status)));
+        }
+    }
+
+    fn try_open<W: Wires<Conn = C>>(
+        &mut self,
+        asker: Asker<'_>,
+        name: &Name,
+        access: Mask,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) -> Result<(), NtStatus> {
+        let key = name.folded();
+        let pipe = self
+            .pipes
+            .get_mut(&key)
+            .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?; // NP-OPEN-01
+        // NP-OPEN-02, 05: the bit is FILE_APPEND_DATA here, which generic writing asks for.
+        let wanted = access.map_generic() - Mask::FILE_CREATE_PIPE_INSTANCE;
+        let granted =
+            check(&pipe.security, asker.token, wanted).map_err(|_| NtStatus::ACCESS_DENIED)?;
+        let allowed = pipe.direction.access(End::Client);
+        if (granted.contains(Mask::FILE_READ_DATA) && !allowed.read)
+            || (granted.contains(Mask::FILE_WRITE_DATA) && !allowed.write)
+        {
+            return Err(NtStatus::ACCESS_DENIED); // NP-OPEN-03, 06
+        }
+        let (&since, &server_end) = pipe
+            .listening
+            .first_key_value()
+            .ok_or(NtStatus::PIPE_NOT_AVAILABLE)?; // NP-OPEN-04, 09
+        let instance = self
+            .servers
+            .get_mut(&server_end)
+            .ok_or(NtStatus::PIPE_NOT_AVAILABLE)?;
+        let plan = Plan {
+            server: instance.owner,
+            server_end,
+            client: asker.client,
+            pipe_type: pipe.pipe_type,
+            in_quota: instance.in_quota,
+            out_quota: instance.out_quota,
+            server_access: instance.access,
+            client_access: data_access(granted, allowed),
+        };
+        let conn = wires.connect(&plan)?;
+        pipe.listening.remove(&since);
+        let end = EndId(self.next_end);
+        instance.link = Wire::Connected {
+            conn: conn.clone(),
+            client: end,
+            who: asker.client,
+        };
+        let listens = std::mem::take(&mut instance.listens);
+        let server = instance.owner;
+        self.new_end(asker.client);
+        self.clients.insert(
+            end,
+            Client {
+                conn: conn.clone(),
+                server: Some(server_end),
+            },
+        );
+        for &tag in &listens {
+            self.pending.remove(&(server, tag));
+        }
+        // NP-OPEN-10: every pended listen is answered before the open is.
+        let mut listens = listens.into_iter();
+        out.push(Completion::Connected {
+            server,
+            end: server_end,
+            listener: listens.next(),
+            conn: conn.clone(),
+            client: asker.client,
+        });
+        out.extend(listens.map(|tag| Completion::Done(server, tag, Ok(()))));
+        out.push(Completion::Opened {
+            client: asker.client,
+            tag: asker.tag,
+            end,
+            granted,
+            conn,
+            server,
+        });
+        Ok(())
+    }
+
+    /// FSCTL_PIPE_LISTEN (section 7). `pends`: the end is in QUEUE mode.
+    pub fn listen(
+        &mut self,
+        asker: Asker<'_>,
+        end: EndId,
+        pends: bool,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        let answer = match self.server(asker.client, end).map(|one| one.state()) {
+            Err(NtStatus::PIPE_DISCONNECTED | NtStatus::ILLEGAL_FUNCTION) => {
+                Err(NtStatus::ILLEGAL_FUNCTION) // NP-LISTEN-05
+            }
+            Err(status) => Err(status),
+            Ok(State::Connected) => Err(NtStatus::PIPE_CONNECTED),
+            Ok(State::Closing) => Err(NtStatus::PIPE_CLOSING),
+            Ok(state) => {
+                if state == State::Disconnected {
+                    self.enter_listening(end, out); // NP-LISTEN-02
+                }
+                if !pends {
+                    Err(NtStatus::PIPE_LISTENING)
+                } else if let Entry::Vacant(entry) = self.pending.entry((asker.client, asker.tag)) {
+                    entry.insert(Pending::Listen(end));
+                    if let Some(instance) = self.servers.get_mut(&end) {
+                        instance.listens.push(asker.tag);
+                    }
+                    return;
+                } else {
+                    Err(NtStatus::INVALID_PARAMETER)
+                }
+            }
+        };
+        out.push(Completion::Done(asker.client, asker.tag, answer));
+    }
+
+    /// FSCTL_PIPE_DISCONNECT (section 8).
+    pub fn disconnect<W: Wires<Conn = C>>(
+        &mut self,
+        asker: Asker<'_>,
+        end: EndId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        let answer = self.try_disconnect(asker.client, end, wires, out);
+        out.push(Completion::Done(asker.client, asker.tag, answer));
+    }
+
+    fn try_disconnect<W: Wires<Conn = C>>(
+        &mut self,
+        client: ClientId,
+        end: EndId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) -> Result<(), NtStatus> {
+        let instance = self.server(client, end)?;
+        match std::mem::replace(&mut instance.link, Wire::Disconnected) {
+            Wire::Disconnected => return Err(NtStatus::PIPE_DISCONNECTED), // NP-DISC-03
+            Wire::Listening { since } => {
+                // NP-DISC-04 (open question): as the driver of 2003 does it.
+                let listens = std::mem::take(&mut instance.listens);
+                let key = instance.pipe.clone();
+                self.end_listens(client, listens, NtStatus::PIPE_DISCONNECTED, out);
+                if let Some(pipe) = self.pipes.get_mut(&key) {
+                    pipe.listening.remove(&since);
+                }
+            }
+            Wire::Connected { conn, client, .. } => {
+                wires.disconnect(&conn);
+                if let Some(client) = self.clients.get_mut(&client) {
+                    client.server = None; // NP-OBJ-09
+                }
+            }
+            Wire::Closing { conn } => wires.disconnect(&conn),
+        }
+        Ok(())
+    }
+
+    /// FSCTL_PIPE_WAIT (section 9).
+    pub fn wait(
+        &mut self,
+        asker: Asker<'_>,
+        name: &Name,
+        timeout: Timeout,
+        now: Moment,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        let key = name.folded();
+        let answer = match self.pipes.get_mut(&key) {
+            None => Err(NtStatus::OBJECT_NAME_NOT_FOUND), // NP-WAIT-04
+            Some(pipe) if !pipe.listening.is_empty() => Ok(()), // NP-WAIT-05
+            Some(_) if self.pending.contains_key(&(asker.client, asker.tag)) => {
+                Err(NtStatus::INVALID_PARAMETER)
+            }
+            Some(pipe) => {
+                let after = match timeout {
+                    Timeout::Default => Some(pipe.default_timeout),
+                    Timeout::After(after) => Some(after),
+                    Timeout::Never => None,
+                };
+                if after == Some(Duration::ZERO) {
+                    Err(NtStatus::IO_TIMEOUT)
+                } else {
+                    let deadline = after.map(|after| {
+                        now.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+                    });
+                    self.order += 1;
+                    pipe.waiters.insert(
+                        self.order,
+                        Waiter {
+                            client: asker.client,
+                            tag: asker.tag,
+                            deadline,
+                        },
+                    );
+                    self.pending
+                        .insert((asker.client, asker.tag), Pending::Wait(key, self.order));
+                    if let Some(deadline) = deadline {
+                        self.deadlines.insert((deadline, asker.client, asker.tag));
+                    }
+                    return;
+                }
+            }
+        };
+        out.push(Completion::Done(asker.client, asker.tag, answer));
+    }
+
+    /// Ends a pended listen or wait of this client (NP-LISTEN-09, NP-WAIT-10). `false`: it is not pending here.
+    pub fn cancel(&mut self, client: ClientId, tag: Tag, out: &mut Vec<Completion<C>>) -> bool {
+        self.end_pending(client, tag, Some(NtStatus::CANCELLED), out)
+    }
+
+    /// NtClose of the last handle on an end. `false`: not an end of this client's.
+    pub fn close<W: Wires<Conn = C>>(
+        &mut self,
+        client: ClientId,
+        end: EndId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) -> bool {
+        if !self.owned.remove(&(client, end)) {
+            return false;
+        }
+        if let Some(gone) = self.clients.remove(&end) {
+            wires.close(&gone.conn, End::Client);
+            let server = gone.server.and_then(|server| self.servers.get_mut(&server));
+            if let Some(instance) = server {
+                instance.link = Wire::Closing { conn: gone.conn }; // NP-OBJ-07
+            }
+        } else if let Some(gone) = self.servers.remove(&end) {
+            self.close_server(gone, end, wires, out);
+        }
+        true
+    }
+
+    fn close_server<W: Wires<Conn = C>>(
+        &mut self,
+        gone: Instance<C>,
+        end: EndId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        self.end_listens(gone.owner, gone.listens, NtStatus::PIPE_BROKEN, out); // NP-LISTEN-10
+        let Some(pipe) = self.pipes.get_mut(&gone.pipe) else {
+            return;
+        };
+        pipe.instances.remove(&end);
+        match gone.link {
+            Wire::Disconnected => {}
+            Wire::Listening { since } => {
+                pipe.listening.remove(&since);
+            }
+            Wire::Connected { conn, client, .. } => {
+                wires.close(&conn, End::Server);
+                if let Some(client) = self.clients.get_mut(&client) {
+                    client.server = None;
+                }
+            }
+            Wire::Closing { conn } => wires.close(&conn, End::Server),
+        }
+        if pipe.instances.is_empty() {
+            // NP-OBJ-01, NP-WAIT-09
+            let waiters = std::mem::take(&mut pipe.waiters);
+            self.pipes.remove(&gone.pipe);
+            self.release(waiters, Err(NtStatus::OBJECT_NAME_NOT_FOUND), out);
+        }
+    }
+
+    /// The session has ended: all its ends are closed, and what it waited for is forgotten.
+    pub fn gone<W: Wires<Conn = C>>(
+        &mut self,
+        client: ClientId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        for tag in self.pending_of(client) {
+            self.end_pending(client, tag, None, out);
+        }
+        for end in self.ends_of(client) {
+            self.close(client, end, wires, out);
+        }
+    }
+
+    /// Ends waits whose time has come (NP-WAIT-07).
+    pub fn expire(&mut self, now: Moment, out: &mut Vec<Completion<C>>) {
+        while let Some(&(deadline, client, tag)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.end_pending(client, tag, Some(NtStatus::IO_TIMEOUT), out);
+        }
+    }
+
+    /// When [`Shard::expire`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.deadlines.first().map(|&(deadline, ..)| deadline)
+    }
+
+    // ---- listings ----------------------------------------------------------------------------------------------
+
+    /// At most `most` pipes whose keys come after `after`, in the order of their keys.
+    pub(crate) fn list(&self, after: Option<&Key>, most: usize) -> Vec<(Key, PipeInfo)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.pipes.range::<Key, _>((from, Bound::Unbounded));
+        let info = |(key, pipe): (&Key, &Pipe)| (key.clone(), self.info_of(pipe));
+        range.take(most).map(info).collect()
+    }
+
+    /// A pipe, and at most `most` of its instances after the first `skip`, oldest first.
+    #[must_use]
+    pub fn info(
+        &self,
+        name: &Name,
+        skip: usize,
+        most: usize,
+    ) -> Option<(PipeInfo, Vec<InstanceInfo>)> {
+        let pipe = self.pipes.get(&name.folded())?;
+        let instances = pipe.instances.iter().skip(skip).take(most);
+        let instances = instances.filter_map(|end| {
+            let instance = self.servers.get(end)?;
+            Some(InstanceInfo {
+                state: instance.state(),
+                server: instance.owner,
+                client: match instance.link {
+                    Wire::Connected { who, .. } => Some(who),
+                    _ => None,
+                },
+                in_quota: instance.in_quota,
+                out_quota: instance.out_quota,
+            })
+        });
+        Some((self.info_of(pipe), instances.collect()))
+    }
+
+    fn info_of(&self, pipe: &Pipe) -> PipeInfo {
+        let count = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
+        let connected = pipe.instances.iter().filter(|end| {
+            let instance = self.servers.get(end);
+            instance.is_some_and(|one| one.state() == State::Connected)
+        });
+        PipeInfo {
+            name: pipe.name.clone(),
+            pipe_type: pipe.pipe_type,
+            direction: pipe.direction,
+            instances: count(pipe.instances.len()),
+            max_instances: pipe.max_instances,
+            listening: count(pipe.listening.len()),
+            connected: count(connected.count()),
+            waiters: count(pipe.waiters.len()),
+            default_timeout: pipe.default_timeout,
+            owner: pipe.security.owner,
+        }
+    }
+
+    /// The open ends of a session.
+    #[must_use]
+    pub fn ends_of(&self, client: ClientId) -> Vec<EndId> {
+        let range = (client, EndId(0))..=(client, EndId(u64::MAX));
+        self.owned.range(range).map(|&(_, end)| end).collect()
+    }
+
+    /// Nothing is left: no name, no end, nobody who waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pipes.is_empty()
+            && self.servers.is_empty()
+            && self.clients.is_empty()
+            && self.owned.is_empty()
+            && self.pending.is_empty()
+            && self.deadlines.is_empty()
+    }
+
+    // ---- inside ------------------------------------------------------------------------------------------------
+
+    fn new_end(&mut self, owner: ClientId) -> EndId {
+        let end = EndId(self.next_end);
+        self.next_end += self.stride;
+        self.owned.insert((owner, end));
+        end
+    }
+
+    /// The instance whose server end this is; the status if it is none of this client's, or a client end.
+    fn server(&mut self, client: ClientId, end: EndId) -> Result<&mut Instance<C>, NtStatus> {
+        if !self.owned.contains(&(client, end)) {
+            return Err(NtStatus::INVALID_HANDLE);
+        }
+        if let Some(client) = self.clients.get(&end) {
+            return Err(match client.server {
+                Some(_) => NtStatus::ILLEGAL_FUNCTION, // NP-DISC-05
+                None => NtStatus::PIPE_DISCONNECTED,   // NP-DISC-06
+            });
+        }
+        self.servers.get_mut(&end).ok_or(NtStatus::INVALID_HANDLE)
+    }
+
+    /// To the end of the line; everybody who waits for an instance is released (NP-WAIT-08).
+    fn enter_listening(&mut self, end: EndId, out: &mut Vec<Completion<C>>) {
+        self.order += 1;
+        let since = self.order;
+        let Some(instance) = self.servers.get_mut(&end) else {
+            return;
+        };
+        instance.link = Wire::Listening { since };
+        let Some(pipe) = self.pipes.get_mut(&instance.pipe) else {
+            return;
+        };
+        pipe.listening.insert(since, end);
+        let waiters = std::mem::take(&mut pipe.waiters);
+        self.release(waiters, Ok(()), out);
+    }
+
+    fn release(
+        &mut self,
+        waiters: BTreeMap<u64, Waiter>,
+        answer: Result<(), NtStatus>,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        for waiter in waiters.into_values() {
+            self.pending.remove(&(waiter.client, waiter.tag));
+            if let Some(deadline) = waiter.deadline {
+                self.deadlines
+                    .remove(&(deadline, waiter.client, waiter.tag));
+            }
+            out.push(Completion::Done(waiter.client, waiter.tag, answer));
+        }
+    }
+
+    fn end_listens(
+        &mut self,
+        owner: ClientId,
+        listens: Vec<Tag>,
+        status: NtStatus,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        for tag in listens {
+            self.pending.remove(&(owner, tag));
+            out.push(Completion::Done(owner, tag, Err(status)));
+        }
+    }
+
+    /// Takes one pended request out of its line; `None`: nobody is there to hear of it.
+    fn end_pending(
+        &mut self,
+        client: ClientId,
+        tag: Tag,
+        status: Option<NtStatus>,
+        out: &mut Vec<Completion<C>>,
+    ) -> bool {
+        match self.pending.remove(&(client, tag)) {
+            None => return false,
+            Some(Pending::Listen(end)) => {
+                if let Some(instance) = self.servers.get_mut(&end) {
+                    instance.listens.retain(|&listen| listen != tag);
+                }
+            }
+            Some(Pending::Wait(key, order)) => {
+                let waiter = self
+                    .pipes
+                    .get_mut(&key)
+                    .and_then(|pipe| pipe.waiters.remove(&order));
+                if let Some(deadline) = waiter.and_then(|waiter| waiter.deadline) {
+                    self.deadlines.remove(&(deadline, client, tag));
+                }
+            }
+        }
+        out.extend(status.map(|status| Completion::Done(client, tag, Err(status))));
+        true
+    }
+
+    fn pending_of(&self, client: ClientId) -> Vec<Tag> {
+        let range = (client, Tag(0))..=(client, Tag(u64::MAX));
+        self.pending
+            .range(range)
+            .map(|(&(_, tag), _)| tag)
+            .collect()
+    }
+}
+
+/// Section 4.2: the pipe does not exist.
+fn first_instance(create: &Create) -> Result<Mask, NtStatus> {
+    if create.max_instances == 0 || create.default_timeout.is_none() {
+        return Err(NtStatus::INVALID_PARAMETER); // NP-CREATE-10
+    }
+    if create.disposition == Disposition::Open {
+        return Err(NtStatus::OBJECT_NAME_NOT_FOUND); // NP-CREATE-11
+    }
+    let wanted = create.access.map_generic();
+    Ok(if wanted.contains(Mask::MAXIMUM_ALLOWED) {
+        (wanted - Mask::MAXIMUM_ALLOWED) | Mask::FILE_ALL_ACCESS
+    } else {
+        wanted
+    })
+}
+
+/// Section 4.3: it does. The order of the checks is the rule's.
+fn further_instance(pipe: &Pipe, asker: Asker<'_>, create: &Create) -> Result<Mask, NtStatus> {
+    let wanted = create.access.map_generic() | Mask::FILE_CREATE_PIPE_INSTANCE;
+    let granted =
+        check(&pipe.security, asker.token, wanted).map_err(|_| NtStatus::ACCESS_DENIED)?; // NP-CREATE-20
+    if pipe.instances.len() >= pipe.max_instances as usize {
+        return Err(NtStatus::INSTANCE_NOT_AVAILABLE); // NP-CREATE-21, 26
+    }
+    if create.disposition == Disposition::Create {
+        return Err(NtStatus::ACCESS_DENIED); // NP-CREATE-22
+    }
+    if create.direction != pipe.direction {
+        return Err(NtStatus::ACCESS_DENIED); // NP-CREATE-23
+    }
+    let names_owner = |given: &SecurityDescriptor| given.owner.is_some() || given.group.is_some();
+    if create.security.as_ref().is_some_and(names_owner) && wanted.contains(Mask::WRITE_OWNER) {
+        return Err(NtStatus::ACCESS_DENIED); // NP-CREATE-27
+    }
+    Ok(granted)
+}
+
+/// What an end may do with data: what it was granted, in the directions that the pipe has.
+fn data_access(granted: Mask, allowed: Access) -> Access {
+    Access {
+        read: allowed.read && granted.contains(Mask::FILE_READ_DATA),
+        write: allowed.write && granted.contains(Mask::FILE_WRITE_DATA),
+    }
+}

@@ -1,0 +1,489 @@
+//! System calls that std has no safe form of: one function a call, owned descriptors out, EINTR tried again. UNSAFE.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "lengths are of buffers a few hundred kilobytes long, and the C types differ between targets"
+)]
+
+use std::{
+    ffi::OsStr,
+    io,
+    mem::{self, MaybeUninit},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    ptr,
+};
+
+fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(answer)
+    }
+}
+
+fn check_size(answer: isize) -> io::Result<usize> {
+    usize::try_from(answer).map_err(|_| io::Error::last_os_error())
+}
+
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// # Safety
+/// `fd` is a fresh descriptor that nobody else owns, or negative.
+unsafe fn own(fd: libc::c_int) -> io::Result<OwnedFd> {
+    let fd = check(fd)?;
+    // SAFETY: not negative, hence open; the caller promises that it is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+// ---- sockets ---------------------------------------------------------------------------------------------------
+
+fn socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: numbers in, a fresh descriptor out.
+    unsafe { own(libc::socket(libc::AF_UNIX, kind, 0)) }
+}
+
+/// The address of a path, and its length. unix(7): at most 107 bytes.
+fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    let bytes = OsStr::as_bytes(path.as_os_str());
+    // SAFETY: plain data for which zero is valid.
+    let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    if bytes.len() >= address.sun_path.len() || bytes.is_empty() || bytes.contains(&0) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "a socket's path has 1 to 107 bytes, this one {}",
+                bytes.len()
+            ),
+        ));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    let length = mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1;
+    Ok((address, length as libc::socklen_t))
+}
+
+/// A socket that listens at `path`. The file must not exist.
+pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let (address, length) = address(path)?;
+    let fd = socket()?;
+    set_nonblocking(fd.as_fd())?;
+    // SAFETY: the address is a sockaddr_un of at least that length.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) })?;
+    // SAFETY: a descriptor and a number.
+    check(unsafe { libc::listen(fd.as_raw_fd(), 4096) })?;
+    Ok(fd)
+}
+
+/// A socket connected to the one that listens at `path`.
+pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let (address, length) = address(path)?;
+    let fd = socket()?;
+    // SAFETY: as in `listen`.
+    again(|| check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), length) }))?;
+    Ok(fd)
+}
+
+/// Two sockets connected to each other; the first does not block.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    let mut fds: [RawFd; 2] = [-1; 2];
+    // SAFETY: an array of two for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) })?;
+    // SAFETY: both are fresh and ours.
+    let pair = unsafe { (own(fds[0])?, own(fds[1])?) };
+    set_nonblocking(pair.0.as_fd())?;
+    Ok(pair)
+}
+
+/// The next connection, which does not block.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    again(|| {
+        // SAFETY: no address is asked for; the descriptor that comes is ours.
+        unsafe {
+            own(libc::accept4(
+                fd.as_raw_fd(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+                flags,
+            ))
+        }
+    })
+}
+
+/// Ends both directions of a socket, for whoever else has it too.
+pub(crate) fn shutdown(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a descriptor and a number.
+    check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) })?;
+    Ok(())
+}
+
+/// Whether it is a socket of this library's kind that listens.
+pub(crate) fn is_listener(fd: BorrowedFd<'_>) -> bool {
+    option::<libc::c_int>(fd, libc::SO_TYPE).is_ok_and(|kind| kind == libc::SOCK_SEQPACKET)
+        && option::<libc::c_int>(fd, libc::SO_ACCEPTCONN).is_ok_and(|listens| listens != 0)
+}
+
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a descriptor and numbers.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+    Ok(())
+}
+
+/// Sends one message, with a descriptor beside it.
+pub(crate) fn send(
+    fd: BorrowedFd<'_>,
+    message: &[u8],
+    beside: Option<BorrowedFd<'_>>,
+    wait: bool,
+) -> io::Result<()> {
+    let mut control = Control::new();
+    let mut part = libc::iovec {
+        iov_base: message.as_ptr().cast_mut().cast(),
+        iov_len: message.len(),
+    };
+    // SAFETY: plain data for which zero is valid.
+    let mut head: libc::msghdr = unsafe { mem::zeroed() };
+    head.msg_iov = &raw mut part;
+    head.msg_iovlen = 1;
+    if let Some(beside) = beside {
+        head.msg_control = control.0.as_mut_ptr().cast();
+        head.msg_controllen = Control::LEN as _;
+        // SAFETY:
+        // - The control buffer is aligned for cmsghdr and has room for one header and one descriptor.
+        // - CMSG_FIRSTHDR is not null then.
+        unsafe {
+            let first = libc::CMSG_FIRSTHDR(&raw const head);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = libc::CMSG_LEN(mem::size_of::<RawFd>() as u32) as _;
+            ptr::write_unaligned(libc::CMSG_DATA(first).cast(), beside.as_raw_fd());
+        }
+    }
+    let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
+    // SAFETY: the header points to live buffers of the lengths that it says; the kernel only reads them.
+    let sent =
+        again(|| check_size(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const head, flags) }))?;
+    if sent == message.len() {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::WriteZero,
+            "a message was cut short",
+        ))
+    }
+}
+
+/// Receives one message: its length, and the descriptor beside it. 0: the other side has gone. A message longer than
+/// the buffer is an error, as is a second descriptor.
+pub(crate) fn receive(
+    fd: BorrowedFd<'_>,
+    buf: &mut [u8],
+    wait: bool,
+) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut control = Control::new();
+    let mut part = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
+    // SAFETY: plain data for which zero is valid.
+    let mut head: libc::msghdr = unsafe { mem::zeroed() };
+    head.msg_iov = &raw mut part;
+    head.msg_iovlen = 1;
+    head.msg_control = control.0.as_mut_ptr().cast();
+    head.msg_controllen = Control::LEN as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
+    // SAFETY: the header points to live buffers of the lengths that it says.
+    let received =
+        again(|| check_size(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut head, flags) }))?;
+    let mut beside = None;
+    // SAFETY:
+    // - The kernel has filled the control buffer up to msg_controllen with whole headers; the CMSG macros stay inside.
+    // - Each descriptor of SCM_RIGHTS is fresh and ours; all of them become owned, so none is lost.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(&raw const head);
+        while !at.is_null() {
+            if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
+                let bytes = (*at).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let data = libc::CMSG_DATA(at).cast::<RawFd>();
+                for index in 0..bytes / mem::size_of::<RawFd>() {
+                    beside = Some(own(ptr::read_unaligned(data.add(index)))?);
+                }
+            }
+            at = libc::CMSG_NXTHDR(&raw const head, at);
+        }
+    }
+    if head.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a message is too long",
+        ));
+    }
+    Ok((received, beside))
+}
+
+/// Room for one descriptor in a control message.
+#[repr(align(8))]
+struct Control([MaybeUninit<u8>; Control::LEN]);
+
+impl Control {
+    // SAFETY: arithmetic only.
+    const LEN: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<RawFd>() as u32) as usize };
+
+    fn new() -> Control {
+        Control([MaybeUninit::zeroed(); Control::LEN])
+    }
+}
+
+// ---- who is there ----------------------------------------------------------------------------------------------
+
+fn option<T>(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<T>
+where
+    T: Copy + Default,
+{
+    let mut value = T::default();
+    let mut length = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes; callers ask for plain integers only.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(value)
+}
+
+/// Process, user and group of whoever connected (SO_PEERCRED).
+pub(crate) fn peer(fd: BorrowedFd<'_>) -> io::Result<(u32, u32, u32)> {
+    #[derive(Clone, Copy, Default)]
+    #[repr(C)]
+    struct Ucred {
+        pid: i32,
+        uid: u32,
+        gid: u32,
+    }
+    let peer: Ucred = option(fd, libc::SO_PEERCRED)?;
+    let pid = u32::try_from(peer.pid).unwrap_or(0);
+    Ok((pid, peer.uid, peer.gid))
+}
+
+/// Its supplementary groups (SO_PEERGROUPS, Linux 4.13); none where that is missing.
+pub(crate) fn peer_groups(fd: BorrowedFd<'_>) -> Vec<u32> {
+    let mut groups = vec![0_u32; 64];
+    loop {
+        let mut length = (groups.len() * 4) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes into a buffer of that length.
+        let answer = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = length as usize / 4;
+        if answer == 0 {
+            groups.truncate(count);
+            return groups;
+        }
+        let too_short = io::Error::last_os_error().raw_os_error() == Some(libc::ERANGE);
+        if !too_short || count <= groups.len() {
+            return Vec::new();
+        }
+        groups.resize(count, 0);
+    }
+}
+
+/// A pidfd of whoever connected. SO_PEERPIDFD (Linux 6.5) cannot name another process that has the number by now;
+/// pidfd_open(2) is the next best.
+pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>, pid: u32) -> io::Result<OwnedFd> {
+    const SO_PEERPIDFD: libc::c_int = 77;
+    let pidfd = option::<RawFd>(fd, SO_PEERPIDFD);
+    if let Ok(pidfd) = pidfd {
+        // SAFETY: fresh from the kernel, and ours.
+        return unsafe { own(pidfd) };
+    }
+    // SAFETY: numbers in, a fresh descriptor out.
+    unsafe { own(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int) }
+}
+
+/// Whether the process of a pidfd has exited.
+pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    poll(pidfd, libc::POLLIN, Some(0)).unwrap_or(false)
+}
+
+/// Waits for events on one descriptor, for so many milliseconds. `false`: the time is over.
+pub(crate) fn poll(
+    fd: BorrowedFd<'_>,
+    events: libc::c_short,
+    milliseconds: Option<i32>,
+) -> io::Result<bool> {
+    let mut one = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, and the number 1. EINTR goes to the caller, who knows how much time is left.
+    let ready = check(unsafe { libc::poll(&raw mut one, 1, milliseconds.unwrap_or(-1)) })?;
+    Ok(ready > 0)
+}
+
+/// User of this process.
+pub(crate) fn uid() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::getuid() }
+}
+
+/// Lets this process have as many descriptors as it may.
+pub(crate) fn raise_descriptor_limit() {
+    // SAFETY: plain data, read and written within its size.
+    unsafe {
+        let mut limit: libc::rlimit = mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+pub(crate) fn now() -> u64 {
+    // SAFETY: plain data, written within its size.
+    let time = unsafe {
+        let mut time: libc::timespec = mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time);
+        time
+    };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+// ---- eventfd, epoll, locks -------------------------------------------------------------------------------------
+
+/// A counter to wake a loop with.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: numbers in, a fresh descriptor out.
+    unsafe { own(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }
+}
+
+/// Wakes whoever polls it.
+pub(crate) fn ring(eventfd: BorrowedFd<'_>) {
+    let one = 1_u64;
+    // SAFETY: eight bytes from a live integer. EAGAIN: it is rung already.
+    let _ = unsafe { libc::write(eventfd.as_raw_fd(), (&raw const one).cast(), 8) };
+}
+
+/// Takes the count back to zero.
+pub(crate) fn unring(eventfd: BorrowedFd<'_>) {
+    let mut count = 0_u64;
+    // SAFETY: eight bytes into a live integer.
+    let _ = unsafe { libc::read(eventfd.as_raw_fd(), (&raw mut count).cast(), 8) };
+}
+
+pub(crate) fn epoll() -> io::Result<OwnedFd> {
+    // SAFETY: a number in, a fresh descriptor out.
+    unsafe { own(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }
+}
+
+/// Watches a descriptor, edge-triggered.
+pub(crate) fn epoll_add(
+    epoll: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    events: i32,
+    key: u64,
+) -> io::Result<()> {
+    let mut event = libc::epoll_event {
+        events: (events | libc::EPOLLET) as u32,
+        u64: key,
+    };
+    // SAFETY: a live event that the kernel reads.
+    check(unsafe {
+        libc::epoll_ctl(
+            epoll.as_raw_fd(),
+            libc::EPOLL_CTL_ADD,
+            fd.as_raw_fd(),
+            &raw mut event,
+        )
+    })?;
+    Ok(())
+}
+
+pub(crate) fn epoll_remove(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) {
+    // SAFETY: removing takes no event (Linux 2.6.9); a descriptor that is not watched is an error and no harm.
+    let _ = unsafe {
+        libc::epoll_ctl(
+            epoll.as_raw_fd(),
+            libc::EPOLL_CTL_DEL,
+            fd.as_raw_fd(),
+            ptr::null_mut(),
+        )
+    };
+}
+
+/// The keys of what is ready; nothing if the time (milliseconds) is over or a signal came.
+pub(crate) fn epoll_wait(
+    epoll: BorrowedFd<'_>,
+    milliseconds: i32,
+    ready: &mut Vec<u64>,
+) -> io::Result<()> {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
+    // SAFETY: room for as many events as are asked for.
+    let count = check(unsafe {
+        libc::epoll_wait(
+            epoll.as_raw_fd(),
+            events.as_mut_ptr(),
+            events.len() as libc::c_int,
+            milliseconds,
+        )
+    });
+    match count {
+        Ok(count) => {
+            ready.extend(events[..count as usize].iter().map(|event| event.u64));
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a lock on a file; `false`: somebody has it. It goes with the descriptor.
+pub(crate) fn lock(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: a descriptor and numbers.
+    match check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A descriptor that was passed on by number (socket activation).
+///
+/// # Safety
+/// Nobody else in this process owns that number.
+pub(crate) unsafe fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only; it fails where there is no such descriptor.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and the caller promises the rest.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,410 @@
+//! What the broker answers, and what it says unasked.
+
+use std::time::Duration;
+
+use npfs_ringbuf::{Grant, PipeType};
+
+use super::{Put, REPLY_HEAD, Take, WireError, length};
+use crate::{
+    name::Name,
+    npfs::{Direction, EndId, PipeInfo, State, Tag},
+    security::{Mask, Sid},
+    status::NtStatus,
+};
+
+/// The process at the other end, as the kernel knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Process.
+    pub pid: u32,
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A connection, for one of its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireConn {
+    /// The broker's number of the link. Its descriptor comes beside the first message that names it.
+    pub link: u64,
+    /// This process's index in the link.
+    pub process: u8,
+    /// The other end.
+    pub peer: Peer,
+    /// What this end may do, and where.
+    pub grant: Grant,
+}
+
+/// What the broker says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To `Hello`.
+    Welcome {
+        /// The version that is spoken from now on; 0: none in common.
+        version: u16,
+        /// ABI version of its links.
+        abi: u32,
+        /// Their layout.
+        layout: u64,
+        /// The broker's process.
+        pid: u32,
+    },
+    /// A request has ended.
+    Done(Tag, NtStatus),
+    /// A server end was made.
+    Created {
+        /// Of the request.
+        tag: Tag,
+        /// The end.
+        end: EndId,
+        /// The pipe's.
+        pipe_type: PipeType,
+        /// The pipe was made too.
+        first: bool,
+        /// What was granted.
+        granted: Mask,
+    },
+    /// A client end was made.
+    Opened {
+        /// Of the request.
+        tag: Tag,
+        /// The end.
+        end: EndId,
+        /// What was granted.
+        granted: Mask,
+        /// Its connection.
+        conn: WireConn,
+    },
+    /// A client has opened an instance; tag 0 unless this answers a listen too.
+    Connected {
+        /// Of the listen.
+        tag: Tag,
+        /// The server end.
+        end: EndId,
+        /// Its connection.
+        conn: WireConn,
+    },
+    /// The other process of a link has gone: nothing new will come of this link.
+    LinkGone(u64),
+    /// Pipes; ends when there are none.
+    Pipes {
+        /// Of the request.
+        tag: Tag,
+        /// Where to go on: shard and folded name; shard `u64::MAX`: nothing follows.
+        next: (u64, Vec<u16>),
+        /// In the order of their folded names, within a shard.
+        pipes: Vec<PipeInfo>,
+    },
+    /// A pipe and some of its instances.
+    Instances {
+        /// Of the request.
+        tag: Tag,
+        /// The pipe.
+        pipe: Box<PipeInfo>,
+        /// Oldest first.
+        instances: Vec<InstanceEntry>,
+    },
+}
+
+/// An instance, in a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceEntry {
+    /// Its state.
+    pub state: State,
+    /// The process of the server end.
+    pub server: Peer,
+    /// The process of the client end.
+    pub client: Option<Peer>,
+    /// Client to server, bytes.
+    pub in_quota: u32,
+    /// Server to client, bytes.
+    pub out_quota: u32,
+}
+
+const WELCOME: u16 = 1;
+const DONE: u16 = 2;
+const CREATED: u16 = 3;
+const OPENED: u16 = 4;
+const CONNECTED: u16 = 5;
+const LINK_GONE: u16 = 6;
+const PIPES: u16 = 7;
+const INSTANCES: u16 = 8;
+
+const MESSAGE: u16 = 1;
+const FIRST: u16 = 2;
+
+impl Reply {
+    /// The message.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut put = Put::default();
+        let mut tail = Put::default();
+        let mut head = |op: u16, flags: u16, tag: Tag, end: EndId, status: u32, granted: u32| {
+            put.u16(op).u16(flags).u32(0).u64(tag.0).u64(end.0);
+            put.u32(status).u32(granted);
+        };
+        let conn = match self {
+            Reply::Welcome {
+                version,
+                abi,
+                layout,
+                pid,
+            } => {
+                let version = u64::from(*version);
+                head(WELCOME, 0, Tag(version), EndId(*layout), *abi, *pid);
+                None
+            }
+            Reply::Done(tag, status) => {
+                head(DONE, 0, *tag, EndId(0), status.0, 0);
+                None
+            }
+            Reply::Created {
+                tag,
+                end,
+                pipe_type,
+                first,
+                granted,
+            } => {
+                let message = u16::from(*pipe_type == PipeType::Message) * MESSAGE;
+                let flags = message | (u16::from(*first) * FIRST);
+                head(CREATED, flags, *tag, *end, 0, granted.bits());
+                None
+            }
+            Reply::Opened {
+                tag,
+                end,
+                granted,
+                conn,
+            } => {
+                head(OPENED, 0, *tag, *end, 0, granted.bits());
+                Some(conn)
+            }
+            Reply::Connected { tag, end, conn } => {
+                head(CONNECTED, 0, *tag, *end, 0, 0);
+                Some(conn)
+            }
+            Reply::LinkGone(link) => {
+                head(LINK_GONE, 0, Tag(0), EndId(*link), 0, 0);
+                None
+            }
+            Reply::Pipes { tag, next, pipes } => {
+                head(PIPES, 0, *tag, EndId(next.0), length(pipes.len()), 0);
+                tail.u32(length(2 * next.1.len())).units(&next.1);
+                for pipe in pipes {
+                    put_pipe(&mut tail, pipe);
+                }
+                None
+            }
+            Reply::Instances {
+                tag,
+                pipe,
+                instances,
+            } => {
+                head(INSTANCES, 0, *tag, EndId(0), length(instances.len()), 0);
+                put_pipe(&mut tail, pipe);
+                for instance in instances {
+                    put_instance(&mut tail, instance);
+                }
+                None
+            }
+        };
+        if let Some(conn) = conn {
+            put.u64(conn.link).u8(conn.process).bytes(&[0; 3]);
+            put_peer(&mut put, conn.peer);
+            put.u64(0).bytes(&conn.grant.to_bytes());
+        }
+        put.finish(REPLY_HEAD, &tail.0)
+    }
+
+    /// From a message.
+    ///
+    /// # Errors
+    /// [`WireError`]: it is none.
+    pub fn decode(bytes: &[u8]) -> Result<Reply, WireError> {
+        let mut take = Take(bytes);
+        let mut head = Take(take.bytes(REPLY_HEAD)?);
+        let op = head.u16()?;
+        let flags = head.u16()?;
+        let tail_len = head.u32()? as usize;
+        let tag = Tag(head.u64()?);
+        let end = EndId(head.u64()?);
+        let status = head.u32()?;
+        let granted = Mask::from_bits_retain(head.u32()?);
+        let mut tail = Take(take.bytes(tail_len)?);
+        take.end()?;
+        let reply = match op {
+            WELCOME => Reply::Welcome {
+                version: u16::try_from(tag.0).map_err(|_| WireError("not a version"))?,
+                abi: status,
+                layout: end.0,
+                pid: granted.bits(),
+            },
+            DONE => Reply::Done(tag, NtStatus(status)),
+            CREATED => Reply::Created {
+                tag,
+                end,
+                pipe_type: if flags & MESSAGE != 0 {
+                    PipeType::Message
+                } else {
+                    PipeType::Byte
+                },
+                first: flags & FIRST != 0,
+                granted,
+            },
+            OPENED => Reply::Opened {
+                tag,
+                end,
+                granted,
+                conn: take_conn(head)?,
+            },
+            CONNECTED => Reply::Connected {
+                tag,
+                end,
+                conn: take_conn(head)?,
+            },
+            LINK_GONE => Reply::LinkGone(end.0),
+            PIPES => {
+                let next = tail.u32()? as usize;
+                let next = (end.0, tail.units(next)?);
+                let pipes = (0..status).map(|_| take_pipe(&mut tail));
+                Reply::Pipes {
+                    tag,
+                    next,
+                    pipes: pipes.collect::<Result<_, _>>()?,
+                }
+            }
+            INSTANCES => {
+                let pipe = Box::new(take_pipe(&mut tail)?);
+                let instances = (0..status).map(|_| take_instance(&mut tail));
+                Reply::Instances {
+                    tag,
+                    pipe,
+                    instances: instances.collect::<Result<_, _>>()?,
+                }
+            }
+            _ => return Err(WireError("an unknown reply")),
+        };
+        tail.end()?;
+        Ok(reply)
+    }
+}
+
+fn take_conn(mut head: Take<'_>) -> Result<WireConn, WireError> {
+    let link = head.u64()?;
+    let process = head.u8()?;
+    head.bytes(3)?;
+    let peer = take_peer(&mut head)?;
+    head.u64()?;
+    let grant = Grant::from_bytes(head.bytes(Grant::SIZE)?);
+    Ok(WireConn {
+        link,
+        process,
+        peer,
+        grant: grant.map_err(|_| WireError("not a grant of this version"))?,
+    })
+}
+
+fn put_peer(put: &mut Put, peer: Peer) {
+    put.u32(peer.pid).u32(peer.uid).u32(peer.gid);
+}
+
+fn take_peer(take: &mut Take<'_>) -> Result<Peer, WireError> {
+    Ok(Peer {
+        pid: take.u32()?,
+        uid: take.u32()?,
+        gid: take.u32()?,
+    })
+}
+
+fn put_pipe(put: &mut Put, pipe: &PipeInfo) {
+    let owner = pipe.owner.as_ref().map(Sid::to_bytes).unwrap_or_default();
+    put.u32(length(2 * pipe.name.units().len()))
+        .u32(length(owner.len()))
+        .u8(u8::from(pipe.pipe_type == PipeType::Message))
+        .u8(match pipe.direction {
+            Direction::Inbound => 0,
+            Direction::Outbound => 1,
+            Direction::Duplex => 2,
+        })
+        .u16(0);
+    for number in [
+        pipe.instances,
+        pipe.max_instances,
+        pipe.listening,
+        pipe.connected,
+        pipe.waiters,
+    ] {
+        put.u32(number);
+    }
+    let timeout = u64::try_from(pipe.default_timeout.as_nanos()).unwrap_or(u64::MAX);
+    put.u64(timeout).units(pipe.name.units()).bytes(&owner);
+}
+
+fn take_pipe(take: &mut Take<'_>) -> Result<PipeInfo, WireError> {
+    let name_len = take.u32()? as usize;
+    let owner_len = take.u32()? as usize;
+    let pipe_type = match take.u8()? {
+        0 => PipeType::Byte,
+        1 => PipeType::Message,
+        _ => return Err(WireError("an unknown pipe type")),
+    };
+    let direction = match take.u8()? {
+        0 => Direction::Inbound,
+        1 => Direction::Outbound,
+        2 => Direction::Duplex,
+        _ => return Err(WireError("an unknown direction")),
+    };
+    take.u16()?;
+    let instances = take.u32()?;
+    let max_instances = take.u32()?;
+    let listening = take.u32()?;
+    let connected = take.u32()?;
+    let waiters = take.u32()?;
+    let default_timeout = Duration::from_nanos(take.u64()?);
+    let name = Name::from_units(take.units(name_len)?).map_err(|_| WireError("not a name"))?;
+    let owner = match owner_len {
+        0 => None,
+        length => {
+            let sid = Sid::from_bytes(take.bytes(length)?);
+            Some(sid.map_err(|_| WireError("not a SID"))?)
+        }
+    };
+    Ok(PipeInfo {
+        name,
+        pipe_type,
+        direction,
+        instances,
+        max_instances,
+        listening,
+        connected,
+        waiters,
+        default_timeout,
+        owner,
+    })
+}
+
+fn put_instance(put: &mut Put, instance: &InstanceEntry) {
+    put.u32(instance.state.number())
+        .u32(instance.in_quota)
+        .u32(instance.out_quota)
+        .u32(u32::from(instance.client.is_some()));
+    put_peer(put, instance.server);
+    put_peer(put, instance.client.unwrap_or_default());
+}
+
+fn take_instance(take: &mut Take<'_>) -> Result<InstanceEntry, WireError> {
+    let state = State::from_number(take.u32()?).ok_or(WireError("an unknown state"))?;
+    let in_quota = take.u32()?;
+    let out_quota = take.u32()?;
+    let has_client = take.u32()? != 0;
+    let server = take_peer(take)?;
+    let client = take_peer(take)?;
+    Ok(InstanceEntry {
+        state,
+        server,
+        client: has_client.then_some(client),
+        in_quota,
+        out_quota,
+    })
+}

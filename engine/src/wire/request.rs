@@ -1,0 +1,299 @@
+//! What a client asks.
+
+use std::time::Duration;
+
+use npfs_ringbuf::PipeType;
+
+use super::{Put, REQUEST_HEAD, Take, VERSION, WireError, length};
+use crate::{
+    name::{Key, Name},
+    npfs::{Create, Direction, Disposition, EndId, Tag, Timeout},
+    security::{Mask, SecurityDescriptor},
+};
+
+/// The first message of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The versions of the protocol that the client speaks.
+    pub versions: (u16, u16),
+    /// ABI version of the links that it maps.
+    pub abi: u32,
+    /// Their layout.
+    pub layout: u64,
+    /// Bits of its addresses: a 32-bit process gets links of at most 64 MiB.
+    pub bits: u8,
+}
+
+impl Hello {
+    /// This library's.
+    #[must_use]
+    pub fn ours() -> Hello {
+        Hello {
+            versions: (VERSION, VERSION),
+            abi: npfs_ringbuf::ABI_VERSION,
+            layout: npfs_ringbuf::layout_hash(),
+            bits: if cfg!(target_pointer_width = "32") {
+                32
+            } else {
+                64
+            },
+        }
+    }
+}
+
+/// What a client asks. Tag 0: no answer is wanted.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Before anything else.
+    Hello(Hello),
+    /// A server end.
+    Create(Tag, Box<Create>),
+    /// A client end.
+    Open(Tag, Name, Mask),
+    /// FSCTL_PIPE_LISTEN; the flag: it may pend.
+    Listen(Tag, EndId, bool),
+    /// FSCTL_PIPE_DISCONNECT.
+    Disconnect(Tag, EndId),
+    /// NtClose.
+    Close(EndId),
+    /// FSCTL_PIPE_WAIT.
+    Wait(Tag, Name, Timeout),
+    /// Ends the pended request of that tag. The request is answered, not this.
+    Cancel(Tag),
+    /// The pipes whose folded names come after this one, shard by shard.
+    List(Tag, u64, Vec<u16>),
+    /// One pipe, and its instances after so many.
+    Info(Tag, Name, u64),
+}
+
+const HELLO: u16 = 1;
+const CREATE: u16 = 2;
+const OPEN: u16 = 3;
+const LISTEN: u16 = 4;
+const DISCONNECT: u16 = 5;
+const CLOSE: u16 = 6;
+const WAIT: u16 = 7;
+const CANCEL: u16 = 8;
+const LIST: u16 = 9;
+const INFO: u16 = 10;
+
+const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"npfs-ask");
+/// The flag of `Listen`: it may pend; of `Create`: a default timeout is given; a descriptor is given.
+const PENDS: u16 = 1;
+const HAS_TIMEOUT: u16 = 1;
+const HAS_SECURITY: u16 = 2;
+/// Of `Wait`: how the time is meant.
+const WAIT_DEFAULT: u16 = 0;
+const WAIT_AFTER: u16 = 1;
+const WAIT_NEVER: u16 = 2;
+
+impl Request {
+    /// The message.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut put = Put::default();
+        let mut tail = Put::default();
+        match self {
+            Request::Hello(hello) => {
+                head(&mut put, HELLO, 0, Tag(HELLO_MAGIC), EndId(hello.layout));
+                put.u32(hello.abi)
+                    .u16(hello.versions.0)
+                    .u16(hello.versions.1)
+                    .u8(hello.bits);
+            }
+            Request::Create(tag, create) => encode_create(&mut put, &mut tail, *tag, create),
+            Request::Open(tag, name, access) => {
+                head(&mut put, OPEN, 0, *tag, EndId(0));
+                put.u32(access.bits());
+                tail.units(name.units());
+            }
+            Request::Listen(tag, end, pends) => {
+                head(&mut put, LISTEN, u16::from(*pends) * PENDS, *tag, *end);
+            }
+            Request::Disconnect(tag, end) => head(&mut put, DISCONNECT, 0, *tag, *end),
+            Request::Close(end) => head(&mut put, CLOSE, 0, Tag(0), *end),
+            Request::Wait(tag, name, timeout) => {
+                let (how, time) = match timeout {
+                    Timeout::Default => (WAIT_DEFAULT, 0),
+                    Timeout::After(after) => (WAIT_AFTER, nanoseconds(*after)),
+                    Timeout::Never => (WAIT_NEVER, 0),
+                };
+                head(&mut put, WAIT, how, *tag, EndId(time));
+                tail.units(name.units());
+            }
+            Request::Cancel(tag) => head(&mut put, CANCEL, 0, *tag, EndId(0)),
+            Request::List(tag, shard, after) => {
+                head(&mut put, LIST, 0, *tag, EndId(*shard));
+                tail.units(after);
+            }
+            Request::Info(tag, name, skip) => {
+                head(&mut put, INFO, 0, *tag, EndId(*skip));
+                tail.units(name.units());
+            }
+        }
+        put.finish(REQUEST_HEAD, &tail.0)
+    }
+
+    /// From a message.
+    ///
+    /// # Errors
+    /// [`WireError`]: it is none.
+    pub fn decode(bytes: &[u8]) -> Result<Request, WireError> {
+        let mut take = Take(bytes);
+        let mut head = Take(take.bytes(REQUEST_HEAD)?);
+        let op = head.u16()?;
+        let flags = head.u16()?;
+        let tail_len = head.u32()? as usize;
+        let tag = Tag(head.u64()?);
+        let end = EndId(head.u64()?);
+        let mut tail = Take(take.bytes(tail_len)?);
+        take.end()?;
+        let request = match op {
+            HELLO => {
+                if tag.0 != HELLO_MAGIC {
+                    return Err(WireError("not a client of npfs"));
+                }
+                Request::Hello(Hello {
+                    layout: end.0,
+                    abi: head.u32()?,
+                    versions: (head.u16()?, head.u16()?),
+                    bits: head.u8()?,
+                })
+            }
+            CREATE => decode_create(head, flags, tag, end.0, &mut tail)?,
+            OPEN => Request::Open(
+                tag,
+                name(&mut tail, tail_len)?,
+                Mask::from_bits_retain(head.u32()?),
+            ),
+            LISTEN => Request::Listen(tag, end, flags & PENDS != 0),
+            DISCONNECT => Request::Disconnect(tag, end),
+            CLOSE => Request::Close(end),
+            WAIT => {
+                let timeout = match flags {
+                    WAIT_DEFAULT => Timeout::Default,
+                    WAIT_AFTER => Timeout::After(Duration::from_nanos(end.0)),
+                    WAIT_NEVER => Timeout::Never,
+                    _ => return Err(WireError("an unknown kind of timeout")),
+                };
+                Request::Wait(tag, name(&mut tail, tail_len)?, timeout)
+            }
+            CANCEL => Request::Cancel(tag),
+            LIST => Request::List(tag, end.0, tail.units(tail_len)?),
+            INFO => Request::Info(tag, name(&mut tail, tail_len)?, end.0),
+            _ => return Err(WireError("an unknown request")),
+        };
+        tail.end()?;
+        Ok(request)
+    }
+}
+
+impl Request {
+    /// The folded name that a listing goes on after; `None`: from the first.
+    pub(crate) fn after(units: &[u16]) -> Option<Key> {
+        (!units.is_empty()).then(|| Key::from_units(units))
+    }
+}
+
+fn head(put: &mut Put, op: u16, flags: u16, tag: Tag, end: EndId) {
+    put.u16(op).u16(flags).u32(0).u64(tag.0).u64(end.0);
+}
+
+fn name(tail: &mut Take<'_>, bytes: usize) -> Result<Name, WireError> {
+    Name::from_units(tail.units(bytes)?).map_err(|_| WireError("not a name"))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn encode_create(put: &mut Put, tail: &mut Put, tag: Tag, create: &Create) {
+    // One that cannot be encoded goes out empty, and is refused at the other side: never left out.
+    let security = create.security.as_ref();
+    let security = security.map(|security| security.to_bytes().unwrap_or_default());
+    let mut flags = 0;
+    if create.default_timeout.is_some() {
+        flags |= HAS_TIMEOUT;
+    }
+    if security.is_some() {
+        flags |= HAS_SECURITY;
+    }
+    let timeout = create.default_timeout.map_or(0, nanoseconds);
+    head(put, CREATE, flags, tag, EndId(timeout));
+    put.u32(create.access.bits())
+        .u8(match create.direction {
+            Direction::Inbound => 0,
+            Direction::Outbound => 1,
+            Direction::Duplex => 2,
+        })
+        .u8(match create.disposition {
+            Disposition::Open => 1,
+            Disposition::Create => 2,
+            Disposition::OpenIf => 3,
+        })
+        .u8(u8::from(create.pipe_type == PipeType::Message))
+        .u8(0)
+        .u32(create.max_instances)
+        .u32(create.in_quota)
+        .u32(create.out_quota)
+        .u32(length(2 * create.name.units().len()));
+    tail.units(create.name.units());
+    if let Some(security) = security {
+        tail.bytes(&security);
+    }
+}
+
+fn decode_create(
+    mut head: Take<'_>,
+    flags: u16,
+    tag: Tag,
+    timeout: u64,
+    tail: &mut Take<'_>,
+) -> Result<Request, WireError> {
+    let access = Mask::from_bits_retain(head.u32()?);
+    let direction = match head.u8()? {
+        0 => Direction::Inbound,
+        1 => Direction::Outbound,
+        2 => Direction::Duplex,
+        _ => return Err(WireError("an unknown direction")),
+    };
+    let disposition = match head.u8()? {
+        1 => Disposition::Open,
+        2 => Disposition::Create,
+        3 => Disposition::OpenIf,
+        _ => return Err(WireError("an unknown disposition")),
+    };
+    let pipe_type = match head.u8()? {
+        0 => PipeType::Byte,
+        1 => PipeType::Message,
+        _ => return Err(WireError("an unknown pipe type")),
+    };
+    head.u8()?;
+    let max_instances = head.u32()?;
+    let in_quota = head.u32()?;
+    let out_quota = head.u32()?;
+    let name_len = head.u32()? as usize;
+    let name = name(tail, name_len)?;
+    let security = if flags & HAS_SECURITY != 0 {
+        let bytes = tail.bytes(tail.0.len())?;
+        let parsed = SecurityDescriptor::from_bytes(bytes);
+        Some(parsed.map_err(|_| WireError("not a security descriptor"))?)
+    } else {
+        None
+    };
+    Ok(Request::Create(
+        tag,
+        Box::new(Create {
+            name,
+            access,
+            direction,
+            disposition,
+            pipe_type,
+            max_instances,
+            in_quota,
+            out_quota,
+            default_timeout: (flags & HAS_TIMEOUT != 0).then(|| Duration::from_nanos(timeout)),
+            security,
+        }),
+    ))
+}
