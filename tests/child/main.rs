@@ -1,5 +1,13 @@
-//! The second process of the tests: see `npfs_tests::child`.
+//! The second process of the tests: see `npfs_tests::child` and `npfs_tests::actor`.
 
 fn main() {
-    npfs_tests::child::main();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match *words {
+        ["actor", socket] => npfs_tests::actor::main(socket),
+        ["broker", socket, workers] => {
+            npfs_tests::actor::broker(socket, workers.parse().expect("a number"));
+        }
+        _ => npfs_tests::child::main(),
+    }
 }

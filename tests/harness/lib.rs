@@ -5,6 +5,7 @@
 //! [`Cmd`] reaches both, so that most tests run in both arrangements without being written twice. Children are the
 //! binary `npfs-test-child`; integration tests name it by [`child_exe!`].
 
+pub mod actor;
 pub mod child;
 pub mod cmd;
 pub mod driver;
@@ -16,6 +17,7 @@ pub mod rng;
 pub mod sys;
 pub mod time;
 
+pub use actor::Actor;
 pub use child::Child;
 pub use cmd::{Blocking, Cmd, Done, OpId, Reply};
 pub use driver::Driver;

@@ -1,0 +1,606 @@
+//! Processes that meet by name, and die: at every named point of the data path, and in the middle of create, listen, wait,
+//! connect and disconnect. The other end hears of it within a second, nothing is left, and the name works again.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use npfs::{
+    Broker, BrokerOptions, Client, ClientOptions, Error, Namespace, NtStatus, PipeType, Read,
+    ReadMode, Server, ServerOptions, State,
+};
+use npfs_ringbuf::fault::Point;
+use npfs_tests::{Actor, child_exe};
+
+/// What is promised after a death.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A broker in this process, with a socket for others.
+struct Site {
+    broker: Option<Broker>,
+    folder: PathBuf,
+    socket: String,
+}
+
+impl Site {
+    fn new() -> Site {
+        Site::with(BrokerOptions::new().workers(2))
+    }
+
+    fn with(options: &mut BrokerOptions) -> Site {
+        let folder = folder();
+        let socket = folder.join("broker.sock");
+        let broker = options.socket(&socket).start().expect("a broker");
+        Site {
+            broker: Some(broker),
+            folder,
+            socket: socket.display().to_string(),
+        }
+    }
+
+    fn broker(&self) -> &Broker {
+        self.broker.as_ref().expect("until it is dropped")
+    }
+
+    fn namespace(&self) -> Namespace {
+        Namespace::connect(&self.socket).expect("a broker")
+    }
+
+    fn actor(&self) -> Actor {
+        Actor::spawn(child_exe!(), &self.socket, None)
+    }
+
+    /// Nothing of anybody is left in the broker.
+    fn is_clean(&self) {
+        eventually("the broker is empty", || self.broker().is_empty());
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.broker.take();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("npfs-test-{}-{count}", std::process::id()))
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn serve(namespace: &Namespace, name: &str) -> Server {
+    let mut options = ServerOptions::new();
+    options.pipe_type(PipeType::Message);
+    options.create(namespace, name).expect("create")
+}
+
+fn open(namespace: &Namespace, name: &str) -> Client {
+    let mut options = ClientOptions::new();
+    options
+        .read_mode(ReadMode::Message)
+        .wait(Some(Duration::from_secs(10)));
+    options.open(namespace, name).expect("open")
+}
+
+/// Runs it, and says so if it took longer than a second.
+fn promptly<T>(what: &str, call: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let answer = call();
+    assert!(begin.elapsed() < SECOND, "{what}: {:?}", begin.elapsed());
+    answer
+}
+
+#[test]
+fn a_message_between_two_processes_and_no_more_descriptors() {
+    let site = Site::new();
+    let mut server = site.actor();
+    let mut client = site.actor();
+    assert_eq!(client.must("fds"), "1", "the broker's socket");
+    server.must("create s pipe");
+    let listens = server.start("connect s");
+    client.must("open c pipe rw");
+    assert_eq!(server.within(listens, SECOND).as_deref(), Some("ok "));
+    client.must("write c hello");
+    assert_eq!(server.must("read s"), "hello");
+    let echo = server.start("echo s");
+    assert_eq!(client.must("transact c there-and-back"), "there-and-back");
+    assert_eq!(client.must("fds"), "1");
+    assert_eq!(server.must("fds"), "1");
+    assert_eq!(client.must("links"), "1");
+    client.must("close c");
+    assert_eq!(
+        server.within(echo, SECOND).as_deref(),
+        Some("STATUS_PIPE_BROKEN")
+    );
+    server.must("close s");
+    site.is_clean_but_for_sessions();
+}
+
+impl Site {
+    /// No name, no end: sessions and their links may be there.
+    fn is_clean_but_for_sessions(&self) {
+        let namespace = self.namespace();
+        eventually("no connection is left", || {
+            self.broker().stats().connections == 0
+        });
+        assert_eq!(namespace.list().expect("list"), []);
+    }
+}
+
+#[test]
+fn thousands_of_pipes_take_no_more_descriptors_and_few_mappings() {
+    let site = Site::new();
+    let mut client = site.actor();
+    let namespace = site.namespace();
+    let mut servers = Vec::new();
+    for number in 0..3000 {
+        servers.push(serve(&namespace, "many"));
+        client.must(&format!("open c{number} many rw"));
+    }
+    assert_eq!(client.must("fds"), "1");
+    assert_eq!(client.must("links"), "3", "1024 connections in each");
+    client.must("write c2999 last");
+    let last = &servers[2999];
+    last.connect().expect("connect");
+    assert_eq!(last.read(&mut [0; 8]).expect("read"), Read::Whole(4));
+    client.kill();
+    promptly("the last server end hears of it", || {
+        assert!(matches!(last.read(&mut [0; 8]), Err(Error::Broken)));
+    });
+    drop(servers);
+    drop(namespace);
+    site.is_clean();
+}
+
+/// Every point of the data path, the client dying.
+#[test]
+fn np_close_02_a_client_that_dies_at_any_point() {
+    for (index, point) in Point::ALL.iter().enumerate() {
+        let site = Site::new();
+        let namespace = site.namespace();
+        let server = serve(&namespace, "pipe");
+        let mut victim = site.actor();
+        victim.must("open c pipe rw");
+        server.connect().expect("connect");
+        victim.must("write c committed");
+        victim.must(&format!("arm {index} kill"));
+        // Whichever way leads to the point.
+        match point {
+            Point::ConsumerRole | Point::CopiedOut => {
+                server.write(b"to read").expect("write");
+                victim.start("read c");
+            }
+            Point::RecordTaken => {
+                victim.start("read c");
+            }
+            Point::Matched => {
+                victim.start("read c");
+                thread::sleep(Duration::from_millis(50));
+                let _ = server.write_timeout(b"to read", SECOND);
+            }
+            Point::MidStream => {
+                victim.start("pour c 8000000");
+            }
+            Point::MatchLock | Point::BeforeRing => {
+                // Somebody has to wait for what is written.
+                thread::scope(|scope| {
+                    let mut buf = [0; 64];
+                    assert_eq!(server.read(&mut buf).expect("read"), Read::Whole(9));
+                    let waits = scope.spawn(|| server.read(&mut [0; 64]));
+                    thread::sleep(Duration::from_millis(50));
+                    victim.start("write c late");
+                    let _ = waits.join();
+                });
+                server.write(b"x").ok();
+            }
+            _ => {
+                victim.start("write c late");
+            }
+        }
+        // What was committed arrives, then the rule's status.
+        let mut buf = [0; 64];
+        let begin = Instant::now();
+        loop {
+            match server.read_timeout(&mut buf, SECOND) {
+                // Of a stream, parts; of anything else, what was committed.
+                Ok(read) => assert!(read.count() <= 9 || *point == Point::MidStream, "{point:?}"),
+                Err(Error::Broken) => break,
+                Err(error) => panic!("{point:?}: {error}"),
+            }
+            assert!(begin.elapsed() < 3 * SECOND, "{point:?}");
+        }
+        assert!(
+            matches!(server.write(b"x"), Err(Error::Closing)),
+            "{point:?}"
+        );
+        // The name works again.
+        server.disconnect().expect("disconnect");
+        let next = open_while_listening(&namespace, &server);
+        next.write(b"again").expect("write");
+        assert_eq!(server.read(&mut buf).expect("read"), Read::Whole(5));
+        drop((server, next, namespace, victim));
+        site.is_clean();
+    }
+}
+
+fn open_while_listening(namespace: &Namespace, server: &Server) -> Client {
+    thread::scope(|scope| {
+        let listens = scope.spawn(|| server.connect());
+        let client = open(namespace, "pipe");
+        listens.join().expect("thread").expect("connect");
+        client
+    })
+}
+
+/// The same, the server dying: its client gets what was committed, then the status, and the name is gone.
+#[test]
+fn np_obj_01_a_server_that_dies_takes_its_name_with_it() {
+    for (index, point) in Point::ALL.iter().enumerate() {
+        let site = Site::new();
+        let namespace = site.namespace();
+        let mut victim = site.actor();
+        victim.must("create s pipe");
+        let client = open(&namespace, "pipe");
+        victim.must("connect s");
+        victim.must("write s committed");
+        victim.must(&format!("arm {index} kill"));
+        match point {
+            Point::ConsumerRole | Point::CopiedOut => {
+                client.write(b"to read").expect("write");
+                victim.start("read s");
+            }
+            Point::RecordTaken => {
+                victim.start("read s");
+            }
+            Point::Matched => {
+                victim.start("read s");
+                thread::sleep(Duration::from_millis(50));
+                let _ = client.write_timeout(b"to read", SECOND);
+            }
+            Point::MidStream => {
+                victim.start("pour s 8000000");
+            }
+            Point::MatchLock | Point::BeforeRing => {
+                thread::scope(|scope| {
+                    let mut buf = [0; 64];
+                    assert_eq!(client.read(&mut buf).expect("read"), Read::Whole(9));
+                    let waits = scope.spawn(|| client.read(&mut [0; 64]));
+                    thread::sleep(Duration::from_millis(50));
+                    victim.start("write s late");
+                    let _ = waits.join();
+                });
+            }
+            _ => {
+                victim.start("write s late");
+            }
+        }
+        let mut buf = [0; 64];
+        loop {
+            match client.read_timeout(&mut buf, SECOND) {
+                // Of a stream, parts; of anything else, what was committed.
+                Ok(read) => assert!(read.count() <= 9 || *point == Point::MidStream, "{point:?}"),
+                Err(Error::Broken) => break,
+                Err(error) => panic!("{point:?}: {error}"),
+            }
+        }
+        eventually("the name is free", || {
+            matches!(namespace.info("pipe"), Err(Error::NoSuchPipe))
+        });
+        let server = serve(&namespace, "pipe");
+        drop((client, server, namespace, victim));
+        site.is_clean();
+    }
+}
+
+#[test]
+fn np_listen_10_np_wait_09_a_listener_that_dies_frees_the_name_and_those_who_wait() {
+    let site = Site::new();
+    let namespace = site.namespace();
+    let mut victim = site.actor();
+    victim.must("create s pipe");
+    let taken = open(&namespace, "pipe");
+    victim.must("connect s");
+    victim.must("create t pipe");
+    victim.start("connect t");
+    let other = open(&namespace, "pipe");
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| namespace.wait("pipe", Some(Duration::from_secs(20))));
+        thread::sleep(Duration::from_millis(50));
+        victim.kill();
+        promptly("the waiter hears of it", || {
+            assert!(matches!(waits.join(), Ok(Err(Error::NoSuchPipe))));
+        });
+    });
+    for client in [&taken, &other] {
+        promptly("its clients hear of it", || {
+            assert!(matches!(client.read(&mut [0; 4]), Err(Error::Broken)));
+        });
+    }
+    drop((taken, other, namespace));
+    site.is_clean();
+}
+
+#[test]
+fn a_waiter_that_dies_is_forgotten() {
+    let site = Site::new();
+    let namespace = site.namespace();
+    let server = serve(&namespace, "pipe");
+    let client = open(&namespace, "pipe");
+    let mut victim = site.actor();
+    victim.start("wait pipe 100000");
+    eventually("it waits", || {
+        namespace.info("pipe").expect("info").pipe.waiters == 1
+    });
+    victim.kill();
+    eventually("it is forgotten", || {
+        namespace.info("pipe").expect("info").pipe.waiters == 0
+    });
+    drop((server, client, namespace));
+    site.is_clean();
+}
+
+/// Killed anywhere in create, open, listen, disconnect and close, many times.
+#[test]
+fn processes_that_die_in_the_middle_of_anything_leave_nothing() {
+    let site = Site::new();
+    let namespace = site.namespace();
+    let mut wait = 1;
+    for turn in 0..40 {
+        let mut victims: Vec<Actor> = (0..2).map(|_| site.actor()).collect();
+        for victim in &mut victims {
+            victim.start("churn pipe");
+            victim.start("churn pipe");
+            victim.start("churn other");
+        }
+        wait = wait * 7 % 31;
+        eventually("they are at it", || {
+            site.broker().stats().requests > 50 || turn > 0
+        });
+        thread::sleep(Duration::from_millis(wait));
+        drop(victims);
+        eventually("their names are free", || {
+            namespace.list().expect("list").is_empty()
+        });
+    }
+    let server = serve(&namespace, "pipe");
+    let client = open(&namespace, "pipe");
+    client.write(b"still").expect("write");
+    assert_eq!(server.read(&mut [0; 8]).expect("read"), Read::Whole(5));
+    drop((server, client, namespace));
+    site.is_clean();
+    eventually("no session is left", || site.broker().stats().sessions == 0);
+}
+
+#[test]
+fn a_process_that_ends_its_session_and_lives_on_leaves_nothing_either() {
+    let site = Site::new();
+    let mut peer = site.actor();
+    let namespace = site.namespace();
+    let server = serve(&namespace, "pipe");
+    peer.must("open c pipe rw");
+    server.connect().expect("connect");
+    server.write(b"unread").expect("write");
+    drop(server);
+    drop(namespace);
+    // What was written before the close is still read.
+    assert_eq!(peer.must("read c"), "unread");
+    assert_eq!(peer.ask("read c"), "STATUS_PIPE_BROKEN");
+    peer.must("close c");
+    eventually("the link has gone", || site.broker().stats().links == 0);
+    assert_eq!(peer.ask("open c pipe rw"), "STATUS_OBJECT_NAME_NOT_FOUND");
+    assert_eq!(peer.must("links"), "0", "not mapped any more");
+    peer.kill();
+    site.is_clean();
+}
+
+// ---- the broker dies ---------------------------------------------------------------------------------------------
+
+struct BrokerProcess(Child);
+
+impl BrokerProcess {
+    fn start(socket: &str) -> BrokerProcess {
+        let mut process = Command::new(child_exe!())
+            .args(["broker", socket, "1"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a broker");
+        let output = process.stdout.take().expect("piped");
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)
+            .expect("a line");
+        assert_eq!(line, "ready\n");
+        BrokerProcess(process)
+    }
+}
+
+impl Drop for BrokerProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn when_the_broker_dies_connections_go_on_and_names_come_back_with_it() {
+    let folder = folder();
+    let socket = folder.join("broker.sock").display().to_string();
+    let broker = BrokerProcess::start(&socket);
+    let mut peer = Actor::spawn(child_exe!(), &socket, None);
+    let namespace = Namespace::connect(&socket).expect("a broker");
+    let server = serve(&namespace, "pipe");
+    peer.must("open c pipe rw");
+    server.connect().expect("connect");
+    // One thread is blocked in a request.
+    thread::scope(|scope| {
+        let listening = serve(&namespace, "other");
+        let listens = scope.spawn(move || listening.connect());
+        thread::sleep(Duration::from_millis(50));
+        drop(broker);
+        promptly("the listen ends", || {
+            let ended = listens.join().expect("thread").expect_err("no broker");
+            assert_eq!(ended.status(), NtStatus::NO_SUCH_DEVICE);
+        });
+    });
+    // Both directions, after its death.
+    for turn in 0..1000 {
+        let message = format!("message {turn}");
+        server.write(message.as_bytes()).expect("write");
+        assert_eq!(peer.must("read c"), message);
+    }
+    peer.must("write c back");
+    assert_eq!(server.read(&mut [0; 8]).expect("read"), Read::Whole(4));
+    // Names do not work, and say why.
+    for error in [
+        ClientOptions::new()
+            .open(&namespace, "pipe")
+            .expect_err("no broker"),
+        ServerOptions::new()
+            .create(&namespace, "new")
+            .expect_err("no broker"),
+        namespace.wait("pipe", None).expect_err("no broker"),
+        namespace.list().expect_err("no broker"),
+    ] {
+        assert!(error.to_string().contains("no broker at"), "{error}");
+        assert_eq!(error.status(), NtStatus::NO_SUCH_DEVICE);
+    }
+    assert_eq!(peer.ask("create s new"), "STATUS_NO_SUCH_DEVICE");
+    // It comes back.
+    let broker = BrokerProcess::start(&socket);
+    let fresh = serve(&namespace, "new");
+    peer.must("open d new rw");
+    fresh.connect().expect("connect");
+    peer.must("write d fresh");
+    assert_eq!(fresh.read(&mut [0; 8]).expect("read"), Read::Whole(5));
+    // And the old connection still goes on.
+    peer.must("write c old");
+    assert_eq!(server.read(&mut [0; 8]).expect("read"), Read::Whole(3));
+    drop(broker);
+    let _ = fs::remove_dir_all(folder);
+}
+
+#[test]
+fn a_second_broker_is_refused_and_a_dead_one_s_socket_is_taken_over() {
+    let site = Site::new();
+    let second = BrokerOptions::new().socket(&site.socket).start();
+    let error = second.expect_err("taken").to_string();
+    assert!(
+        error.contains("already serves") && error.contains(&std::process::id().to_string()),
+        "{error}"
+    );
+    // Left behind by one that was killed.
+    let folder = folder();
+    let socket = folder.join("broker.sock").display().to_string();
+    let mut dead = BrokerProcess::start(&socket);
+    dead.0.kill().expect("our child");
+    dead.0.wait().expect("our child");
+    assert!(fs::exists(&socket).expect("a folder"));
+    let broker = BrokerOptions::new().socket(&socket).start();
+    let broker = broker.expect("taken over");
+    drop(broker);
+    assert!(!fs::exists(&socket).expect("a folder"), "cleared away");
+    let _ = fs::remove_dir_all(folder);
+}
+
+// ---- scenarios of the origin -------------------------------------------------------------------------------------
+
+/// Eight processes, each serving a name with a thread for each call, and calling the next while it serves the one before.
+#[test]
+fn nested_calls_round_a_ring_of_eight_processes_do_not_deadlock() {
+    let site = Site::with(BrokerOptions::new().workers(1));
+    let mut ring: Vec<Actor> = (0..8).map(|_| site.actor()).collect();
+    for (index, actor) in ring.iter_mut().enumerate() {
+        let next = (index + 1) % 8;
+        actor.start(&format!("relay ring{index} ring{next}"));
+        assert_eq!(
+            actor.within(0, Duration::from_secs(10)).as_deref(),
+            Some("serving")
+        );
+    }
+    let namespace = site.namespace();
+    thread::scope(|scope| {
+        for start in [0, 5] {
+            let namespace = &namespace;
+            scope.spawn(move || {
+                let client = open(namespace, &format!("ring{start}"));
+                let mut answer = [0; 16];
+                let read = client
+                    .transact_timeout(b"100", &mut answer, Duration::from_secs(60))
+                    .expect("an answer");
+                assert_eq!(&answer[..read.count()], b"100");
+            });
+        }
+    });
+    drop(ring);
+    drop(namespace);
+    site.is_clean();
+}
+
+#[test]
+fn clients_that_are_stopped_in_mid_call_hold_up_nobody_else() {
+    let site = Site::with(BrokerOptions::new().workers(1));
+    let mut server = site.actor();
+    server.start("serve pipe");
+    assert_eq!(server.within(0, SECOND).as_deref(), Some("serving"));
+    let mut stopped: Vec<Actor> = (0..100).map(|_| site.actor()).collect();
+    for (index, actor) in stopped.iter_mut().enumerate() {
+        actor.must("open c pipe rw");
+        actor.must("transact c hello");
+        // In the middle of a write, with the producer's role; or asleep in a read.
+        if index % 2 == 0 {
+            actor.must(&format!("arm {} stop", index / 2 % 6));
+            actor.start("write c more");
+        } else {
+            actor.start("read c");
+            actor.signal(libc::SIGSTOP);
+        }
+    }
+    let namespace = site.namespace();
+    let client = open(&namespace, "pipe");
+    let mut answer = [0; 64];
+    for turn in 0..2000_u32 {
+        let request = turn.to_le_bytes();
+        let read = client
+            .transact_timeout(&request, &mut answer, SECOND)
+            .expect("an answer");
+        assert_eq!(&answer[..read.count()], request);
+    }
+    // Names too.
+    promptly("create, open, close", || {
+        let own = serve(&namespace, "own");
+        let client = open(&namespace, "own");
+        own.connect().expect("connect");
+        drop((own, client));
+    });
+    drop((client, stopped, server, namespace));
+    site.is_clean();
+}
+
+#[test]
+fn state_is_seen_from_both_processes() {
+    let site = Site::new();
+    let namespace = site.namespace();
+    let server = serve(&namespace, "pipe");
+    let mut peer = site.actor();
+    peer.must("open c pipe rw");
+    server.connect().expect("connect");
+    assert_eq!(server.client().expect("a client").pid, peer.pid());
+    let details = namespace.info("pipe").expect("info");
+    assert_eq!(details.instances[0].state, State::Connected);
+    assert_eq!(
+        details.instances[0].client.map(|client| client.pid),
+        Some(peer.pid())
+    );
+    peer.must("close c");
+    eventually("closing", || server.state() == State::Closing);
+}
