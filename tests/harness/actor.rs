@@ -12,12 +12,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use npfs::npfs::Tag;
+use npfs::security::Mask;
+use npfs::wire::{Reply, Request};
 use npfs::{
-    BrokerOptions, Client, ClientOptions, Namespace, PipeType, Read, ReadMode, Server,
+    BrokerOptions, Client, ClientOptions, Name, Namespace, PipeType, Read, ReadMode, Server,
     ServerOptions,
 };
 use npfs_ringbuf::fault::{Action, Point};
+use npfs_ringbuf::{Conn, Grant, Link, ProcessIndex};
 
+use crate::raw::Raw;
 use crate::sys;
 
 /// How long an answer may take before the test is over.
@@ -158,6 +163,7 @@ pub fn main(socket: &str) {
     sys::die_with_parent();
     let files = open_files();
     let cast = Arc::new(Cast {
+        socket: socket.to_owned(),
         files,
         namespace: Namespace::connect(socket).expect("a broker"),
         servers: Mutex::default(),
@@ -184,7 +190,31 @@ fn open_files() -> usize {
     files.count() - 1
 }
 
+/// What writing answers that the broker did not grant.
+fn forge(socket: &str, name: &str) -> String {
+    let raw = Raw::greet(socket);
+    let name = Name::parse(name).expect("a name");
+    let open = Request::Open(Tag(1), name, Mask::GENERIC_READ | Mask::SYNCHRONIZE);
+    raw.send(&open.encode()).expect("sent");
+    let (reply, fd) = raw.receive().expect("an answer");
+    let Ok(Reply::Opened { conn, .. }) = Reply::decode(&reply) else {
+        return format!("{:?}", Reply::decode(&reply));
+    };
+    let mut grant = conn.grant.to_bytes();
+    assert_eq!(grant[6], 1, "the client may read");
+    grant[6] = 3;
+    let grant = Grant::from_bytes(&grant).expect("a grant");
+    let index = ProcessIndex::new(conn.process).expect("an index");
+    let link = Link::attach(fd.expect("a link"), index).expect("a link");
+    let conn = Conn::open(&link, &grant).expect("a connection");
+    let written = conn.write(b"injected");
+    // Leaves its session open: the broker must not be what ends the connection.
+    std::mem::forget(raw);
+    format!("{written:?}")
+}
+
 struct Cast {
+    socket: String,
     /// Descriptors at the start.
     files: usize,
     namespace: Namespace,
@@ -316,6 +346,8 @@ impl Cast {
                 npfs_ringbuf::fault::arm(point, action);
                 none()
             }
+            // NAME: opens for reading, gives itself the right to write, and writes
+            ["forge", name] => Ok(forge(&self.socket, name)),
             // Descriptors beyond those that it began with
             ["fds"] => Ok((open_files() - self.files).to_string()),
             ["links"] => {

@@ -13,6 +13,7 @@ pub mod fuzz;
 #[path = "../model/mod.rs"]
 pub mod model;
 pub mod party;
+pub mod raw;
 pub mod rng;
 pub mod sys;
 pub mod time;

@@ -1,0 +1,451 @@
+//! Clients that send garbage, flood, or do not read; and clients of another user.
+
+use std::fs::Permissions;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use npfs::broker::Limits;
+use npfs::npfs::{EndId, Tag, Timeout};
+use npfs::security::{Mask, SecurityDescriptor, Sid};
+use npfs::wire::{Hello, Reply, Request};
+use npfs::{
+    Broker, BrokerOptions, ClientOptions, Error, Name, Namespace, NtStatus, PipeType, Read,
+    ReadMode, ServerOptions, State,
+};
+use npfs_tests::raw::Raw;
+use npfs_tests::{Actor, child_exe};
+
+struct Site {
+    broker: Option<Broker>,
+    folder: PathBuf,
+    socket: String,
+}
+
+impl Site {
+    fn new(options: &mut BrokerOptions) -> Site {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("npfs-strangers-{}-{count}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        let socket = folder.join("broker.sock");
+        let broker = options.socket(&socket).start().expect("a broker");
+        Site {
+            broker: Some(broker),
+            folder,
+            socket: socket.display().to_string(),
+        }
+    }
+
+    fn broker(&self) -> &Broker {
+        self.broker.as_ref().expect("until it is dropped")
+    }
+
+    fn namespace(&self) -> Namespace {
+        Namespace::connect(&self.socket).expect("a broker")
+    }
+
+    /// An honest pair gets its messages through, and names work.
+    fn works(&self) {
+        let namespace = self.namespace();
+        let begin = Instant::now();
+        let server = ServerOptions::new().create(&namespace, "honest");
+        let server = server.expect("create");
+        let client = ClientOptions::new().open(&namespace, "honest");
+        let client = client.expect("open");
+        server.connect().expect("connect");
+        client.write(b"x").expect("write");
+        assert_eq!(server.read(&mut [0; 4]).expect("read"), Read::Whole(1));
+        assert!(
+            begin.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.broker.take();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
+}
+
+#[test]
+fn garbage_is_cut_off_alone() {
+    let site = Site::new(&mut BrokerOptions::new());
+    let long = vec![0xff; 150_000];
+    let truncated = &Request::Hello(Hello::ours()).encode()[..40];
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64], truncated, &long] {
+        let fresh = Raw::connect(&site.socket);
+        fresh.send(garbage).expect("sent");
+        assert!(fresh.is_cut_off(), "{} bytes as a hello", garbage.len());
+        let greeted = Raw::greet(&site.socket);
+        greeted.send(garbage).expect("sent");
+        assert!(greeted.is_cut_off(), "{} bytes after it", garbage.len());
+        site.works();
+    }
+    // A request before the hello, and a second hello.
+    let fresh = Raw::connect(&site.socket);
+    fresh.send(&Request::Cancel(Tag(1)).encode()).expect("sent");
+    assert!(fresh.is_cut_off());
+    let greeted = Raw::greet(&site.socket);
+    greeted
+        .send(&Request::Hello(Hello::ours()).encode())
+        .expect("sent");
+    assert!(greeted.is_cut_off());
+    site.works();
+    eventually("their sessions are gone", || {
+        site.broker().stats().sessions == 0
+    });
+}
+
+#[test]
+fn other_versions_are_told_so() {
+    let site = Site::new(&mut BrokerOptions::new());
+    for hello in [
+        Hello {
+            versions: (7, 9),
+            ..Hello::ours()
+        },
+        Hello {
+            abi: 99,
+            ..Hello::ours()
+        },
+        Hello {
+            layout: 1,
+            ..Hello::ours()
+        },
+    ] {
+        let raw = Raw::connect(&site.socket);
+        raw.send(&Request::Hello(hello).encode()).expect("sent");
+        let (reply, _) = raw.receive().expect("an answer first");
+        let Ok(Reply::Welcome { version, abi, .. }) = Reply::decode(&reply) else {
+            panic!("a welcome was due");
+        };
+        assert_eq!(version == 0, hello.versions.0 == 7);
+        assert_eq!(abi, npfs_ringbuf::ABI_VERSION);
+        assert!(raw.is_cut_off());
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_from_either() {
+    let site = Site::new(&mut BrokerOptions::new().workers(1));
+    let namespace = site.namespace();
+    let servers: Vec<_> = (0..500)
+        .map(|number| {
+            let name =
+                format!("a pipe with a name of some length, so that listings are long {number}");
+            ServerOptions::new()
+                .create(&namespace, &name)
+                .expect("create")
+        })
+        .collect();
+    let flood = Raw::greet(&site.socket);
+    let mut sent = 0;
+    let begin = Instant::now();
+    // Each answer is 64 KiB: a gigabyte of them, if the broker took it all.
+    let list = |tag| Request::List(Tag(tag), 0, Vec::new()).encode();
+    while sent < 16_000 && begin.elapsed() < Duration::from_secs(3) {
+        match flood.send(&list(sent + 1)) {
+            Ok(()) => sent += 1,
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    assert!(sent < 16_000, "the broker took everything");
+    site.works();
+    // Once it reads, it is served again.
+    let (reply, _) = flood.receive().expect("an answer");
+    assert!(matches!(
+        Reply::decode(&reply),
+        Ok(Reply::Pipes { tag: Tag(1), .. })
+    ));
+    for _ in 1..sent {
+        flood.receive().expect("every answer, in the end");
+    }
+    drop(servers);
+}
+
+#[test]
+fn a_flood_of_requests_holds_up_nobody() {
+    let site = Site::new(&mut BrokerOptions::new().workers(1));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let flood = Raw::greet(&site.socket);
+                let wait = Request::Close(EndId(5)).encode();
+                while !stop.load(Ordering::SeqCst) {
+                    let _ = flood.send(&wait);
+                }
+            });
+        }
+        thread::sleep(Duration::from_millis(50));
+        for _ in 0..20 {
+            site.works();
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn limits_end_in_an_error_and_take_nothing_from_others() {
+    let site = Site::new(BrokerOptions::new().limits(Limits {
+        ends: 10,
+        outstanding: 5,
+        ..Limits::default()
+    }));
+    let namespace = site.namespace();
+    let mut ends = Vec::new();
+    for _ in 0..10 {
+        ends.push(
+            ServerOptions::new()
+                .create(&namespace, "a")
+                .expect("create"),
+        );
+    }
+    assert!(matches!(
+        ServerOptions::new().create(&namespace, "a"),
+        Err(Error::NoResources)
+    ));
+    assert!(matches!(
+        ClientOptions::new().open(&namespace, "a"),
+        Err(Error::NoResources)
+    ));
+    site.works();
+    ends.pop();
+    ends.push(
+        ServerOptions::new()
+            .create(&namespace, "a")
+            .expect("room again"),
+    );
+    // Requests that are not answered yet.
+    let other = Raw::greet(&site.socket);
+    for tag in 1..=5 {
+        let taken = Request::Open(Tag(100 + tag), name("a"), Mask::GENERIC_READ);
+        other.send(&taken.encode()).expect("sent");
+        assert!(other.receive().is_some());
+    }
+    let busy = ServerOptions::new();
+    let third = site.namespace();
+    let _busy = busy.create(&third, "busy").expect("create");
+    let _client = ClientOptions::new().open(&third, "busy").expect("open");
+    for tag in 1..=6 {
+        let wait = Request::Wait(Tag(tag), name("busy"), Timeout::Never);
+        other.send(&wait.encode()).expect("sent");
+    }
+    let (reply, _) = other.receive().expect("one too many");
+    assert_eq!(
+        Reply::decode(&reply),
+        Ok(Reply::Done(Tag(6), NtStatus::INSUFFICIENT_RESOURCES))
+    );
+    // One that is answered makes room for another.
+    other.send(&Request::Cancel(Tag(3)).encode()).expect("sent");
+    let (reply, _) = other.receive().expect("cancelled");
+    assert_eq!(
+        Reply::decode(&reply),
+        Ok(Reply::Done(Tag(3), NtStatus::CANCELLED))
+    );
+    let wait = Request::Wait(Tag(7), name("none"), Timeout::Never);
+    other.send(&wait.encode()).expect("sent");
+    let (reply, _) = other.receive().expect("answered");
+    assert_eq!(
+        Reply::decode(&reply),
+        Ok(Reply::Done(Tag(7), NtStatus::OBJECT_NAME_NOT_FOUND))
+    );
+}
+
+#[test]
+fn a_tag_in_use_is_refused_and_ends_of_others_cannot_be_reached() {
+    let site = Site::new(&mut BrokerOptions::new());
+    let namespace = site.namespace();
+    let server = ServerOptions::new()
+        .create(&namespace, "a")
+        .expect("create");
+    let client = ClientOptions::new().open(&namespace, "a").expect("open");
+    server.connect().expect("connect");
+    let raw = Raw::greet(&site.socket);
+    for _ in 0..2 {
+        let wait = Request::Wait(Tag(1), name("a"), Timeout::Never);
+        raw.send(&wait.encode()).expect("sent");
+    }
+    let (reply, _) = raw.receive().expect("refused");
+    assert_eq!(
+        Reply::decode(&reply),
+        Ok(Reply::Done(Tag(1), NtStatus::INVALID_PARAMETER))
+    );
+    for end in 0..500 {
+        raw.send(&Request::Disconnect(Tag(2), EndId(end)).encode())
+            .expect("sent");
+        let (reply, _) = raw.receive().expect("refused");
+        assert_eq!(
+            Reply::decode(&reply),
+            Ok(Reply::Done(Tag(2), NtStatus::INVALID_HANDLE))
+        );
+        raw.send(&Request::Close(EndId(end)).encode())
+            .expect("sent");
+    }
+    client.write(b"x").expect("write");
+    assert_eq!(server.read(&mut [0; 4]).expect("read"), Read::Whole(1));
+    assert_eq!(server.state(), State::Connected);
+}
+
+#[test]
+fn descriptors_that_clients_send_do_not_stay() {
+    let site = Site::new(&mut BrokerOptions::new());
+    let raw = Raw::greet(&site.socket);
+    let own = fs::File::open("/dev/null").expect("a file");
+    let is_null = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path()).is_ok_and(|path| path == PathBuf::from("/dev/null"))
+    };
+    let count = || {
+        let files = fs::read_dir("/proc/self/fd").expect("proc");
+        files.filter_map(Result::ok).filter(is_null).count()
+    };
+    let before = count();
+    for tag in 1..100 {
+        let wait = Request::Wait(Tag(tag), name("none"), Timeout::Never);
+        raw.send_with(&wait.encode(), own.as_raw_fd());
+        raw.receive().expect("an answer");
+    }
+    assert_eq!(count(), before);
+}
+
+// ---- another user ------------------------------------------------------------------------------------------------
+
+/// Who is nobody special on any machine.
+const STRANGER: u32 = 65_534;
+
+/// Reports that the test was skipped, unless this is root.
+fn is_root() -> bool {
+    // SAFETY: takes nothing and cannot fail.
+    let root = unsafe { libc::getuid() } == 0;
+    if !root {
+        eprintln!("SKIPPED: needs root, to be two users");
+    }
+    root
+}
+
+/// A broker for everybody, and a program that a stranger may run.
+fn for_everyone() -> (Site, String) {
+    let site = Site::new(BrokerOptions::new().everyone(true));
+    let program = site.folder.join("actor");
+    fs::copy(child_exe!(), &program).expect("a copy");
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("permissions");
+    (site, program.display().to_string())
+}
+
+#[test]
+fn np_sec_05_a_stranger_reads_and_neither_writes_nor_adds_instances() {
+    if !is_root() {
+        return;
+    }
+    let (site, program) = for_everyone();
+    let namespace = site.namespace();
+    let mut options = ServerOptions::new();
+    options.pipe_type(PipeType::Message);
+    let server = options.create(&namespace, "mine").expect("create");
+    let mut stranger = Actor::spawn(&program, &site.socket, Some(STRANGER));
+    assert_eq!(stranger.ask("open c mine rw"), "STATUS_ACCESS_DENIED");
+    assert_eq!(stranger.ask("open c mine w"), "STATUS_ACCESS_DENIED");
+    assert_eq!(stranger.ask("create s mine"), "STATUS_ACCESS_DENIED");
+    stranger.must("open c mine r");
+    server.connect().expect("connect");
+    assert_eq!(server.client().expect("a client").uid, STRANGER);
+    server.write(b"for everybody").expect("write");
+    assert_eq!(stranger.must("read c"), "for everybody");
+    assert_eq!(stranger.ask("write c no"), "STATUS_ACCESS_DENIED");
+    // And the other way round: root is in Administrators.
+    stranger.must("create t theirs");
+    let client = ClientOptions::new().open(&namespace, "theirs");
+    client.expect("open").write(b"x").expect("write");
+    assert_eq!(stranger.must("read t"), "x");
+}
+
+#[test]
+fn a_descriptor_lets_in_whom_it_names() {
+    if !is_root() {
+        return;
+    }
+    let (site, program) = for_everyone();
+    let namespace = site.namespace();
+    let mut options = ServerOptions::new();
+    options.pipe_type(PipeType::Message).security(
+        SecurityDescriptor::new()
+            .allow(Sid::user(0), Mask::GENERIC_ALL)
+            .deny(Sid::group(STRANGER), Mask::FILE_WRITE_DATA)
+            .allow(Sid::EVERYONE, Mask::GENERIC_READ | Mask::GENERIC_WRITE),
+    );
+    let _server = options.create(&namespace, "listed").expect("create");
+    let mut stranger = Actor::spawn(&program, &site.socket, Some(STRANGER));
+    assert_eq!(stranger.ask("open c listed rw"), "STATUS_ACCESS_DENIED");
+    stranger.must("open c listed r");
+    let mut other = Actor::spawn(&program, &site.socket, Some(STRANGER - 1));
+    options.create(&namespace, "listed").expect("another");
+    let _another = options.create(&namespace, "listed").expect("another");
+    other.must("open c listed rw");
+}
+
+#[test]
+fn a_reader_cannot_inject_a_byte() {
+    if !is_root() {
+        return;
+    }
+    let (site, program) = for_everyone();
+    let namespace = site.namespace();
+    let mut options = ServerOptions::new();
+    options.pipe_type(PipeType::Message);
+    let server = options.create(&namespace, "mine").expect("create");
+    let mut stranger = Actor::spawn(&program, &site.socket, Some(STRANGER));
+    // It believes itself that it wrote.
+    assert_eq!(stranger.must("forge mine"), "Ok(8)");
+    server.connect().expect("connect");
+    let mut buf = [0; 64];
+    let read = server.read(&mut buf);
+    assert!(
+        matches!(read, Err(Error::Fault(_))),
+        "{read:?} and {:?}",
+        &buf[..8]
+    );
+    assert_eq!(read.expect_err("a fault").status(), NtStatus::PIPE_BROKEN);
+    // The next client is served.
+    server.disconnect().expect("disconnect");
+    thread::scope(|scope| {
+        let listens = scope.spawn(|| server.connect());
+        let mut options = ClientOptions::new();
+        options
+            .read_mode(ReadMode::Message)
+            .wait(Some(Duration::from_secs(10)));
+        let client = options.open(&namespace, "mine").expect("open");
+        listens.join().expect("thread").expect("connect");
+        client.write(b"honest").expect("write");
+        assert_eq!(server.read(&mut buf).expect("read"), Read::Whole(6));
+    });
+}
+
+#[test]
+fn a_user_s_own_broker_is_out_of_reach_for_others() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new(&mut BrokerOptions::new());
+    let mode = |path: &str| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&site.socket), 0o600);
+    assert_eq!(mode(site.folder.to_str().expect("text")), 0o700);
+}
