@@ -279,7 +279,7 @@ fn np_create_06_messages_cannot_be_read_from_a_byte_pipe() {
 }
 
 #[test]
-fn np_create_21_22_np_open_01_04_refusals_are_typed() {
+fn np_create_21_22_np_open_01_04_12_np_name_16_refusals_are_typed() {
     let (_broker, namespace) = broker();
     let mut options = messages();
     options.max_instances(1);
@@ -317,7 +317,7 @@ fn np_create_21_22_np_open_01_04_refusals_are_typed() {
 }
 
 #[test]
-fn np_wait_04_07_08_through_the_broker() {
+fn np_wait_04_07_08_09_10_np_lim_02_through_the_broker() {
     let (_broker, namespace) = broker();
     assert!(matches!(namespace.wait("a", None), Err(Error::NoSuchPipe)));
     let server = messages().create(&namespace, "a").expect("create");
@@ -372,6 +372,27 @@ fn a_blocked_read_is_cancelled_or_times_out() {
     assert_eq!(server.read(&mut buf).expect("the request"), Read::Whole(1));
     let _ = client.write(b"x");
     assert!(matches!(client.flush_timeout(SOON), Err(Error::TimedOut)));
+}
+
+#[test]
+fn np_obj_04_each_direction_has_its_own_queue_and_quota() {
+    let (_broker, namespace) = broker();
+    let mut options = messages();
+    options.in_quota(10).out_quota(20);
+    let server = options.create(&namespace, "a").expect("create");
+    let client = open(&namespace, "a");
+    server.connect().expect("connect");
+    client.write(&[1; 10]).expect("write");
+    assert!(matches!(client.try_write(&[1]), Err(Error::WouldBlock)));
+    // The other direction knows nothing of it.
+    server.write(&[2; 20]).expect("write");
+    assert!(matches!(server.try_write(&[2]), Err(Error::WouldBlock)));
+    let mut buf = [0; 32];
+    assert_eq!(server.read(&mut buf).expect("read"), Read::Whole(10));
+    client.write(&[1]).expect("room again");
+    assert!(matches!(server.try_write(&[2]), Err(Error::WouldBlock)));
+    assert_eq!(client.read(&mut buf).expect("read"), Read::Whole(20));
+    assert_eq!(&buf[..20], [2; 20]);
 }
 
 #[test]
@@ -552,4 +573,130 @@ fn a_server_end_may_be_used_by_many_threads_while_it_is_disconnected_again_and_a
             let _ = server.connect();
         }
     });
+}
+
+#[test]
+fn thousands_of_ends_dropped_at_once_are_all_closed() {
+    let (broker, namespace) = broker();
+    for _ in 0..3 {
+        let servers: Vec<Server> = (0..8000)
+            .map(|_| messages().create(&namespace, "many").expect("create"))
+            .collect();
+        let mut servers = servers.into_iter();
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                let some: Vec<Server> = servers.by_ref().take(1000).collect();
+                scope.spawn(move || drop(some));
+            }
+        });
+        // With no further message of this process.
+        let other = broker.connect().expect("connect");
+        eventually("all are closed", || other.list().expect("list").is_empty());
+    }
+}
+
+#[test]
+fn a_server_with_thousands_of_unheard_clients_can_still_ask_the_broker() {
+    let (broker, namespace) = broker();
+    let mut servers: Vec<Server> = (0..4000)
+        .map(|_| messages().create(&namespace, "many").expect("create"))
+        .collect();
+    let other = broker.connect().expect("connect");
+    let clients: Vec<Client> = (0..4000).map(|_| open(&other, "many")).collect();
+    servers.truncate(3000);
+    let one_more = messages().create(&namespace, "many").expect("create");
+    assert_eq!(one_more.state(), State::Listening);
+    assert!(
+        servers
+            .iter()
+            .all(|server| server.state() == State::Connected)
+    );
+    drop(clients);
+    assert!(
+        servers
+            .iter()
+            .all(|server| matches!(server.read(&mut [0; 4]), Err(Error::Broken)))
+    );
+}
+
+#[test]
+fn names_of_the_greatest_length_can_be_listed() {
+    let (_broker, namespace) = broker();
+    let servers: Vec<Server> = (0..40)
+        .map(|number| {
+            let name = format!("{number:02}{}", "x".repeat(32_764));
+            messages().create(&namespace, &name).expect("create")
+        })
+        .collect();
+    assert_eq!(namespace.list().expect("list").len(), 40);
+    servers[0].disconnect().expect("the socket still works");
+}
+
+#[test]
+fn a_client_that_spoils_its_connection_does_not_spoil_the_instance() {
+    let (broker, namespace) = broker();
+    let other = broker.connect().expect("connect");
+    let server = messages().create(&namespace, "a").expect("create");
+    let client = open(&other, "a");
+    server.connect().expect("connect");
+    // Both ends of it are cut off in memory before the server says so.
+    server.disconnect().expect("disconnect");
+    drop(client);
+    thread::scope(|scope| {
+        let listens = scope.spawn(|| server.connect());
+        let mut options = ClientOptions::new();
+        options.wait(Some(Duration::from_secs(10)));
+        let client = options.open(&other, "a").expect("open");
+        listens.join().expect("thread").expect("connect");
+        client.write(b"x").expect("write");
+        assert_eq!(server.read(&mut [0; 4]).expect("read"), Read::Whole(1));
+    });
+}
+
+/// A listening end that is disconnected while a client comes and another thread listens again: never wedged.
+#[test]
+fn np_disc_04_against_a_listen_and_an_open_at_the_same_time() {
+    let (broker, namespace) = broker();
+    let other = broker.connect().expect("connect");
+    let server = messages().create(&namespace, "a").expect("create");
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut options = ClientOptions::new();
+            options.wait(Some(Duration::from_secs(10)));
+            for _ in 0..300 {
+                let client = options.open(&other, "a").expect("open");
+                let _ = client.read(&mut [0; 4]);
+            }
+        });
+        let server = &server;
+        let listener = scope.spawn(move || {
+            while !client.is_finished() {
+                let _ = server.connect_timeout(Duration::from_millis(20));
+                thread::yield_now();
+            }
+        });
+        while !listener.is_finished() {
+            let _ = server.disconnect();
+        }
+    });
+}
+
+#[test]
+fn a_server_end_may_outlive_its_thread_s_other_values() {
+    thread_local! {
+        static KEPT: std::cell::RefCell<Option<(Server, Client)>> = const { std::cell::RefCell::new(None) };
+    }
+    let (broker, namespace) = broker();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Registered before anything that a call registers, hence dropped after it.
+            KEPT.with(|kept| {
+                let server = messages().create(&namespace, "a").expect("create");
+                let client = open(&namespace, "a");
+                server.connect().expect("connect");
+                *kept.borrow_mut() = Some((server, client));
+            });
+        });
+    });
+    eventually("both are closed", || broker.stats().connections == 0);
 }

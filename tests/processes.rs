@@ -604,3 +604,27 @@ fn state_is_seen_from_both_processes() {
     peer.must("close c");
     eventually("closing", || server.state() == State::Closing);
 }
+
+#[test]
+fn a_broker_without_clients_ends_wherever_the_last_one_was() {
+    for clients in 1..4 {
+        let folder = folder();
+        let broker = BrokerOptions::new()
+            .socket(folder.join("broker.sock"))
+            .workers(2)
+            .idle_exit(Some(Duration::from_millis(200)))
+            .start()
+            .expect("a broker");
+        for _ in 0..clients {
+            drop(broker.connect().expect("connect"));
+        }
+        let begin = Instant::now();
+        broker.run().expect("it ends");
+        assert!(begin.elapsed() >= Duration::from_millis(150));
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "{clients} clients"
+        );
+        let _ = fs::remove_dir_all(folder);
+    }
+}

@@ -193,7 +193,7 @@ pub(crate) fn send(
 }
 
 /// Receives one message: its length, and the descriptor beside it. 0: the other side has gone. A message longer than
-/// the buffer is an error, as is a second descriptor.
+/// the buffer is an error; a descriptor for which this process has no room is left out, as are all but one.
 pub(crate) fn receive(
     fd: BorrowedFd<'_>,
     buf: &mut [u8],
@@ -231,7 +231,7 @@ pub(crate) fn receive(
             at = libc::CMSG_NXTHDR(&raw const head, at);
         }
     }
-    if head.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+    if head.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a message is too long",
@@ -317,16 +317,21 @@ pub(crate) fn peer_groups(fd: BorrowedFd<'_>) -> Vec<u32> {
 }
 
 /// A pidfd of whoever connected. SO_PEERPIDFD (Linux 6.5) cannot name another process that has the number by now;
-/// pidfd_open(2) is the next best.
-pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>, pid: u32) -> io::Result<OwnedFd> {
+/// pidfd_open(2) is the next best. `None`: it has exited already, or cannot be named from here.
+pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>, pid: u32) -> io::Result<Option<OwnedFd>> {
     const SO_PEERPIDFD: libc::c_int = 77;
     let pidfd = option::<RawFd>(fd, SO_PEERPIDFD);
     if let Ok(pidfd) = pidfd {
         // SAFETY: fresh from the kernel, and ours.
-        return unsafe { own(pidfd) };
+        return unsafe { own(pidfd) }.map(Some);
     }
     // SAFETY: numbers in, a fresh descriptor out.
-    unsafe { own(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int) }
+    let opened = unsafe { own(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int) };
+    match opened.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err((Some(libc::ESRCH | libc::EINVAL | libc::ENOSYS), _)) => Ok(None),
+        Err((_, error)) => Err(error),
+    }
 }
 
 /// Whether the process of a pidfd has exited.
@@ -340,14 +345,23 @@ pub(crate) fn poll(
     events: libc::c_short,
     milliseconds: Option<i32>,
 ) -> io::Result<bool> {
+    poll_which(fd, events, milliseconds).map(|ready| ready != 0)
+}
+
+/// The same, and which of them; errors and ends count as whatever was asked for.
+pub(crate) fn poll_which(
+    fd: BorrowedFd<'_>,
+    events: libc::c_short,
+    milliseconds: Option<i32>,
+) -> io::Result<libc::c_short> {
     let mut one = libc::pollfd {
         fd: fd.as_raw_fd(),
         events,
         revents: 0,
     };
     // SAFETY: one pollfd, and the number 1. EINTR goes to the caller, who knows how much time is left.
-    let ready = check(unsafe { libc::poll(&raw mut one, 1, milliseconds.unwrap_or(-1)) })?;
-    Ok(ready > 0)
+    check(unsafe { libc::poll(&raw mut one, 1, milliseconds.unwrap_or(-1)) })?;
+    Ok(one.revents)
 }
 
 /// User of this process.

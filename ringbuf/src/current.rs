@@ -136,19 +136,18 @@ mod held {
         /// What is there just now. It stays alive while it is held, whatever happens; hold it as long as you like.
         #[inline]
         pub fn get(&self) -> Option<Held<'_, T>> {
-            WORD.with(|word| {
-                let word = word.get();
-                if word.named.load(Ordering::Relaxed).is_null() {
+            // At the very end of a thread its word has been given back: values of its own are dropped then, too.
+            match WORD.try_with(Own::get) {
+                Ok(word) if word.named.load(Ordering::Relaxed).is_null() => {
                     let value = self.protect(&word.named)?;
                     Some(Held {
                         value,
                         by: By::Word(word),
                         of: PhantomData,
                     })
-                } else {
-                    self.pin()
                 }
-            })
+                _ => self.pin(),
+            }
         }
 
         #[cold]

@@ -152,7 +152,7 @@ pub fn broker(socket: &str, workers: usize) {
     let broker = BrokerOptions::new().socket(socket).workers(workers).start();
     let broker = broker.expect("a broker");
     println!("ready");
-    broker.run();
+    broker.run().expect("until it is killed");
 }
 
 /// The life of an actor.
@@ -362,7 +362,7 @@ impl Cast {
     fn serve(
         &self,
         name: &str,
-        answer: &(dyn Fn(&Namespace, &[u8]) -> npfs::Result<Vec<u8>> + Sync),
+        answer: &(impl Fn(&Namespace, &[u8]) -> npfs::Result<Vec<u8>> + Sync),
     ) -> npfs::Result<String> {
         let create = || {
             ServerOptions::new()

@@ -1,7 +1,7 @@
 //! The links of a broker: one or more for each pair of sessions that has met.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::fd::BorrowedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -14,7 +14,7 @@ use npfs_ringbuf::{
     books::{ConnId, ConnSpec, LinkBooks, LinkConfig},
 };
 
-use super::session::Session;
+use super::session::{Session, User};
 use crate::{
     npfs::{ClientId, Plan, Wires},
     status::NtStatus,
@@ -28,8 +28,18 @@ pub(super) struct LinkEntry {
     pub(super) pair: (ClientId, ClientId),
     indices: (ProcessIndex, ProcessIndex),
     books: Mutex<LinkBooks>,
-    /// The descriptor, which the books own, is lent out for sending.
+    /// One of the sessions has ended.
     ending: AtomicBool,
+    /// No slot or no area was left; a close makes room.
+    full: AtomicBool,
+    /// Whom it counts for: the user of the client that needed it.
+    user: Arc<User>,
+}
+
+impl Drop for LinkEntry {
+    fn drop(&mut self) {
+        self.user.links.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A connection, as the state machine holds it.
@@ -45,8 +55,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LinkEntry {
-    fn new(id: u64, one: &Session, other: &Session) -> Result<LinkEntry, BooksError> {
-        let small = one.bits() == 32 || other.bits() == 32;
+    fn new(id: u64, server: &Session, client: &Session) -> Result<LinkEntry, BooksError> {
+        let small = server.bits() == 32 || client.bits() == 32;
         let config = if small {
             LinkConfig {
                 size: 64 << 20,
@@ -56,10 +66,10 @@ impl LinkEntry {
             LinkConfig::default()
         };
         let mut books = LinkBooks::create(&config)?;
-        let (low, high) = if one.id <= other.id {
-            (one, other)
+        let (low, high) = if server.id <= client.id {
+            (server, client)
         } else {
-            (other, one)
+            (client, server)
         };
         // Deaths are watched by the sessions: one pidfd for a process, not one for each of its links.
         let first = books.add_process(None)?;
@@ -68,12 +78,15 @@ impl LinkEntry {
         } else {
             books.add_process(None)?
         };
+        client.user().links.fetch_add(1, Ordering::Relaxed);
         Ok(LinkEntry {
             id,
             pair: (low.id, high.id),
             indices: (first, second),
             books: Mutex::new(books),
             ending: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            user: client.user().clone(),
         })
     }
 
@@ -84,6 +97,10 @@ impl LinkEntry {
         } else {
             self.indices.1
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Calls with the descriptor.
@@ -97,46 +114,85 @@ impl LinkEntry {
     }
 }
 
-type Pairs = HashMap<(ClientId, ClientId), Vec<Arc<LinkEntry>>>;
-
 /// All links.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    pairs: Mutex<Pairs>,
+    table: Mutex<Table>,
     next: AtomicU64,
     /// How many have gone.
     gone: AtomicU64,
 }
 
+type Pair = (ClientId, ClientId);
+
+#[derive(Debug, Default)]
+struct Table {
+    pairs: HashMap<Pair, Vec<Arc<LinkEntry>>>,
+    /// The other sessions of a session's links.
+    others: HashMap<ClientId, HashSet<ClientId>>,
+}
+
+impl Table {
+    fn of(&self, session: ClientId) -> impl Iterator<Item = &Arc<LinkEntry>> {
+        let others = self.others.get(&session).into_iter().flatten();
+        others.flat_map(move |&other| {
+            let pair = (session.min(other), session.max(other));
+            self.pairs.get(&pair).into_iter().flatten()
+        })
+    }
+
+    fn remove(&mut self, link: &LinkEntry) -> bool {
+        let Some(links) = self.pairs.get_mut(&link.pair) else {
+            return false;
+        };
+        let before = links.len();
+        links.retain(|other| other.id != link.id);
+        let removed = links.len() != before;
+        if links.is_empty() {
+            self.pairs.remove(&link.pair);
+            for (one, other) in [link.pair, (link.pair.1, link.pair.0)] {
+                if let Some(others) = self.others.get_mut(&one) {
+                    others.remove(&other);
+                    if others.is_empty() {
+                        self.others.remove(&one);
+                    }
+                }
+            }
+        }
+        removed
+    }
+}
+
 impl Links {
+    /// How many have gone so far.
     pub(super) fn gone(&self) -> u64 {
         self.gone.load(Ordering::Relaxed)
     }
 
     pub(super) fn count(&self) -> usize {
-        lock(&self.pairs).values().map(Vec::len).sum()
+        lock(&self.table).pairs.values().map(Vec::len).sum()
     }
 
     /// Connections in all of them, an end open.
     pub(super) fn connections(&self) -> usize {
-        let pairs = lock(&self.pairs);
-        let links = pairs.values().flatten();
-        links.map(|link| lock(&link.books).connections()).sum()
+        let links: Vec<Arc<LinkEntry>> = {
+            let table = lock(&self.table);
+            table.pairs.values().flatten().cloned().collect()
+        };
+        let counts = links.iter().map(|link| lock(&link.books).connections());
+        counts.sum()
     }
 
     fn of(&self, session: ClientId) -> Vec<Arc<LinkEntry>> {
-        let pairs = lock(&self.pairs);
-        let links = pairs.values().flatten();
-        links
-            .filter(|link| link.pair.0 == session || link.pair.1 == session)
-            .cloned()
-            .collect()
+        lock(&self.table).of(session).cloned().collect()
     }
 
     /// The process has exited.
     pub(super) fn bury(&self, session: ClientId) {
         for link in self.of(session) {
             link.bury(session);
+            // A session that has ended before: its peer may have closed, too.
+            self.drop_if_idle(&link);
         }
     }
 
@@ -153,23 +209,29 @@ impl Links {
 
     /// Whether links of an ended session remain.
     pub(super) fn any_of(&self, session: ClientId) -> bool {
-        let pairs = lock(&self.pairs);
-        pairs
-            .keys()
-            .any(|pair| pair.0 == session || pair.1 == session)
+        lock(&self.table).others.contains_key(&session)
     }
 
     fn drop_if_idle(&self, link: &Arc<LinkEntry>) {
         if !link.ending.load(Ordering::SeqCst) || lock(&link.books).connections() != 0 {
             return;
         }
-        let mut pairs = lock(&self.pairs);
-        if let Some(links) = pairs.get_mut(&link.pair) {
-            links.retain(|other| other.id != link.id);
+        if lock(&self.table).remove(link) {
             self.gone.fetch_add(1, Ordering::Relaxed);
-            if links.is_empty() {
-                pairs.remove(&link.pair);
-            }
+        }
+    }
+
+    fn of_pair(&self, pair: Pair) -> Vec<Arc<LinkEntry>> {
+        let table = lock(&self.table);
+        table.pairs.get(&pair).cloned().unwrap_or_default()
+    }
+
+    fn add(&self, link: &Arc<LinkEntry>) {
+        let mut table = lock(&self.table);
+        let pair = link.pair;
+        table.pairs.entry(pair).or_default().push(link.clone());
+        for (one, other) in [pair, (pair.1, pair.0)] {
+            table.others.entry(one).or_default().insert(other);
         }
     }
 }
@@ -199,12 +261,10 @@ impl Wires for Wiring<'_> {
             ..ConnSpec::new(plan.pipe_type, 0)
         };
         let pair = (server.id.min(client.id), server.id.max(client.id));
-        // The newest link first: older ones are full, or were.
-        let links = lock(&self.links.pairs)
-            .get(&pair)
-            .cloned()
-            .unwrap_or_default();
-        for link in links.iter().rev() {
+        let links = self.links.of_pair(pair);
+        // The newest first: older ones are full, or were. Two at most: this runs under the lock of names.
+        let roomy = links.iter().rev().filter(|link| !link.is_full());
+        for link in roomy.take(2) {
             let mut books = lock(&link.books);
             match books.connect(&spec, link.index(server.id), link.index(client.id)) {
                 Ok((conn, to_server, to_client)) => {
@@ -215,15 +275,17 @@ impl Wires for Wiring<'_> {
                         conn,
                     });
                 }
-                Err(BooksError::NoFreeSlot | BooksError::NoFreeArea) => {}
+                Err(BooksError::NoFreeSlot | BooksError::NoFreeArea) => {
+                    link.full.store(true, Ordering::Relaxed);
+                }
                 Err(error) => return Err(refused(&error)),
             }
         }
-        // Those who are to blame for many links are told so; each has its own limit.
-        for session in [&client, &server] {
-            if session.links() >= self.most_links {
-                return Err(NtStatus::INSUFFICIENT_RESOURCES);
-            }
+        // The client is to blame for many links: it came to the server, and not the other way round.
+        if links.len() >= LINKS_OF_A_PAIR
+            || client.user().links.load(Ordering::Relaxed) >= self.most_links
+        {
+            return Err(NtStatus::INSUFFICIENT_RESOURCES);
         }
         let id = self.links.next.fetch_add(1, Ordering::Relaxed) + 1;
         let link = LinkEntry::new(id, &server, &client).map_err(|error| refused(&error))?;
@@ -231,10 +293,7 @@ impl Wires for Wiring<'_> {
             .connect(&spec, link.index(server.id), link.index(client.id))
             .map_err(|error| refused(&error))?;
         let link = Arc::new(link);
-        lock(&self.links.pairs)
-            .entry(pair)
-            .or_default()
-            .push(link.clone());
+        self.links.add(&link);
         self.made = Some((to_server, to_client));
         Ok(ConnRef { link, conn })
     }
@@ -242,6 +301,7 @@ impl Wires for Wiring<'_> {
     fn close(&mut self, conn: &ConnRef, end: End) {
         // Refused: a burial has closed it.
         let _ = lock(&conn.link.books).close(conn.conn, end);
+        conn.link.full.store(false, Ordering::Relaxed);
         self.links.drop_if_idle(&conn.link);
     }
 
@@ -250,14 +310,20 @@ impl Wires for Wiring<'_> {
         let _ = books.disconnect(conn.conn);
         let _ = books.close(conn.conn, End::Server);
         drop(books);
+        conn.link.full.store(false, Ordering::Relaxed);
         self.links.drop_if_idle(&conn.link);
     }
 }
+
+/// Each holds 1024 connections: more than one client's ends fill, even if some slots are never given back.
+const LINKS_OF_A_PAIR: usize = 96;
 
 fn refused(error: &BooksError) -> NtStatus {
     tracing::warn!("no connection: {error}");
     match error {
         BooksError::QuotaTooLarge(_) => NtStatus::INVALID_PARAMETER,
+        // Buried a moment ago; its ends are closed next.
+        BooksError::NoSuchProcess => NtStatus::PIPE_NOT_AVAILABLE,
         _ => NtStatus::INSUFFICIENT_RESOURCES,
     }
 }

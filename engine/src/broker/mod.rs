@@ -26,7 +26,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, RwLock,
+        Arc, Mutex, RwLock, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
@@ -39,7 +39,7 @@ pub use poller::IoKind;
 
 use self::{
     links::{ConnRef, Links, Wiring, lock},
-    session::{Flushed, Session},
+    session::{Flushed, Session, User},
     worker::Command,
 };
 use crate::{
@@ -51,16 +51,17 @@ use crate::{
     wire::{InstanceEntry, Peer, Reply, Request, WireConn},
 };
 
-/// What one client may take from the others.
+/// What one client, and one user, may take from the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Ends that it has open.
     pub ends: usize,
     /// Requests that were not answered yet.
     pub outstanding: usize,
-    /// Links, that is other processes that it talks to, and more for each 1024 connections with one of them.
+    /// Links that all clients of one user have made: one for each other process that one of them talks to, and a
+    /// further one for each 1024 connections with it.
     pub links: usize,
-    /// Sessions of one user.
+    /// Sessions of one user, those included whose processes live on after them and have pipes open at the other end.
     pub sessions: usize,
 }
 
@@ -230,10 +231,11 @@ impl BrokerOptions {
             next_session: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
-            stopped: Mutex::new(0),
-            stop: Condvar::new(),
+            failure: Mutex::new(None),
             io: Mutex::new(""),
             accepted: AtomicUsize::new(0),
+            lingering: AtomicUsize::new(0),
+            users: Mutex::default(),
         });
         let mut broker = Broker {
             core,
@@ -313,9 +315,18 @@ impl Broker {
     }
 
     /// Waits until it has ended: by itself when idle, or by [`Stop::stop`].
-    pub fn run(mut self) {
+    ///
+    /// # Errors
+    /// A worker could not go on: the system refused what it waits with.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut panicked = false;
         for thread in self.threads.drain(..) {
-            let _ = thread.join();
+            panicked |= thread.join().is_err();
+        }
+        match lock(&self.core.failure).take() {
+            Some(error) => Err(error),
+            None if panicked => Err(io::Error::other("a worker died")),
+            None => Ok(()),
         }
     }
 
@@ -453,11 +464,13 @@ struct Core {
     next_session: AtomicU64,
     requests: AtomicU64,
     stopping: AtomicBool,
-    /// Workers that have ended.
-    stopped: Mutex<usize>,
-    stop: Condvar,
+    /// Why a worker has ended before it was told to.
+    failure: Mutex<Option<io::Error>>,
     io: Mutex<&'static str>,
     accepted: AtomicUsize,
+    /// Sessions that have ended while their processes live on, and something is open on their links.
+    lingering: AtomicUsize,
+    users: Mutex<HashMap<u32, Weak<User>>>,
 }
 
 impl Core {
@@ -493,21 +506,30 @@ impl Core {
     fn admit(&self, fd: OwnedFd) -> io::Result<()> {
         let id = ClientId(self.next_session.fetch_add(1, Ordering::Relaxed) + 1);
         let turn = self.accepted.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(id, fd, turn % self.doors.len())?);
-        let mut sessions = self
-            .sessions
+        let worker = turn % self.doors.len();
+        let session = Arc::new(Session::new(id, fd, worker, |uid| self.user(uid))?);
+        self.sessions
             .write()
-            .map_err(|_| io::Error::other("a worker died"))?;
-        let of_user = sessions
-            .values()
-            .filter(|other| other.peer.uid == session.peer.uid);
-        if sessions.len() >= self.limits.sessions && of_user.count() >= self.limits.sessions {
-            return Err(io::Error::other("this user has too many sessions"));
-        }
-        sessions.insert(id, session.clone());
-        drop(sessions);
+            .map_err(|_| io::Error::other("a worker died"))?
+            .insert(id, session.clone());
         self.doors[session.worker].tell(Command::Watch(session));
         Ok(())
+    }
+
+    fn user(&self, uid: u32) -> io::Result<Arc<User>> {
+        let mut users = lock(&self.users);
+        if let Some(user) = users.get(&uid).and_then(Weak::upgrade) {
+            if user.sessions.load(Ordering::Relaxed) >= self.limits.sessions {
+                return Err(io::Error::other(format!(
+                    "user {uid} has too many sessions"
+                )));
+            }
+            return Ok(user);
+        }
+        users.retain(|_, user| user.strong_count() != 0);
+        let user = Arc::new(User::default());
+        users.insert(uid, Arc::downgrade(&user));
+        Ok(user)
     }
 
     fn shard_of(&self, key: &Key) -> usize {
@@ -531,7 +553,7 @@ impl Core {
     fn handle(&self, session: &Arc<Session>, request: Request) -> Result<(), &'static str> {
         let tag = match &request {
             Request::Hello(_) => return Err("a second hello"),
-            Request::Close(_) | Request::Cancel(_) => Tag(0),
+            Request::Close(_) | Request::Cancel(_) | Request::LostLink(_) => Tag(0),
             Request::Create(tag, _)
             | Request::Open(tag, ..)
             | Request::Listen(tag, ..)
@@ -607,6 +629,9 @@ impl Core {
             }
             Request::List(_, shard, after) => self.list(session, tag, shard, &after),
             Request::Info(_, name, skip) => self.info(session, tag, &name, skip),
+            Request::LostLink(link) => {
+                session.forget_link(link);
+            }
         }
         Ok(())
     }
@@ -635,6 +660,7 @@ impl Core {
         };
         let mut out = Vec::new();
         let mut touched = Vec::new();
+        let links_gone = self.links.gone();
         let mut shard = lock(&self.pipes[index]);
         let answer = request(&mut shard, &mut wires, &mut out);
         let made = wires.made.take();
@@ -649,6 +675,12 @@ impl Core {
         }
         for session in touched {
             self.flush(&session);
+        }
+        if self.links.gone() != links_gone && self.lingering.load(Ordering::Relaxed) != 0 {
+            // Those whose last link that was need no watching any more.
+            for door in &self.doors {
+                door.ring();
+            }
         }
         answer
     }
@@ -854,6 +886,10 @@ impl Core {
         }
         if let Ok(mut sessions) = self.sessions.write() {
             sessions.remove(&session.id);
+            if sessions.is_empty() && self.idle_exit.is_some() {
+                // Whose clock it is.
+                self.doors[0].ring();
+            }
         }
     }
 

@@ -31,6 +31,24 @@ pub(super) struct Session {
     /// Ends that it has open.
     pub(super) ends: AtomicUsize,
     ended: AtomicBool,
+    place: Place,
+}
+
+/// What all sessions of one user take together, those included that have ended and whose processes live on.
+#[derive(Debug, Default)]
+pub(super) struct User {
+    pub(super) sessions: AtomicUsize,
+    pub(super) links: AtomicUsize,
+}
+
+/// A session's place among its user's.
+#[derive(Debug)]
+struct Place(Arc<User>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What waits to be sent.
@@ -58,9 +76,17 @@ pub(super) enum Flushed {
 }
 
 impl Session {
-    pub(super) fn new(id: ClientId, fd: OwnedFd, worker: usize) -> io::Result<Session> {
+    pub(super) fn new(
+        id: ClientId,
+        fd: OwnedFd,
+        worker: usize,
+        user: impl FnOnce(u32) -> io::Result<Arc<User>>,
+    ) -> io::Result<Session> {
         let (pid, uid, gid) = sys::peer(fd.as_fd())?;
-        let pidfd = sys::peer_pidfd(fd.as_fd(), pid).ok();
+        let user = user(uid)?;
+        user.sessions.fetch_add(1, Ordering::Relaxed);
+        let place = Place(user);
+        let pidfd = sys::peer_pidfd(fd.as_fd(), pid)?;
         let groups = sys::peer_groups(fd.as_fd());
         Ok(Session {
             id,
@@ -73,6 +99,7 @@ impl Session {
             outstanding: AtomicUsize::new(0),
             ends: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
+            place,
             fd,
         })
     }
@@ -90,10 +117,10 @@ impl Session {
     /// Queues a message. Messages of one lock of the state machine are queued under that lock, so that they leave in
     /// its order. `link`: its descriptor goes beside, unless this session has it.
     pub(super) fn queue(&self, message: Vec<u8>, link: Option<&Arc<LinkEntry>>) {
-        if self.has_ended() {
+        let mut out = lock(&self.out);
+        if self.ended.load(Ordering::SeqCst) {
             return;
         }
-        let mut out = lock(&self.out);
         let link = link.filter(|link| out.known.insert(link.id)).cloned();
         out.bytes += message.len();
         out.queue.push_back((message, link));
@@ -141,21 +168,23 @@ impl Session {
         lock(&self.out).bytes
     }
 
-    /// Links that this session was told of and that are not gone.
-    pub(super) fn links(&self) -> usize {
-        lock(&self.out).known.len()
+    /// Whose it is.
+    pub(super) fn user(&self) -> &Arc<User> {
+        &self.place.0
     }
 
     pub(super) fn forget_link(&self, link: u64) -> bool {
         lock(&self.out).known.remove(&link)
     }
 
-    /// Once true, nothing more is sent.
-    pub(super) fn end(&self) -> bool {
-        !self.ended.swap(true, Ordering::SeqCst)
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
+    /// Nothing more is sent, and what waits to be sent is dropped.
+    pub(super) fn end(&self) {
+        let mut out = lock(&self.out);
+        self.ended.store(true, Ordering::SeqCst);
+        out.queue.clear();
+        out.bytes = 0;
+        drop(out);
+        // Whoever has it too, a forked child for one, sees the end of it.
+        let _ = sys::shutdown(self.fd.as_fd());
     }
 }

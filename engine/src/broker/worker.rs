@@ -163,10 +163,9 @@ pub(super) fn run(
     };
     if let Err(error) = worker.turn() {
         tracing::error!("a worker of the broker ends: {error}");
+        lock(&core.failure).get_or_insert(error);
         core.stop();
     }
-    *lock(&core.stopped) += 1;
-    core.stop.notify_all();
 }
 
 impl Worker<'_> {
@@ -366,13 +365,17 @@ impl Worker<'_> {
         }
         let session = watched.session.clone();
         for _ in 0..TURN {
-            let waiting = session.waiting();
-            if waiting > MOST_WAITING {
-                return self.cut_off(id, "it does not read its answers");
-            }
-            if waiting > PATIENCE {
-                watched.paused = true;
-                return;
+            if session.waiting() > PATIENCE {
+                // Perhaps another worker is about to send it; if the socket is full, there will be word of room.
+                self.core.flush(&session);
+                let waiting = session.waiting();
+                if waiting > MOST_WAITING {
+                    return self.cut_off(id, "it does not read its answers");
+                }
+                if waiting > PATIENCE {
+                    watched.paused = true;
+                    return;
+                }
             }
             let length = match sys::receive(session.fd.as_fd(), &mut self.buf, false) {
                 Ok((0, _)) => return self.socket_closed(id),
@@ -420,16 +423,16 @@ impl Worker<'_> {
         watched.session.end();
         self.poller
             .remove(watched.session.fd.as_fd(), key(id, SOCKET));
-        let _ = sys::shutdown(watched.session.fd.as_fd());
         let here = watched.session.peer.pid == std::process::id();
         let exited = watched
             .session
             .pidfd
             .as_ref()
             .is_some_and(|pidfd| sys::has_exited(pidfd.as_fd()));
-        if exited {
+        // One that cannot be watched counts as exited: its links are its own, and go with it.
+        if exited || watched.session.pidfd.is_none() {
             self.exited(id);
-        } else if here || watched.session.pidfd.is_none() {
+        } else if here {
             self.closed_and_alive(id);
         } else {
             self.timers.push_back((sys::now() + nanoseconds(GRACE), id));
@@ -450,7 +453,7 @@ impl Worker<'_> {
         }
         self.core.bury(id);
         if watched.stage == Stage::Lingering {
-            self.lingering -= 1;
+            self.one_less();
         } else {
             self.core.end(&session);
         }
@@ -463,9 +466,15 @@ impl Worker<'_> {
         };
         watched.stage = Stage::Lingering;
         self.lingering += 1;
+        self.core.lingering.fetch_add(1, Ordering::Relaxed);
         let session = watched.session.clone();
         self.core.end(&session);
         self.part();
+    }
+
+    fn one_less(&mut self) {
+        self.lingering -= 1;
+        self.core.lingering.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Those whose links have all gone need no watching.
@@ -478,7 +487,7 @@ impl Worker<'_> {
             .filter(|(id, watched)| watched.stage == Stage::Lingering && !links.any_of(**id));
         let over: Vec<ClientId> = over.map(|(id, _)| *id).collect();
         for id in over {
-            self.lingering -= 1;
+            self.one_less();
             if let Some(watched) = self.sessions.remove(&id)
                 && let Some(pidfd) = &watched.session.pidfd
             {

@@ -4,6 +4,7 @@
 //! reading on when its own has come. So a process needs no thread of its own, and one descriptor.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, VecDeque},
     io,
     os::fd::{AsFd, OwnedFd},
@@ -32,8 +33,10 @@ pub(crate) struct Channel {
     /// For messages: what it is connected to.
     pub(super) place: String,
     state: Mutex<State>,
-    /// Messages that wait for nobody and did not fit the socket.
+    /// Messages that nobody waits for and that did not fit the socket yet. Whoever sends or reads sends them first.
     backlog: Mutex<VecDeque<Vec<u8>>>,
+    /// The broker took nothing for a while: closing an end does not wait for it again.
+    stuck: AtomicBool,
     next_tag: AtomicU64,
     /// No broker at the other end any more.
     gone: AtomicBool,
@@ -41,8 +44,14 @@ pub(crate) struct Channel {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Somebody reads the socket.
+    /// Somebody reads the socket, ...
     reading: bool,
+    /// ... and has begun to take messages from it.
+    busy: bool,
+    /// Those who wait for what it takes just now.
+    round: Arc<Condvar>,
+    /// Server ends that leave off listening once that request is answered.
+    leaving: HashMap<Tag, Weak<ServerEnd>>,
     waiting: HashMap<Tag, Slot>,
     servers: HashMap<EndId, Weak<ServerEnd>>,
     links: HashMap<u64, Arc<Link>>,
@@ -53,6 +62,8 @@ struct State {
 struct Slot {
     answer: Option<Result<Answer>>,
     wake: Arc<Condvar>,
+    /// Its caller sleeps, or is about to: it may be asked to read.
+    waits: bool,
     /// Its caller has given up: what comes is undone.
     orphan: bool,
 }
@@ -122,6 +133,7 @@ impl Channel {
                 ..State::default()
             }),
             backlog: Mutex::default(),
+            stuck: AtomicBool::new(false),
             next_tag: AtomicU64::new(1),
             gone: AtomicBool::new(false),
         }))
@@ -143,49 +155,105 @@ impl Channel {
         }
     }
 
+    /// Nothing more comes or goes, and the broker closes what is open here if it still can.
+    fn give_up(&self) {
+        if !self.gone.swap(true, Ordering::SeqCst) {
+            let _ = sys::shutdown(self.fd.as_fd());
+        }
+    }
+
     // ---- sending -----------------------------------------------------------------------------------------------
 
-    /// Sends what nobody waits for. Never blocks; what does not fit goes before the next message.
-    pub(super) fn tell(&self, request: &Request) {
-        let mut backlog = lock(&self.backlog);
-        backlog.push_back(request.encode());
-        if let Err(error) = self.push(&mut backlog)
-            && error.kind() != io::ErrorKind::WouldBlock
-        {
-            self.gone.store(true, Ordering::SeqCst);
-        }
+    /// Sends what nobody waits for. While the broker is behind it waits a moment, reading if nobody else does.
+    pub(super) fn tell(self: &Arc<Self>, request: &Request) {
+        self.put(request);
+        self.hurry();
     }
 
-    fn push(&self, backlog: &mut VecDeque<Vec<u8>>) -> io::Result<()> {
-        while let Some(message) = backlog.front() {
-            sys::send(self.fd.as_fd(), message, None, false)?;
-            backlog.pop_front();
-        }
-        Ok(())
+    /// Puts a message in line, which goes out with the next call of [`Channel::hurry`]; for callers that hold locks.
+    pub(super) fn put(&self, request: &Request) {
+        lock(&self.backlog).push_back(request.encode());
     }
 
-    fn send(&self, request: &Request, deadline: Deadline) -> Result<()> {
-        let message = request.encode();
+    /// Sends what is in line.
+    pub(super) fn hurry(self: &Arc<Self>) {
+        let deadline = Deadline::after(PATIENCE);
         loop {
-            let mut backlog = lock(&self.backlog);
-            let sent = self
-                .push(&mut backlog)
-                .and_then(|()| sys::send(self.fd.as_fd(), &message, None, false));
-            drop(backlog);
-            match sent {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // The broker is behind. A refused wait is an interruption or the time.
-                    let _ = sys::poll(self.fd.as_fd(), libc::POLLOUT, Some(milliseconds(deadline)));
-                    if deadline.passed() {
-                        return Err(Error::TimedOut);
-                    }
+            if self.push() || self.is_gone() {
+                return;
+            }
+            // Inside `dispatch` nobody else can read; its loop comes back to what is in line.
+            if LEADS.get() || self.stuck.load(Ordering::Relaxed) {
+                return;
+            }
+            if deadline.passed() {
+                self.stuck.store(true, Ordering::Relaxed);
+                return;
+            }
+            self.make_room(deadline);
+        }
+    }
+
+    /// `true`: nothing is left in line.
+    fn push(&self) -> bool {
+        let mut backlog = lock(&self.backlog);
+        while let Some(message) = backlog.front() {
+            match sys::send(self.fd.as_fd(), message, None, false) {
+                Ok(()) => {
+                    backlog.pop_front();
+                    self.stuck.store(false, Ordering::Relaxed);
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(_) => {
-                    self.gone.store(true, Ordering::SeqCst);
-                    return Err(self.no_broker());
+                    backlog.clear();
+                    drop(backlog);
+                    self.give_up();
+                    return true;
                 }
             }
+        }
+        true
+    }
+
+    fn send(self: &Arc<Self>, request: &Request, deadline: Deadline) -> Result<()> {
+        let message = request.encode();
+        loop {
+            if self.push() {
+                if self.is_gone() {
+                    return Err(self.no_broker());
+                }
+                // Between the two another thread may put something in line, which concerns another end.
+                match sys::send(self.fd.as_fd(), &message, None, false) {
+                    Ok(()) => return Ok(()),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => {
+                        self.give_up();
+                        return Err(self.no_broker());
+                    }
+                }
+            }
+            if deadline.passed() {
+                return Err(Error::TimedOut);
+            }
+            self.make_room(deadline);
+        }
+    }
+
+    /// The socket is full: the broker is behind, or waits until its own messages are read.
+    fn make_room(self: &Arc<Self>, deadline: Deadline) {
+        // Briefly: whoever reads now may leave.
+        let deadline = deadline.min(Deadline::after(Duration::from_millis(20)));
+        let time = Some(milliseconds(deadline));
+        let events = libc::POLLIN | libc::POLLOUT;
+        let events = if lock(&self.state).reading {
+            libc::POLLOUT
+        } else {
+            events
+        };
+        // A refused wait is an interruption: the caller looks again.
+        let ready = sys::poll_which(self.fd.as_fd(), events, time).unwrap_or(0);
+        if ready & !libc::POLLOUT != 0 {
+            self.drain();
         }
     }
 
@@ -212,11 +280,14 @@ impl Channel {
         let slot = Slot {
             answer: None,
             wake: wake.clone(),
+            waits: false,
             orphan: false,
         };
         lock(&self.state).waiting.insert(tag, slot);
         if let Err(error) = self.send(request, deadline) {
-            lock(&self.state).waiting.remove(&tag);
+            let mut state = lock(&self.state);
+            state.waiting.remove(&tag);
+            pass_on(&state);
             return Err(error);
         }
         watch(Some((self, tag)));
@@ -232,6 +303,9 @@ impl Channel {
         deadline: Deadline,
     ) -> Result<Answer> {
         let mut state = lock(&self.state);
+        if let Some(slot) = state.waiting.get_mut(&tag) {
+            slot.waits = true;
+        }
         let mut patience = deadline;
         let mut late = false;
         loop {
@@ -287,32 +361,40 @@ impl Channel {
         state.reading = true;
         let mut buf = std::mem::take(&mut state.buf);
         drop(state);
-        let mut wait = true;
+        let mut first = true;
         loop {
-            if wait && !matches!(wait_for_input(&self.fd, deadline), Ok(true)) {
-                break;
+            if first {
+                if !matches!(self.wait_for_work(deadline), Ok(true)) {
+                    break;
+                }
+                lock(&self.state).busy = true;
             }
-            wait = false;
+            first = false;
             match sys::receive(self.fd.as_fd(), &mut buf, false) {
                 Ok((0, _)) => {
-                    self.gone.store(true, Ordering::SeqCst);
+                    self.give_up();
                     break;
                 }
                 Ok((length, fd)) => {
+                    LEADS.set(true);
                     if let Err(error) = self.dispatch(&buf[..length], fd) {
                         tracing::warn!("the broker's message makes no sense: {error}");
                     }
+                    LEADS.set(false);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => {
-                    self.gone.store(true, Ordering::SeqCst);
+                    self.give_up();
                     break;
                 }
             }
         }
+        self.push();
         let mut state = lock(&self.state);
         state.buf = buf;
         state.reading = false;
+        state.busy = false;
+        state.round.notify_all();
         if self.is_gone() {
             for slot in state.waiting.values() {
                 slot.wake.notify_all();
@@ -321,9 +403,30 @@ impl Channel {
         state
     }
 
-    /// Reads what is there, without waiting: a client may have connected.
+    /// Something to read, or room for what is in line. `false`: the time is over, or a signal came.
+    fn wait_for_work(&self, deadline: Deadline) -> io::Result<bool> {
+        if lock(&self.backlog).is_empty() {
+            return wait_for_input(&self.fd, deadline);
+        }
+        let events = libc::POLLIN | libc::POLLOUT;
+        sys::poll(self.fd.as_fd(), events, Some(milliseconds(deadline)))
+    }
+
+    /// Reads what is there, without waiting for more: a client may have connected. If another thread reads just now,
+    /// what it has begun to take is waited for.
     pub(super) fn drain(self: &Arc<Self>) {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
+        let patience = Deadline::after(PATIENCE);
+        while state.reading && !LEADS.get() && !patience.passed() {
+            let unread = state.busy
+                || sys::poll(self.fd.as_fd(), libc::POLLIN, Some(0)).is_ok_and(|ready| ready);
+            if !unread {
+                return;
+            }
+            let round = state.round.clone();
+            // Not for long: it may have been about to sleep when this looked.
+            state = sleep(&round, state, Deadline::after(Duration::from_millis(5)));
+        }
         if !state.reading && !self.is_gone() {
             let state = self.lead(state, Deadline::after(Duration::ZERO));
             pass_on(&state);
@@ -337,7 +440,12 @@ impl Channel {
         match reply {
             Reply::Welcome { .. } => Err(Error::Protocol("a second welcome")),
             Reply::Done(tag, status) => {
+                // In its place among the connections that come.
+                let leaves = lock(&self.state).leaving.remove(&tag);
                 let answer = if status.is_success() {
+                    if let Some(server) = leaves.and_then(|server| server.upgrade()) {
+                        server.leave();
+                    }
                     Ok(Answer::Done)
                 } else {
                     Err(Error::from_status(status))
@@ -423,8 +531,11 @@ impl Channel {
                 true
             }
             Some(slot) => {
-                slot.answer = Some(answer);
+                let before = slot.answer.replace(answer);
                 slot.wake.notify_all();
+                drop(state);
+                // A broker that answers twice: what came first is undone.
+                drop(before);
                 return;
             }
         };
@@ -444,6 +555,11 @@ impl Channel {
         let Some(fd) = fd else {
             let state = lock(&self.state);
             let link = state.links.get(&conn.link).cloned();
+            drop(state);
+            if link.is_none() {
+                // This process had no room for its descriptor.
+                self.put(&Request::LostLink(conn.link));
+            }
             return link.ok_or(AttachError::Grant("its link did not come"));
         };
         let index =
@@ -451,6 +567,11 @@ impl Channel {
         let link = Link::attach(fd, index)?;
         lock(&self.state).links.insert(conn.link, link.clone());
         Ok(link)
+    }
+
+    /// The server end leaves off listening when that request has been answered.
+    pub(super) fn leaves_with(&self, tag: Tag, server: &Weak<ServerEnd>) {
+        lock(&self.state).leaving.insert(tag, server.clone());
     }
 
     pub(super) fn forget_server(&self, end: EndId) {
@@ -464,7 +585,7 @@ fn pass_on(state: &State) {
         && let Some(slot) = state
             .waiting
             .values()
-            .find(|slot| slot.answer.is_none() && !slot.orphan)
+            .find(|slot| slot.waits && slot.answer.is_none() && !slot.orphan)
     {
         slot.wake.notify_all();
     }
@@ -512,6 +633,13 @@ pub(super) fn done(answer: Answer) -> Result<()> {
     }
 }
 
+thread_local! {
+    /// This thread reads for all, and is inside `dispatch`.
+    static LEADS: Cell<bool> = const { Cell::new(false) };
+}
+
 const HELLO_TIME: Duration = Duration::from_secs(5);
+/// How long a broker may take nothing at all before closing an end no longer waits for it.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a broker may take to answer a cancel.
 const CANCEL_TIME: Duration = Duration::from_millis(500);

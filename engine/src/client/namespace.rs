@@ -55,7 +55,8 @@ impl Namespace {
         match Namespace::connect(&path) {
             Err(Error::NoBroker { source, .. })
                 if env::var_os("NPFS_SOCKET").is_none()
-                    && source.as_ref().is_some_and(nobody_listens) =>
+                    // No reason: it ended in the middle of the hello.
+                    && source.as_ref().is_none_or(nobody_listens) =>
             {
                 start_broker(&path)?;
                 Namespace::connect(&path)
@@ -88,6 +89,8 @@ impl Namespace {
     /// The socket, connected again if need be.
     pub(super) fn channel(&self) -> Result<Arc<Channel>> {
         let mut channel = lock(&self.0.channel);
+        // The end of it may lie in the socket.
+        channel.drain();
         if channel.is_gone()
             && let Some(path) = &self.0.path
         {

@@ -121,7 +121,8 @@ impl ServerOptions {
         self
     }
 
-    /// How long waiting for an instance takes at most unless its caller says otherwise; 50 ms unless said.
+    /// How long waiting for an instance takes at most unless its caller says otherwise; 50 ms unless said, and for zero
+    /// (NP-LIM-02).
     pub fn default_timeout(&mut self, timeout: Duration) -> &mut ServerOptions {
         self.default_timeout = timeout;
         self
@@ -180,7 +181,10 @@ impl ServerOptions {
             max_instances: self.max_instances,
             in_quota: self.in_quota,
             out_quota: self.out_quota,
-            default_timeout: Some(self.default_timeout),
+            default_timeout: Some(match self.default_timeout {
+                Duration::ZERO => DEFAULT_TIMEOUT, // NP-LIM-02
+                timeout => timeout,
+            }),
             security: self.security.clone(),
         };
         let channel = namespace.channel()?;
@@ -319,7 +323,11 @@ impl ClientOptions {
         };
         let client = Client::new(*conn, channel, end, granted, server);
         if (self.read_mode, self.completion) != (ReadMode::Byte, CompletionMode::Queue) {
-            client.set_modes(self.read_mode, self.completion)?;
+            match client.set_modes(self.read_mode, self.completion) {
+                // The server has gone already: its open has succeeded, and the next call says so.
+                Err(Error::Disconnected | Error::Closing | Error::Broken) => {}
+                other => other?,
+            }
         }
         Ok(client)
     }

@@ -1,6 +1,6 @@
 //! What a process keeps of one server end: its state, its modes, and the connection that it has just now.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use npfs_ringbuf::{CompletionMode, Conn, Current, Deadline, Held, PipeType, ReadMode, SpinPolicy};
 
@@ -18,6 +18,7 @@ use crate::{
 /// A server end. Closed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct ServerEnd {
+    me: Weak<ServerEnd>,
     channel: Arc<Channel>,
     end: EndId,
     pub(super) pipe_type: PipeType,
@@ -45,7 +46,8 @@ impl ServerEnd {
         pipe_type: PipeType,
         granted: Mask,
     ) -> Arc<ServerEnd> {
-        Arc::new(ServerEnd {
+        Arc::new_cyclic(|me| ServerEnd {
+            me: me.clone(),
             channel: channel.clone(),
             end,
             pipe_type,
@@ -131,32 +133,37 @@ impl ServerEnd {
     /// FSCTL_PIPE_DISCONNECT (section 8). The client hears of it at once; the broker is told, and not waited for.
     pub(super) fn disconnect(&self) -> Result<()> {
         if self.state() == State::Listening {
-            // NP-DISC-04; a client may come at the same moment, so the broker decides.
+            // NP-DISC-04; a client may come at the same moment, so the broker decides, and its answer takes its place
+            // among the connections that come.
             let tag = self.channel.next_tag();
+            self.channel.leaves_with(tag, &self.me);
             let answer = self.channel.ask(tag, &Request::Disconnect(tag, self.end));
-            answer.and_then(done)?;
-            self.leave();
-            return Ok(());
+            return answer.and_then(done);
         }
         let mut own = lock(&self.own);
-        let conn = self.current.get().ok_or(Error::Disconnected)?;
-        // Already so: then somebody else is about to leave it.
-        conn.disconnect()?;
-        drop(conn);
-        own.client = None;
-        self.current.set(None);
-        // Under the lock: in this order with the listen that may follow from another thread.
-        self.channel.tell(&Request::Disconnect(Tag(0), self.end));
+        if self.current.get().is_none() {
+            return Err(Error::Disconnected);
+        }
+        self.cut_off(&mut own);
+        // In line under the lock: before the listen that may follow from another thread.
+        self.channel.put(&Request::Disconnect(Tag(0), self.end));
+        drop(own);
+        self.channel.hurry();
         Ok(())
     }
 
-    fn leave(&self) {
-        let mut own = lock(&self.own);
-        own.listening = false;
-        own.client = None;
+    /// The broker has disconnected it.
+    pub(super) fn leave(&self) {
+        self.cut_off(&mut lock(&self.own));
+    }
+
+    fn cut_off(&self, own: &mut Own) {
         if let Some(conn) = self.current.get() {
+            // A client that has spoiled its connection is no reason to stay in it.
             let _ = conn.disconnect();
         }
+        own.listening = false;
+        own.client = None;
         self.current.set(None);
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Pipe {
     pub(super) security: SecurityDescriptor,
     /// Server ends, oldest first.
     pub(super) instances: BTreeSet<EndId>,
+    /// How many of them are connected.
+    pub(super) connected: u32,
     /// Those that listen, by their place in the line (NP-OPEN-09).
     pub(super) listening: BTreeMap<u64, EndId>,
     /// Who waits for an instance, oldest first, each with its deadline.

@@ -98,6 +98,7 @@ impl<C: Clone> Shard<C> {
                     default_timeout: create.default_timeout.unwrap_or(Duration::ZERO),
                     security,
                     instances: BTreeSet::new(),
+                    connected: 0,
                     listening: BTreeMap::new(),
                     waiters: BTreeMap::new(),
                 },
@@ -194,6 +195,7 @@ impl<C: Clone> Shard<C> {
         };
         let conn = wires.connect(&plan)?;
         pipe.listening.remove(&since);
+        pipe.connected += 1;
         let end = EndId(self.next_end);
         instance.link = Wire::Connected {
             conn: conn.clone(),
@@ -289,12 +291,12 @@ impl<C: Clone> Shard<C> {
         out: &mut Vec<Completion<C>>,
     ) -> Result<(), NtStatus> {
         let instance = self.server(client, end)?;
+        let key = instance.pipe.clone();
         match std::mem::replace(&mut instance.link, Wire::Disconnected) {
             Wire::Disconnected => return Err(NtStatus::PIPE_DISCONNECTED), // NP-DISC-03
             Wire::Listening { since } => {
                 // NP-DISC-04 (open question): as the driver of 2003 does it.
                 let listens = std::mem::take(&mut instance.listens);
-                let key = instance.pipe.clone();
                 self.end_listens(client, listens, NtStatus::PIPE_DISCONNECTED, out);
                 if let Some(pipe) = self.pipes.get_mut(&key) {
                     pipe.listening.remove(&since);
@@ -302,6 +304,9 @@ impl<C: Clone> Shard<C> {
             }
             Wire::Connected { conn, client, .. } => {
                 wires.disconnect(&conn);
+                if let Some(pipe) = self.pipes.get_mut(&key) {
+                    pipe.connected -= 1;
+                }
                 if let Some(client) = self.clients.get_mut(&client) {
                     client.server = None; // NP-OBJ-09
                 }
@@ -381,6 +386,9 @@ impl<C: Clone> Shard<C> {
             let server = gone.server.and_then(|server| self.servers.get_mut(&server));
             if let Some(instance) = server {
                 instance.link = Wire::Closing { conn: gone.conn }; // NP-OBJ-07
+                if let Some(pipe) = self.pipes.get_mut(&instance.pipe) {
+                    pipe.connected -= 1;
+                }
             }
         } else if let Some(gone) = self.servers.remove(&end) {
             self.close_server(gone, end, wires, out);
@@ -406,6 +414,7 @@ impl<C: Clone> Shard<C> {
                 pipe.listening.remove(&since);
             }
             Wire::Connected { conn, client, .. } => {
+                pipe.connected -= 1;
                 wires.close(&conn, End::Server);
                 if let Some(client) = self.clients.get_mut(&client) {
                     client.server = None;
@@ -491,10 +500,6 @@ impl<C: Clone> Shard<C> {
 
     fn info_of(&self, pipe: &Pipe) -> PipeInfo {
         let count = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
-        let connected = pipe.instances.iter().filter(|end| {
-            let instance = self.servers.get(end);
-            instance.is_some_and(|one| one.state() == State::Connected)
-        });
         PipeInfo {
             name: pipe.name.clone(),
             pipe_type: pipe.pipe_type,
@@ -502,7 +507,7 @@ impl<C: Clone> Shard<C> {
             instances: count(pipe.instances.len()),
             max_instances: pipe.max_instances,
             listening: count(pipe.listening.len()),
-            connected: count(connected.count()),
+            connected: pipe.connected,
             waiters: count(pipe.waiters.len()),
             default_timeout: pipe.default_timeout,
             owner: pipe.security.owner,
@@ -635,7 +640,7 @@ impl<C: Clone> Shard<C> {
 
 /// Section 4.2: the pipe does not exist.
 fn first_instance(create: &Create) -> Result<Mask, NtStatus> {
-    if create.max_instances == 0 || create.default_timeout.is_none() {
+    if create.max_instances == 0 || create.default_timeout.is_none_or(|time| time.is_zero()) {
         return Err(NtStatus::INVALID_PARAMETER); // NP-CREATE-10
     }
     if create.disposition == Disposition::Open {

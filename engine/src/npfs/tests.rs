@@ -251,7 +251,7 @@ fn np_obj_01_a_name_is_free_once_its_last_server_end_is_closed() {
 }
 
 #[test]
-fn np_obj_02_np_create_24_the_first_instance_decides_for_the_pipe() {
+fn np_obj_02_03_np_create_24_the_first_instance_decides_for_the_pipe() {
     let mut world = World::new();
     let mut first = create("Name");
     first.max_instances = 2;
@@ -283,7 +283,7 @@ fn np_obj_05_a_client_needs_no_listen() {
 }
 
 #[test]
-fn np_obj_06_without_data_access_a_server_end_only_reserves_the_name() {
+fn np_obj_06_np_create_15_without_data_access_a_server_end_only_reserves_the_name() {
     let mut world = World::new();
     let mut reserve = create("a");
     reserve.access = Mask::SYNCHRONIZE;
@@ -342,7 +342,7 @@ fn np_obj_09_a_client_that_was_cut_off_stays_so() {
 // ---- section 4 -------------------------------------------------------------------------------------------------
 
 #[test]
-fn np_create_10_11_first_instance() {
+fn np_create_10_11_np_lim_01_first_instance() {
     let mut world = World::new();
     let mut none = create("a");
     none.max_instances = 0;
@@ -359,6 +359,11 @@ fn np_create_10_11_first_instance() {
         Err(NtStatus::INVALID_PARAMETER)
     );
     none.default_timeout = Some(Duration::ZERO);
+    assert_eq!(
+        world.create(SERVER, none.clone()),
+        Err(NtStatus::INVALID_PARAMETER)
+    );
+    none.default_timeout = Some(Duration::from_nanos(100));
     assert_eq!(
         world.create(SERVER, none),
         Err(NtStatus::OBJECT_NAME_NOT_FOUND)
@@ -483,7 +488,7 @@ fn np_lim_04_quotas_are_kept_as_given_and_have_a_limit() {
 // ---- sections 5 and 6 ------------------------------------------------------------------------------------------
 
 #[test]
-fn np_open_01_02_03_04_in_their_order() {
+fn np_open_01_02_03_04_06_in_their_order() {
     let mut world = World::new();
     assert_eq!(
         world.open(STRANGER, "a", BOTH),
@@ -751,7 +756,7 @@ fn np_disc_04_a_listening_end_stops_listening() {
 // ---- section 9 -------------------------------------------------------------------------------------------------
 
 #[test]
-fn np_wait_04_05_what_is_answered_at_once() {
+fn np_wait_03_04_05_what_is_answered_at_once() {
     let mut world = World::new();
     assert_eq!(
         world.wait(CLIENT, "a", Timeout::Never).1,

@@ -25,8 +25,8 @@ pub const VERSION: u16 = 1;
 pub const REQUEST_HEAD: usize = 64;
 /// Bytes before the tail of a reply.
 pub const REPLY_HEAD: usize = 160;
-/// Longest message: a name, a descriptor and the head.
-pub const MOST: usize = REPLY_HEAD + 2 * 65_536;
+/// Longest message: a head, two of the longest names or a name and a descriptor, and what stands between them.
+pub const MOST: usize = REPLY_HEAD + 2 * 65_536 + 1024;
 
 /// What arrived is not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

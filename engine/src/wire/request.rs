@@ -64,6 +64,8 @@ pub enum Request {
     List(Tag, u64, Vec<u16>),
     /// One pipe, and its instances after so many.
     Info(Tag, Name, u64),
+    /// A link's descriptor did not arrive: it has to come again with the next message that names the link.
+    LostLink(u64),
 }
 
 const HELLO: u16 = 1;
@@ -76,6 +78,7 @@ const WAIT: u16 = 7;
 const CANCEL: u16 = 8;
 const LIST: u16 = 9;
 const INFO: u16 = 10;
+const LOST_LINK: u16 = 11;
 
 const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"npfs-ask");
 /// The flag of `Listen`: it may pend; of `Create`: a default timeout is given; a descriptor is given.
@@ -130,6 +133,7 @@ impl Request {
                 head(&mut put, INFO, 0, *tag, EndId(*skip));
                 tail.units(name.units());
             }
+            Request::LostLink(link) => head(&mut put, LOST_LINK, 0, Tag(0), EndId(*link)),
         }
         put.finish(REQUEST_HEAD, &tail.0)
     }
@@ -181,6 +185,7 @@ impl Request {
             CANCEL => Request::Cancel(tag),
             LIST => Request::List(tag, end.0, tail.units(tail_len)?),
             INFO => Request::Info(tag, name(&mut tail, tail_len)?, end.0),
+            LOST_LINK => Request::LostLink(end.0),
             _ => return Err(WireError("an unknown request")),
         };
         tail.end()?;

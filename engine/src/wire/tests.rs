@@ -51,6 +51,7 @@ fn requests() -> Vec<Request> {
         Request::Cancel(Tag(11)),
         Request::List(Tag(12), 5, vec![65, 66]),
         Request::Info(Tag(13), name, 400),
+        Request::LostLink(14),
     ]
 }
 
