@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,11 +16,12 @@ use crate::workloads::{Outcome, Pace};
 /// From the parent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// First of all; the descriptor is the probe's cache lines.
+    /// First of all; the descriptor is the probe's cache lines, the socket the broker's.
     Hello {
         role: Role,
         cpu: usize,
         clock: Clock,
+        socket: PathBuf,
     },
     /// Open this (answered by `Ready`), and after `Go` do that, between two probes of the lines,
     /// which hold `lines` now. One CPU cannot probe.
@@ -32,6 +34,9 @@ pub(crate) enum Order {
     },
     /// Start.
     Go,
+    /// Hold so many connections of this pipe, none of which carries anything, instead of those held now. The server
+    /// answers `Ready` twice: when it has made its ends, and when all are connected; the client once.
+    Hold { count: u32, name: String },
 }
 
 /// What to do with a transport.
@@ -39,6 +44,8 @@ pub(crate) enum Order {
 pub(crate) enum Task {
     RoundTrip,
     OneWay,
+    /// Open and close, against listen and disconnect.
+    Connect,
     /// Both sleep in a read; at `Go` the client's second thread sends what wakes them.
     Idle,
 }

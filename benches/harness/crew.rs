@@ -1,23 +1,27 @@
 //! The pair of worker processes: started, told what to do, given up on when they do not answer.
 
+use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use npfs::{Broker, BrokerOptions};
 
 use crate::WORKER_COMMAND;
+use crate::baselines;
 use crate::clock::Clock;
 use crate::control::{Control, Order, Probes, Reply, Task};
 use crate::placement::Placement;
 use crate::probe;
 use crate::sys::{self, Shared};
-use crate::transport::{Kind, Parts, Role};
+use crate::transport::{DEFAULT_QUOTA, Kind, Parts, Role, Ticket};
 use crate::workloads::{Outcome, Pace};
-use crate::{baselines, ours};
 
 /// Two workers on their CPUs: `[server, client]`.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ pub(crate) struct Crew {
     clock: Clock,
     grace: Duration,
     workers: [Worker; 2],
+    /// who knows the names; in this process
+    broker: Site,
+    /// pipes so far: each run has its own
+    pipes: u64,
     /// what the probe's lines hold
     line: u64,
 }
@@ -39,12 +47,15 @@ struct Worker {
 impl Crew {
     /// Starts both. `grace` is what a run may take beyond its own time before it counts as hung.
     pub(crate) fn start(placement: Placement, clock: Clock, grace: Duration) -> Result<Crew> {
-        let workers = start_both(placement, clock, grace)?;
+        let broker = Site::start()?;
+        let workers = start_both(placement, clock, grace, &broker.socket)?;
         Ok(Crew {
             placement,
             clock,
             grace,
             workers,
+            broker,
+            pipes: 0,
             line: 0,
         })
     }
@@ -105,13 +116,18 @@ impl Crew {
     ) -> Result<T> {
         let one_way = task == Task::OneWay;
         let yields = self.placement.is_one_cpu();
-        // Lives to the end: the books outlast both ends' use of the link.
-        let _books;
+        self.pipes += 1;
         let parts = match kind {
             Kind::Ours { quota } | Kind::OursInPlace { quota } => {
-                let (books, parts) = ours::prepare(quota, self.pids())?;
-                _books = books;
-                parts
+                pipe(format!("run {}", self.pipes), quota)
+            }
+            Kind::OursAmong { others } => {
+                self.hold(CROWD, others)?;
+                pipe(CROWD.to_owned(), DEFAULT_QUOTA)
+            }
+            _ if task == Task::Connect => {
+                let path = self.broker.folder.join(format!("run{}", self.pipes));
+                pipe(path.display().to_string(), 0)
             }
             _ => baselines::prepare(kind, pace.size, one_way, yields)?,
         };
@@ -133,7 +149,27 @@ impl Crew {
         go(self)
     }
 
-    fn pids(&self) -> [u32; 2] {
+    /// Both hold so many connections, in place of those that they held.
+    pub(crate) fn hold(&mut self, name: &str, count: u32) -> Result<()> {
+        let order = || Order::Hold {
+            count,
+            name: name.to_owned(),
+        };
+        let within = self.grace + Duration::from_millis(u64::from(count));
+        let [server, client] = &mut self.workers;
+        server.control.send(&order(), &[]).context("order")?;
+        server.ready(within).context("server")?;
+        client.control.send(&order(), &[]).context("order")?;
+        client.ready(within).context("client")?;
+        server.ready(within).context("server")
+    }
+
+    /// What the broker knows.
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.broker.broker
+    }
+
+    pub(crate) fn pids(&self) -> [u32; 2] {
         self.workers.each_ref().map(|worker| worker.child.id())
     }
 
@@ -168,7 +204,7 @@ impl Crew {
             for worker in &mut self.workers {
                 worker.end();
             }
-            self.workers = start_both(self.placement, self.clock, self.grace)
+            self.workers = start_both(self.placement, self.clock, self.grace, &self.broker.socket)
                 .with_context(|| format!("new workers after a failed {what}"))?;
             self.line = 0;
         }
@@ -185,7 +221,13 @@ impl Drop for Crew {
 }
 
 impl Worker {
-    fn start(role: Role, cpu: usize, clock: Clock, line: &impl AsFd) -> Result<Worker> {
+    fn start(
+        role: Role,
+        cpu: usize,
+        clock: Clock,
+        line: &impl AsFd,
+        socket: &Path,
+    ) -> Result<Worker> {
         let (control, theirs) = UnixStream::pair().context("socketpair")?;
         // This very program, also if its file was replaced while it runs.
         let child = Command::new("/proc/self/exe")
@@ -198,12 +240,31 @@ impl Worker {
             child,
             control: Control::new(control),
         };
-        let hello = Order::Hello { role, cpu, clock };
+        let hello = Order::Hello {
+            role,
+            cpu,
+            clock,
+            socket: socket.to_owned(),
+        };
         worker
             .control
             .send(&hello, &[sys::duplicate(line)?])
             .context("hello")?;
         Ok(worker)
+    }
+
+    /// Waits until it says so.
+    fn ready(&mut self, within: Duration) -> Result<()> {
+        let [seen] = sys::poll_readable([self.control.as_fd()], within)?;
+        if !seen {
+            bail!("no answer within {:.1} s", within.as_secs_f64());
+        }
+        match self.control.receive() {
+            Ok((Reply::Ready, _)) => Ok(()),
+            Ok((Reply::Failed(text), _)) => bail!("{text}"),
+            Ok((Reply::Done(..), _)) => bail!("answer out of turn"),
+            Err(_) => bail!("{}", self.obituary()),
+        }
     }
 
     /// Kills and reaps. Harmless if it has ended already.
@@ -238,11 +299,65 @@ impl Worker {
 
 const NAMES: [&str; 2] = ["server", "client"];
 
-fn start_both(placement: Placement, clock: Clock, grace: Duration) -> Result<[Worker; 2]> {
+/// The pipe that the crowd is connected to.
+const CROWD: &str = "crowd";
+
+/// For both ends alike.
+fn pipe(name: String, quota: u32) -> [Parts; 2] {
+    [(); 2].map(|()| Parts {
+        fds: Vec::new(),
+        ticket: Ticket {
+            name: name.clone(),
+            quota,
+            ..Ticket::default()
+        },
+    })
+}
+
+/// A broker of our own in this process, and a folder for its socket and others.
+#[derive(Debug)]
+struct Site {
+    broker: Broker,
+    folder: PathBuf,
+    socket: PathBuf,
+}
+
+impl Site {
+    fn start() -> Result<Site> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("npfs-bench-{}-{count}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        let socket = folder.join("broker.sock");
+        let broker = BrokerOptions::new()
+            .socket(&socket)
+            .start()
+            .context("broker")?;
+        Ok(Site {
+            broker,
+            folder,
+            socket,
+        })
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // What is left of it harms nobody.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn start_both(
+    placement: Placement,
+    clock: Clock,
+    grace: Duration,
+    socket: &Path,
+) -> Result<[Worker; 2]> {
     let line = Shared::create(c"npfs-bench-probe", probe::LEN).context("memfd")?;
     let mut workers = [
-        Worker::start(Role::Server, placement.server, clock, &line)?,
-        Worker::start(Role::Client, placement.client, clock, &line)?,
+        Worker::start(Role::Server, placement.server, clock, &line, socket)?,
+        Worker::start(Role::Client, placement.client, clock, &line, socket)?,
     ];
     match replies(&mut workers, grace) {
         Ok(ready) if ready.iter().all(|reply| matches!(reply, Reply::Ready)) => Ok(workers),

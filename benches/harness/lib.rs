@@ -21,7 +21,9 @@
 
 mod baselines;
 mod clock;
+mod connect;
 mod control;
+mod costs;
 mod crew;
 mod idle;
 mod ours;

@@ -1,65 +1,95 @@
-//! npfs itself, through the public API of `npfs-ringbuf`: a message pipe, read in message mode,
-//! blocking calls, default spin policy.
+//! npfs itself, through its public API: a message pipe, read in message mode, blocking calls, default spin policy.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
-use npfs_ringbuf::books::{ConnSpec, LinkBooks, LinkConfig};
-use npfs_ringbuf::{
-    CompletionMode, Conn, Deadline, Grant, Link, PipeType, ProcessIndex, Read, ReadMode, Wait,
+use anyhow::{Context, Result, bail};
+use npfs::{
+    Cancel, Client, ClientOptions, Deadline, Error, Namespace, PipeType, Read, ReadMode, Server,
+    ServerOptions,
 };
 
-use crate::transport::{Parts, Rx, Ticket, Tx};
+use crate::transport::{Rx, Ticket, Tx};
 
-/// The broker's part, played by the process that runs the benchmark: a new link with one
-/// connection. The answer is `[the server's, the client's]`; the books must outlive the run.
-pub(crate) fn prepare(quota: u32, pids: [u32; 2]) -> Result<(LinkBooks, [Parts; 2])> {
-    let mut books = LinkBooks::create(&LinkConfig::default()).context("new link")?;
-    let [server, client] = pids;
-    let server = books
-        .add_process(Some(server))
-        .context("server joins the link")?;
-    let client = books
-        .add_process(Some(client))
-        .context("client joins the link")?;
-    let spec = ConnSpec::new(PipeType::Message, quota);
-    let (_, to_server, to_client) = books.connect(&spec, server, client).context("connect")?;
-    let part = |process: ProcessIndex, grant: Grant| -> Result<Parts> {
-        let grant = grant.to_bytes().to_vec();
-        let ticket = Ticket {
-            process: process.get(),
-            grant,
-            ..Ticket::default()
-        };
-        Ok(Parts {
-            fds: vec![books.share().context("descriptor of the link")?],
-            ticket,
-        })
-    };
-    let parts = [part(server, to_server)?, part(client, to_client)?];
-    Ok((books, parts))
+/// The server's end of a pipe, both halves: `(to send, to receive)`.
+pub(crate) fn serve(
+    namespace: &Namespace,
+    ticket: &Ticket,
+) -> Result<(Half<Server>, Half<Server>)> {
+    let server = Arc::new(create(namespace, ticket)?);
+    server.connect().context("connect")?;
+    Ok((Half(server.clone()), Half(server)))
 }
+
+/// The client's.
+pub(crate) fn open(namespace: &Namespace, ticket: &Ticket) -> Result<(Half<Client>, Half<Client>)> {
+    let client = Arc::new(dial(namespace, ticket)?);
+    Ok((Half(client.clone()), Half(client)))
+}
+
+pub(crate) fn create(namespace: &Namespace, ticket: &Ticket) -> Result<Server> {
+    ServerOptions::new()
+        .pipe_type(PipeType::Message)
+        .in_quota(ticket.quota)
+        .out_quota(ticket.quota)
+        .create(namespace, &ticket.name)
+        .context("create")
+}
+
+/// Opens the pipe; the server may still be about to make it.
+pub(crate) fn dial(namespace: &Namespace, ticket: &Ticket) -> Result<Client> {
+    let patience = Instant::now() + Duration::from_secs(5);
+    loop {
+        let opened = ClientOptions::new()
+            .read_mode(ReadMode::Message)
+            .wait(Some(Duration::from_secs(5)))
+            .open(namespace, &ticket.name);
+        match opened {
+            Err(Error::NoSuchPipe) if Instant::now() < patience => {
+                thread::sleep(Duration::from_micros(200));
+            }
+            other => return other.context("open"),
+        }
+    }
+}
+
+/// The calls of both ends.
+pub(crate) trait End: Send + Sync {
+    fn write(&self, message: &[u8]) -> npfs::Result<usize>;
+    fn read(&self, buf: &mut [u8]) -> npfs::Result<Read>;
+    fn look<T>(&self, look: impl FnOnce(&[u8]) -> T) -> npfs::Result<T>;
+}
+
+macro_rules! end {
+    ($end:ident) => {
+        impl End for $end {
+            #[inline]
+            fn write(&self, message: &[u8]) -> npfs::Result<usize> {
+                $end::write(self, message)
+            }
+
+            #[inline]
+            fn read(&self, buf: &mut [u8]) -> npfs::Result<Read> {
+                $end::read(self, buf)
+            }
+
+            #[inline]
+            fn look<T>(&self, look: impl FnOnce(&[u8]) -> T) -> npfs::Result<T> {
+                // SAFETY: the other end is this program's too, and writes through its calls only.
+                unsafe { self.read_in_place(look, &Cancel::new(), Deadline::NEVER) }
+            }
+        }
+    };
+}
+
+end!(Server);
+end!(Client);
 
 /// One half of one end.
-pub(crate) struct Half(Arc<Conn>);
+pub(crate) struct Half<E>(Arc<E>);
 
-/// Opens both halves: `(to send, to receive)`.
-pub(crate) fn open(parts: Parts) -> Result<(Half, Half)> {
-    let [fd]: [OwnedFd; 1] = parts
-        .fds
-        .try_into()
-        .map_err(|_| anyhow!("one descriptor was due"))?;
-    let process = ProcessIndex::new(parts.ticket.process).context("index of the process")?;
-    let grant = Grant::from_bytes(&parts.ticket.grant).context("grant")?;
-    let link = Link::attach(fd, process).context("attach")?;
-    let conn = Arc::new(Conn::open(&link, &grant).context("open")?);
-    conn.set_modes(ReadMode::Message, CompletionMode::Queue)
-        .context("set modes")?;
-    Ok((Half(conn.clone()), Half(conn)))
-}
-
-impl Tx for Half {
+impl<E: End> Tx for Half<E> {
     #[inline]
     fn send(&mut self, message: &[u8]) -> Result<()> {
         match self.0.write(message) {
@@ -70,7 +100,7 @@ impl Tx for Half {
     }
 }
 
-impl Rx for Half {
+impl<E: End> Rx for Half<E> {
     #[inline]
     fn recv(&mut self, buf: &mut [u8]) -> Result<usize> {
         match self.0.read(buf) {
@@ -82,22 +112,21 @@ impl Rx for Half {
 }
 
 /// A half whose messages are looked at where they lie.
-pub(crate) struct InPlace(Half);
+pub(crate) struct InPlace<E>(Half<E>);
 
-/// As [`open`].
-pub(crate) fn open_in_place(parts: Parts) -> Result<(InPlace, InPlace)> {
-    let (tx, rx) = open(parts)?;
-    Ok((InPlace(tx), InPlace(rx)))
+/// Both halves, so.
+pub(crate) fn in_place<E>(halves: (Half<E>, Half<E>)) -> (InPlace<E>, InPlace<E>) {
+    (InPlace(halves.0), InPlace(halves.1))
 }
 
-impl Tx for InPlace {
+impl<E: End> Tx for InPlace<E> {
     #[inline]
     fn send(&mut self, message: &[u8]) -> Result<()> {
         self.0.send(message)
     }
 }
 
-impl Rx for InPlace {
+impl<E: End> Rx for InPlace<E> {
     #[inline]
     fn recv(&mut self, buf: &mut [u8]) -> Result<usize> {
         self.0.recv(buf)
@@ -105,8 +134,6 @@ impl Rx for InPlace {
 
     #[inline]
     fn look<T>(&mut self, _: &mut [u8], look: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        let conn = &self.0.0;
-        // SAFETY: the other end is this program's too, and writes through the queue only.
-        unsafe { conn.read_in_place(look, &Wait::new(), Deadline::NEVER) }.context("read in place")
+        self.0.0.look(look).context("read in place")
     }
 }

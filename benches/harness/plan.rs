@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::costs::MANY;
 use crate::placement::Placement;
 use crate::transport::{DEFAULT_QUOTA, Kind, size_name};
 
@@ -12,13 +13,19 @@ pub enum Workload {
     RoundTrip(usize),
     /// A stream of messages of this many bytes.
     OneWay(usize),
+    /// Open and close, against listen and disconnect.
+    Connect,
     /// Both ends asleep in a read.
     Idle,
+    /// Memory of pipes that carry nothing.
+    Many,
+    /// Descriptors.
+    Fds,
 }
 
 impl Workload {
     /// Every one, in the order in which they run.
-    pub const ALL: [Workload; 8] = [
+    pub const ALL: [Workload; 11] = [
         Workload::RoundTrip(48),
         Workload::RoundTrip(64),
         Workload::RoundTrip(4 << 10),
@@ -26,8 +33,16 @@ impl Workload {
         Workload::OneWay(4 << 10),
         Workload::OneWay(64 << 10),
         Workload::OneWay(1 << 20),
+        Workload::Connect,
         Workload::Idle,
+        Workload::Many,
+        Workload::Fds,
     ];
+
+    /// Counted, which no placement changes: once is enough.
+    pub(crate) fn counts(self) -> bool {
+        matches!(self, Workload::Many | Workload::Fds)
+    }
 
     /// As on the command line: `roundtrip-64`, `oneway-4k`, `idle`.
     pub fn name(self) -> String {
@@ -39,7 +54,10 @@ impl Workload {
         match self {
             Workload::RoundTrip(bytes) => format!("roundtrip-{}", size(bytes)),
             Workload::OneWay(bytes) => format!("oneway-{}", size(bytes)),
+            Workload::Connect => "connect".to_owned(),
             Workload::Idle => "idle".to_owned(),
+            Workload::Many => "many".to_owned(),
+            Workload::Fds => "fds".to_owned(),
         }
     }
 
@@ -48,7 +66,10 @@ impl Workload {
         match self {
             Workload::RoundTrip(bytes) => format!("round trip, {}", size_name(bytes)),
             Workload::OneWay(bytes) => format!("one way, {}", size_name(bytes)),
+            Workload::Connect => "open and close, against listen and disconnect".to_owned(),
             Workload::Idle => "idle".to_owned(),
+            Workload::Many => "memory".to_owned(),
+            Workload::Fds => "descriptors".to_owned(),
         }
     }
 
@@ -56,7 +77,7 @@ impl Workload {
     pub fn size(self) -> usize {
         match self {
             Workload::RoundTrip(bytes) | Workload::OneWay(bytes) => bytes,
-            Workload::Idle => 64,
+            Workload::Connect | Workload::Idle | Workload::Many | Workload::Fds => 64,
         }
     }
 }
@@ -167,7 +188,9 @@ pub(crate) fn contenders(workload: Workload, place: Placement, which: Which) -> 
             }
             kinds.push(Kind::Memcpy);
         }
+        Workload::Connect => kinds.extend([Kind::OursAmong { others: MANY - 1 }, Kind::UnixStream]),
         Workload::Idle => kinds.push(Kind::Pipe),
+        Workload::Many | Workload::Fds => {}
     }
     let mut all: Vec<Contender> = kinds
         .into_iter()
@@ -245,7 +268,7 @@ mod tests {
     fn names_are_those_of_the_command_line() {
         let names: Vec<String> = Workload::ALL.into_iter().map(Workload::name).collect();
         let list = "roundtrip-48 roundtrip-64 roundtrip-4k oneway-64 oneway-4k oneway-64k \
-                    oneway-1m idle";
+                    oneway-1m connect idle many fds";
         assert_eq!(names.join(" "), list);
     }
 
@@ -258,7 +281,8 @@ mod tests {
         for workload in Workload::ALL {
             let all = contenders(workload, one, Which::Both);
             assert!(all.iter().all(|c| c.kind != Kind::RawLine), "{workload:?}");
-            assert!(all.iter().any(|c| c.kind.is_ours()) && all.iter().any(|c| !c.kind.is_ours()));
+            assert!(all.iter().any(|c| c.kind.is_ours()));
+            assert_eq!(workload.counts(), all.iter().all(|c| c.kind.is_ours()));
         }
     }
 }

@@ -38,6 +38,8 @@ impl Bound {
 pub(crate) enum Unit {
     /// Nanoseconds of a round trip, at the median.
     Nanos,
+    /// Cycles of open and close a second, at the median.
+    Cycles,
     /// Messages a second.
     Messages,
     /// 10^9 bytes of payload a second.
@@ -49,6 +51,7 @@ impl Unit {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Unit::Nanos => "ns",
+            Unit::Cycles => "cycles/s",
             Unit::Messages => "msg/s",
             Unit::Gigabytes => "GB/s",
         }
@@ -57,6 +60,7 @@ impl Unit {
     fn of(self, figure: &Figure, size: usize) -> f64 {
         match self {
             Unit::Gigabytes => figure.value() * size as f64 / 1e9,
+            Unit::Cycles => 1e9 / figure.value(),
             Unit::Nanos | Unit::Messages => figure.value(),
         }
     }
@@ -222,9 +226,25 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
             }
             rows
         }
-        Workload::Idle => Vec::new(),
+        Workload::Connect => {
+            let sockets = all(&|kind| kind == Kind::UnixStream);
+            let promised = Some(Bound::AtLeast(0.5));
+            let mut rows = vec![make("P7", quota, Unit::Cycles, &sockets, promised)];
+            if which != Which::Baselines {
+                let among = all(&|kind| matches!(kind, Kind::OursAmong { .. }));
+                let alone = all(&|kind| kind == Kind::Ours { quota });
+                let flat = Some(Bound::AtLeast(FLAT));
+                let who = among.first().copied();
+                rows.push(row(section, "P7", who, quota, Unit::Cycles, &alone, flat));
+            }
+            rows
+        }
+        Workload::Idle | Workload::Many | Workload::Fds => Vec::new(),
     }
 }
+
+/// What counts as flat: a cycle among many takes a quarter longer than one alone, at most.
+const FLAT: f64 = 0.8;
 
 fn row(
     section: &Section,
@@ -242,7 +262,7 @@ fn row(
         let known = candidates.iter().filter_map(|&who| Some((who, of(who)?)));
         known.reduce(|a, b| {
             let b_wins = match unit {
-                Unit::Nanos => b.1.value() < a.1.value(),
+                Unit::Nanos | Unit::Cycles => b.1.value() < a.1.value(),
                 Unit::Messages | Unit::Gigabytes => b.1.value() > a.1.value(),
             };
             if b_wins { b } else { a }
@@ -251,7 +271,8 @@ fn row(
     let (our_clean, our_all) = (ours.and_then(clean), ours.and_then(every));
     let (best_clean, best_all) = (best(&clean), best(&every));
     let ratio = |ours: &Option<Figure>, other: &Option<(Contender, Figure)>| {
-        Some(ours.as_ref()?.value() / other.as_ref()?.1.value())
+        let size = section.workload.size();
+        Some(unit.of(ours.as_ref()?, size) / unit.of(&other.as_ref()?.1, size))
     };
     // The rounds that both figures rest on: as many as the one that has fewer.
     let who = ours

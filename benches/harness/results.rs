@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use crate::placement::Placement;
 use crate::plan::{Contender, Which, Workload};
 use crate::probe::Class;
+use crate::promises::Bound;
 use crate::transport::Kind;
 use crate::workloads::{Flow, Outcome, histogram};
 
@@ -22,6 +23,8 @@ pub struct Report {
     pub(crate) sections: Vec<Section>,
     /// The idle measurements.
     pub(crate) idle: Vec<IdleRow>,
+    /// What was counted.
+    pub(crate) costs: Vec<CostRow>,
     /// Runs that failed, as sentences.
     pub failures: Vec<String>,
     /// How long it took.
@@ -109,6 +112,25 @@ pub(crate) struct IdleRow {
     pub(crate) cpu: Duration,
     /// How often a thread of theirs woke and slept again.
     pub(crate) wakeups: u64,
+}
+
+/// Something that is counted and not timed.
+#[derive(Clone, Debug)]
+pub(crate) struct CostRow {
+    /// `P8`, `P9`.
+    pub(crate) id: &'static str,
+    /// The workload.
+    pub(crate) name: &'static str,
+    /// Where.
+    pub(crate) placement: Placement,
+    /// In words.
+    pub(crate) what: String,
+    /// How much, in `unit`.
+    pub(crate) ours: f64,
+    /// Of what.
+    pub(crate) unit: &'static str,
+    /// The promise.
+    pub(crate) bound: Bound,
 }
 
 /// A contender's figures over some rounds.

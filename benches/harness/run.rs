@@ -7,10 +7,11 @@ use anyhow::Result;
 
 use crate::clock::Clock;
 use crate::control::Task;
+use crate::costs;
 use crate::crew::Crew;
 use crate::idle;
 use crate::placement::Placement;
-use crate::plan::{Contender, Options, Timing, Workload, contenders};
+use crate::plan::{Contender, Options, Timing, Which, Workload, contenders};
 use crate::probe::{Class, clean};
 use crate::results::{Machine, Report, Round, Run, Sample, Section};
 use crate::transport::Kind;
@@ -37,6 +38,7 @@ pub fn run(options: &Options, progress: &mut dyn Progress) -> Result<Report> {
         which: options.which,
         sections: Vec::new(),
         idle: Vec::new(),
+        costs: Vec::new(),
         failures: Vec::new(),
         elapsed: Duration::ZERO,
     };
@@ -45,7 +47,10 @@ pub fn run(options: &Options, progress: &mut dyn Progress) -> Result<Report> {
     let mut crew: Option<Crew> = None;
     for (index, step) in plan.iter().enumerate() {
         let crew = match crew.take() {
-            Some(ours) if ours.placement() == step.placement => crew.insert(ours),
+            // Descriptors are counted from a process that has never used npfs.
+            Some(ours) if ours.placement() == step.placement && step.workload != Workload::Fds => {
+                crew.insert(ours)
+            }
             // New workers for each placement: a library may look at its CPUs once, at its start.
             _ => crew.insert(Crew::start(step.placement, clock, timing.grace)?),
         };
@@ -67,6 +72,7 @@ pub fn run(options: &Options, progress: &mut dyn Progress) -> Result<Report> {
             .workload(step.workload, step.placement, stage.budget);
         match step.workload {
             Workload::Idle => stage.idle(&mut report),
+            Workload::Many | Workload::Fds => stage.costs(&mut report),
             _ => report.sections.push(stage.section()),
         }
     }
@@ -88,9 +94,15 @@ fn plan(options: &Options, timing: &Timing) -> Vec<Step> {
     let mut steps = Vec::new();
     for &placement in &options.placements {
         for &workload in &options.workloads {
+            if workload.counts()
+                && (placement != options.placements[0] || options.which == Which::Baselines)
+            {
+                continue;
+            }
             let contenders = contenders(workload, placement, options.which);
             let each = match workload {
                 Workload::Idle => timing.idle + idle::SETTLE,
+                Workload::Many | Workload::Fds => Duration::from_secs(2),
                 _ => timing.share,
             };
             let budget = each * u32::try_from(contenders.len()).expect("a handful");
@@ -177,6 +189,7 @@ impl Stage<'_> {
         }
         let task = match self.step.workload {
             Workload::OneWay(_) => Task::OneWay,
+            Workload::Connect => Task::Connect,
             _ => Task::RoundTrip,
         };
         match self.crew.run(who.kind, task, self.pace(who.size)) {
@@ -208,6 +221,19 @@ impl Stage<'_> {
                 Ok(row) => report.idle.push(row),
                 Err(error) => self.report_failure(who.kind, &error),
             }
+        }
+    }
+
+    fn costs(&mut self, report: &mut Report) {
+        let placement = self.step.placement;
+        let pace = self.pace(self.step.workload.size());
+        let row = match self.step.workload {
+            Workload::Many => costs::memory(self.crew, placement),
+            _ => costs::descriptors(self.crew, placement, pace),
+        };
+        match row {
+            Ok(row) => report.costs.push(row),
+            Err(error) => self.report_failure(self.step.contenders[0].kind, &error),
         }
     }
 

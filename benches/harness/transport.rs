@@ -31,15 +31,20 @@ pub(crate) trait Rx: Send {
 /// A way to carry messages of this harness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Kind {
-    /// `npfs-ringbuf` through its public API: a message pipe with this quota in bytes.
+    /// npfs through its public API: a message pipe of a broker's, with this quota in bytes.
     Ours {
         /// bytes, each direction
         quota: u32,
     },
-    /// The same, its messages read where they lie (`Conn::read_in_place`).
+    /// The same, its messages read where they lie (`read_in_place`).
     OursInPlace {
         /// bytes, each direction
         quota: u32,
+    },
+    /// The same while this many other instances of the pipe are connected; for `connect` alone.
+    OursAmong {
+        /// connected instances
+        others: u32,
     },
     /// A mailbox of one cache line (or as many as the message needs), its reader spinning.
     RawLine,
@@ -68,7 +73,10 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether this is npfs itself.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Kind::Ours { .. } | Kind::OursInPlace { .. })
+        matches!(
+            self,
+            Kind::Ours { .. } | Kind::OursInPlace { .. } | Kind::OursAmong { .. }
+        )
     }
 
     /// Short name for tables, as in `ring (index) 64 KiB`.
@@ -78,6 +86,7 @@ impl Kind {
             Kind::OursInPlace { quota } => {
                 format!("npfs in place, quota {}", size_name(quota as usize))
             }
+            Kind::OursAmong { others } => format!("npfs, among {}", others + 1),
             Kind::RawLine => "raw line".to_owned(),
             Kind::RawFutex => "raw futex".to_owned(),
             Kind::RingIndex { capacity } => {
@@ -101,6 +110,7 @@ impl Kind {
             } => "npfs",
             Kind::Ours { .. } => "npfs, big quota",
             Kind::OursInPlace { .. } => "npfs, in place",
+            Kind::OursAmong { .. } => "npfs, among many",
             Kind::RawLine => "raw line",
             Kind::RawFutex => "raw futex",
             Kind::RingIndex { .. } => "ring, index",
@@ -135,10 +145,10 @@ pub(crate) struct Parts {
 /// The part of [`Parts`] that is plain data.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Ticket {
-    /// ours: index of the process in the link
-    pub(crate) process: u8,
-    /// ours: the grant, as bytes
-    pub(crate) grant: Vec<u8>,
+    /// ours: the pipe; `connect` over a socket: its path
+    pub(crate) name: String,
+    /// ours: bytes, each direction
+    pub(crate) quota: u32,
     /// bytes of data towards the server, and towards the client
     pub(crate) capacity: [usize; 2],
     /// both ends share one CPU: a poller must yield, or nobody would ever write

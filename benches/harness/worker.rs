@@ -5,19 +5,23 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
+use npfs::Namespace;
 
 use crate::baselines::{mailbox, memcpy, ring_in_frame, ring_index, stream};
 use crate::clock::Clock;
+use crate::connect::{self, Crowd};
 use crate::control::{Control, Order, Probes, Reply, Task};
 use crate::ours;
 use crate::payload::{FULL, Writer};
 use crate::probe::{self, probe};
 use crate::sys::{self, Shared};
-use crate::transport::{Kind, Parts, Role, Rx, Tx};
+use crate::transport::{Kind, Parts, Role, Rx, Ticket, Tx};
 use crate::workloads::{Outcome, Pace, alone, drain, echo, ping, pour, sleep_and_answer};
 
 /// The whole life of a worker. Its standard input is the control socket; the end of that is the
@@ -40,7 +44,14 @@ fn serve() -> Result<()> {
     let control = Control::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
     // A panic becomes an answer, told once, by the parent.
     panic::set_hook(Box::new(|_| {}));
-    let (Order::Hello { role, cpu, clock }, mut fds) = control.receive().context("hello")? else {
+    let (hello, mut fds) = control.receive().context("hello")?;
+    let Order::Hello {
+        role,
+        cpu,
+        clock,
+        socket,
+    } = hello
+    else {
         bail!("hello was due");
     };
     sys::pin(cpu).with_context(|| format!("no permission to run on CPU {cpu}"))?;
@@ -51,6 +62,9 @@ fn serve() -> Result<()> {
         role,
         clock,
         line,
+        socket,
+        namespace: OnceLock::new(),
+        crowd: Mutex::default(),
     };
     loop {
         let (order, fds) = match worker.control.receive() {
@@ -65,11 +79,14 @@ fn serve() -> Result<()> {
                 ticket,
                 task,
                 pace,
-            } => worker.run(lines, kind, Parts { fds, ticket }, task, &pace),
+            } => worker
+                .run(lines, kind, Parts { fds, ticket }, task, &pace)
+                .map(|(outcome, probes)| Reply::Done(outcome, probes)),
+            Order::Hold { count, name } => worker.hold(&name, count).map(|()| Reply::Ready),
             Order::Hello { .. } | Order::Go => Err(anyhow!("order out of turn")),
         }));
         let reply = match answer {
-            Ok(Ok((outcome, probes))) => Reply::Done(outcome, probes),
+            Ok(Ok(reply)) => reply,
             Ok(Err(error)) => Reply::Failed(format!("{error:#}")),
             Err(panic) => Reply::Failed(format!("panic: {}", panic_text(&*panic))),
         };
@@ -82,6 +99,9 @@ struct Worker {
     role: Role,
     clock: Clock,
     line: Shared,
+    socket: PathBuf,
+    namespace: OnceLock<Namespace>,
+    crowd: Mutex<Crowd>,
 }
 
 /// What to do once a transport is open.
@@ -101,9 +121,30 @@ impl Worker {
         pace: &Pace,
     ) -> Result<(Outcome, Option<Probes>)> {
         let job = Job { lines, task, pace };
+        if task == Task::Connect {
+            return self.connect(kind, &parts.ticket, job);
+        }
+        match (kind, self.role) {
+            (Kind::Ours { .. }, Role::Server) => {
+                return self.act(ours::serve(self.namespace()?, &parts.ticket)?, job);
+            }
+            (Kind::Ours { .. }, Role::Client) => {
+                return self.act(ours::open(self.namespace()?, &parts.ticket)?, job);
+            }
+            (Kind::OursInPlace { .. }, Role::Server) => {
+                let halves = ours::serve(self.namespace()?, &parts.ticket)?;
+                return self.act(ours::in_place(halves), job);
+            }
+            (Kind::OursInPlace { .. }, Role::Client) => {
+                let halves = ours::open(self.namespace()?, &parts.ticket)?;
+                return self.act(ours::in_place(halves), job);
+            }
+            _ => {}
+        }
         match kind {
-            Kind::Ours { .. } => self.act(ours::open(parts)?, job),
-            Kind::OursInPlace { .. } => self.act(ours::open_in_place(parts)?, job),
+            Kind::Ours { .. } | Kind::OursInPlace { .. } | Kind::OursAmong { .. } => {
+                bail!("for another workload")
+            }
             Kind::RawLine => self.act(mailbox::open_spin(parts, self.role)?, job),
             Kind::RawFutex => self.act(mailbox::open_sleep(parts, self.role)?, job),
             Kind::RingIndex { .. } => self.act(ring_index::open(parts, self.role)?, job),
@@ -120,6 +161,72 @@ impl Worker {
                         thread::sleep(pace.run);
                         Ok(Outcome::Served)
                     }
+                })
+            }
+        }
+    }
+
+    /// The broker's names; connected to when first needed.
+    fn namespace(&self) -> Result<&Namespace> {
+        if let Some(namespace) = self.namespace.get() {
+            return Ok(namespace);
+        }
+        let namespace = Namespace::connect(&self.socket).context("broker")?;
+        Ok(self.namespace.get_or_init(|| namespace))
+    }
+
+    /// Holds connections that carry nothing.
+    fn hold(&self, name: &str, count: u32) -> Result<()> {
+        let mut held = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is(name, count as usize) {
+            if self.role == Role::Server {
+                self.control.send(&Reply::Ready, &[])?;
+            }
+            return Ok(());
+        }
+        // Closed first.
+        *held = Crowd::default();
+        let namespace = self.namespace()?;
+        *held = match self.role {
+            Role::Server => {
+                let crowd = Crowd::create(namespace, name, count)?;
+                self.control.send(&Reply::Ready, &[])?;
+                crowd.connect()?;
+                crowd
+            }
+            Role::Client => Crowd::open(namespace, name, count)?,
+        };
+        Ok(())
+    }
+
+    fn connect(
+        &self,
+        kind: Kind,
+        ticket: &Ticket,
+        job: Job<'_>,
+    ) -> Result<(Outcome, Option<Probes>)> {
+        if kind.is_ours() {
+            let namespace = self.namespace()?;
+            let server = match self.role {
+                Role::Server => Some(ours::create(namespace, ticket)?),
+                Role::Client => None,
+            };
+            self.start()?;
+            return self.between_probes(job.lines, || match &server {
+                Some(server) => connect::serve(server).map(|()| Outcome::Served),
+                None => connect::open(namespace, ticket, job.pace).map(Outcome::Trips),
+            });
+        }
+        match self.role {
+            Role::Server => {
+                let listener = connect::Listener::bind(&ticket.name)?;
+                self.start()?;
+                self.between_probes(job.lines, || listener.serve().map(|()| Outcome::Served))
+            }
+            Role::Client => {
+                self.start()?;
+                self.between_probes(job.lines, || {
+                    connect::open_socket(&ticket.name, job.pace).map(Outcome::Trips)
                 })
             }
         }

@@ -75,6 +75,29 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds are in order")
 }
 
+/// Cycles of something that takes microseconds, timed one by one.
+pub(crate) fn cycles(pace: &Pace, mut cycle: impl FnMut() -> Result<()>) -> Result<Trips> {
+    let clock = pace.clock;
+    let mut single = histogram();
+    let mut until = clock.now() + clock.ticks_in(pace.warm);
+    while clock.now() < until {
+        cycle()?;
+    }
+    let mut before = clock.now();
+    until = before + clock.ticks_in(pace.run);
+    while before < until {
+        cycle()?;
+        let now = clock.now();
+        single.saturating_record(clock.tenths(now - before).max(1));
+        before = now;
+    }
+    let single = counts(&single);
+    Ok(Trips {
+        batched: single.clone(),
+        single,
+    })
+}
+
 /// Client of the round trip.
 pub(crate) fn ping(tx: &mut impl Tx, rx: &mut impl Rx, pace: &Pace) -> Result<Trips> {
     let clock = pace.clock;

@@ -50,7 +50,9 @@ pub(crate) fn prepare(kind: Kind, size: usize, one_way: bool, yields: bool) -> R
         }
         Kind::UnixSeqpacket => sockets(sys::seqpacket_pair().context("socketpair")?),
         Kind::Memcpy => Ok([Parts::default(), Parts::default()]),
-        Kind::Ours { .. } | Kind::OursInPlace { .. } => unreachable!("not a baseline"),
+        Kind::Ours { .. } | Kind::OursInPlace { .. } | Kind::OursAmong { .. } => {
+            unreachable!("not a baseline")
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::svg::{Plot, Series, escape};
-use super::table::{Line, heading, lines, promise_cells, section_cells};
+use super::table::{Line, cost_cells, heading, lines, promise_cells, section_cells};
 use super::{rate, time};
 use crate::placement::Placement;
 use crate::plan::Workload;
@@ -69,6 +69,19 @@ pub fn html(report: &Report) -> String {
         section_part(&mut out, section);
     }
     idle_part(&mut out, report);
+    if !report.costs.is_empty() {
+        out.push_str("<h3>costs of pipes that carry nothing</h3>\n");
+        let body: Vec<Vec<String>> = report
+            .costs
+            .iter()
+            .map(|r| cost_cells(r).to_vec())
+            .collect();
+        table(
+            &mut out,
+            &["", "counted", "npfs", "promise", "holds"],
+            &body,
+        );
+    }
     for failure in &report.failures {
         let _ = writeln!(out, "<p class=\"no\">failed: {}</p>", escape(failure));
     }
@@ -278,14 +291,14 @@ fn colour(kind: Kind) -> usize {
         Kind::UnixSeqpacket => 6,
         Kind::Memcpy => 7,
         Kind::Ours { .. } => 8,
-        Kind::OursInPlace { .. } => 9,
+        Kind::OursInPlace { .. } | Kind::OursAmong { .. } => 9,
     }
 }
 
 /// The order of a legend.
 fn rank(kind: Kind) -> usize {
     match kind {
-        Kind::Ours { .. } | Kind::OursInPlace { .. } => 0,
+        Kind::Ours { .. } | Kind::OursInPlace { .. } | Kind::OursAmong { .. } => 0,
         Kind::RawLine | Kind::RawFutex => 1,
         Kind::RingIndex { .. } | Kind::RingInFrame { .. } => 2,
         Kind::Pipe | Kind::UnixStream | Kind::UnixSeqpacket => 3,

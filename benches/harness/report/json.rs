@@ -61,6 +61,22 @@ struct IdleLine {
     baseline_wakeups: Option<u64>,
 }
 
+/// Something counted; `ratio` is to one of its unit.
+#[derive(Serialize)]
+struct CostLine {
+    id: &'static str,
+    name: &'static str,
+    cpus: String,
+    what: String,
+    ours: f64,
+    unit: &'static str,
+    baseline: Option<f64>,
+    baseline_name: &'static str,
+    ratio: f64,
+    promise: String,
+    holds: bool,
+}
+
 /// The lines of the report, each ended by a line feed.
 pub fn json_lines(report: &Report) -> String {
     let mut lines = String::new();
@@ -79,13 +95,29 @@ pub fn json_lines(report: &Report) -> String {
         let baseline = here.find(|row| !row.kind.is_ours());
         push(serde_json::to_string(&idle_line(ours, baseline)).expect("plain data"));
     }
+    for row in &report.costs {
+        let line = CostLine {
+            id: row.id,
+            name: row.name,
+            cpus: row.placement.name(),
+            what: row.what.clone(),
+            ours: places(row.ours, 10.0),
+            unit: row.unit,
+            baseline: None,
+            baseline_name: "none",
+            ratio: places(row.ours, 10.0),
+            promise: row.bound.text(),
+            holds: row.bound.holds(row.ours),
+        };
+        push(serde_json::to_string(&line).expect("plain data"));
+    }
     lines
 }
 
 fn line(row: &Row) -> Line {
     let figure = |value: Option<f64>| {
         value.map(|value| match row.unit {
-            Unit::Messages => value.round(),
+            Unit::Messages | Unit::Cycles => value.round(),
             Unit::Nanos => places(value, 10.0),
             Unit::Gigabytes => places(value, 1e4),
         })

@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use super::{rate, ratio, time};
 use crate::plan::{Contender, Workload};
 use crate::promises::{self, Row, Unit};
-use crate::results::{Figure, Report, Section};
+use crate::results::{CostRow, Figure, Report, Section};
 use crate::transport::{Kind, size_name};
 
 /// The whole report as text.
@@ -33,6 +33,13 @@ pub fn tables(report: &Report) -> String {
             "\nidle: both ends asleep in a read\n{}\n",
             of_idle(report)
         );
+    }
+    if !report.costs.is_empty() {
+        let mut table = table(&["", "counted", "npfs", "promise", "holds"]);
+        for row in &report.costs {
+            table.add_row(cost_cells(row));
+        }
+        let _ = write!(out, "\ncosts\n{table}\n");
     }
     let rows = promises::rows(report);
     if rows
@@ -113,7 +120,7 @@ fn of_section(section: &Section) -> Table {
 /// A section's header and rows, for the terminal and for the page.
 pub(super) fn section_cells(section: &Section) -> (&'static [&'static str], Vec<Vec<String>>) {
     let header: &[&str] = match section.workload {
-        Workload::RoundTrip(_) => &[
+        Workload::RoundTrip(_) | Workload::Connect => &[
             "",
             "p50",
             "p99",
@@ -166,6 +173,22 @@ fn of_idle(report: &Report) -> Table {
     right(table)
 }
 
+/// One count in words, as in the table and on the page.
+pub(super) fn cost_cells(row: &CostRow) -> [String; 5] {
+    let holds = if row.bound.holds(row.ours) {
+        "yes"
+    } else {
+        "NO"
+    };
+    [
+        row.id.to_owned(),
+        row.what.clone(),
+        format!("{:.0} {}", row.ours, row.unit).trim().to_owned(),
+        row.bound.text(),
+        holds.to_owned(),
+    ]
+}
+
 fn of_promises(rows: &[Row]) -> Table {
     let header = [
         "",
@@ -197,7 +220,7 @@ pub(super) fn promise_cells(row: &Row) -> [String; 10] {
     let unit = |value: Option<f64>| {
         value.map_or_else(dash, |value| match row.unit {
             Unit::Nanos => time(value),
-            Unit::Messages => rate(value),
+            Unit::Messages | Unit::Cycles => rate(value),
             Unit::Gigabytes => format!("{value:.2} GB/s"),
         })
     };
