@@ -1,5 +1,8 @@
 //! The fuzz targets without a fuzzer: the kept corpus, and inputs made here, on stable Rust.
 
+use npfs::npfs::{Create, Disposition, EndId, Tag, Timeout};
+use npfs::security::{Mask, SecurityDescriptor, Sid};
+use npfs::wire::{Hello, Reply, Request};
 use npfs_tests::{Rng, fuzz, pattern, within};
 use std::path::Path;
 
@@ -27,6 +30,85 @@ fn grant() {
             fuzz::grant(&pattern(seed, npfs_ringbuf::Grant::SIZE));
         }
     });
+}
+
+#[test]
+fn wire() {
+    within(120, || {
+        let mut rng = Rng::new(11);
+        for input in corpus("wire") {
+            fuzz::wire(&input);
+            // Each also with some bytes changed.
+            for seed in 0..200 {
+                let mut input = input.clone();
+                for byte in pattern(seed, 3) {
+                    let at = rng.below(input.len());
+                    input[at] = byte;
+                }
+                fuzz::wire(&input);
+            }
+        }
+        for seed in 0..5000 {
+            let len = rng.below(400);
+            fuzz::wire(&pattern(seed, len));
+        }
+    });
+}
+
+/// The corpus of `wire`: every message there is, as this version writes it. Made with `NPFS_WRITE_CORPUS=1`.
+#[test]
+fn the_wire_corpus_is_of_this_version() {
+    let name = || npfs::Name::parse("name").expect("a name");
+    let security = SecurityDescriptor::new().allow(Sid::EVERYONE, Mask::GENERIC_READ);
+    let create = Create {
+        name: name(),
+        access: Mask::GENERIC_ALL,
+        direction: npfs::Direction::Duplex,
+        disposition: Disposition::OpenIf,
+        pipe_type: npfs::PipeType::Message,
+        max_instances: 3,
+        in_quota: 4,
+        out_quota: 5,
+        default_timeout: Some(std::time::Duration::from_millis(50)),
+        security: Some(security.clone()),
+    };
+    let after = std::time::Duration::from_secs(1);
+    let messages = [
+        ("hello", Request::Hello(Hello::ours()).encode()),
+        ("create", Request::Create(Tag(1), Box::new(create)).encode()),
+        (
+            "open",
+            Request::Open(Tag(2), name(), Mask::GENERIC_READ).encode(),
+        ),
+        ("listen", Request::Listen(Tag(3), EndId(9), true).encode()),
+        ("disconnect", Request::Disconnect(Tag(4), EndId(9)).encode()),
+        ("close", Request::Close(EndId(9)).encode()),
+        (
+            "wait",
+            Request::Wait(Tag(5), name(), Timeout::After(after)).encode(),
+        ),
+        ("cancel", Request::Cancel(Tag(5)).encode()),
+        ("list", Request::List(Tag(6), 3, vec![65, 66]).encode()),
+        ("info", Request::Info(Tag(7), name(), 8).encode()),
+        (
+            "done",
+            Reply::Done(Tag(1), npfs::NtStatus::PIPE_BROKEN).encode(),
+        ),
+        ("linkgone", Reply::LinkGone(4).encode()),
+        ("security", security.to_bytes().expect("short")),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/wire");
+    for (file, bytes) in messages {
+        let path = folder.join(file);
+        if std::env::var_os("NPFS_WRITE_CORPUS").is_some() {
+            std::fs::create_dir_all(&folder).expect("a folder");
+            std::fs::write(&path, &bytes).expect("written");
+        }
+        // The layout's hash is this build's.
+        if file != "hello" {
+            assert_eq!(std::fs::read(&path).expect(file), bytes, "{file}");
+        }
+    }
 }
 
 #[test]

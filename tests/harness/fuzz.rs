@@ -2,6 +2,8 @@
 
 use crate::party::Pair;
 use crate::sys::Map;
+use npfs::security::{Mask, SecurityDescriptor, Token, check};
+use npfs::wire::{Reply, Request};
 use npfs_ringbuf::books::{ConnSpec, LinkConfig};
 use npfs_ringbuf::{Conn, Error, Grant, PipeType, ReadMode, Wait};
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,6 +27,27 @@ pub fn grant(bytes: &[u8]) {
             conn.close();
         }
     });
+}
+
+/// Any bytes as a request, a reply or a security descriptor: refused, or something that survives being written again.
+pub fn wire(bytes: &[u8]) {
+    if let Ok(request) = Request::decode(bytes) {
+        let written = request.encode();
+        let again = Request::decode(&written).expect("what it wrote itself");
+        assert_eq!(again.encode(), written);
+    }
+    if let Ok(reply) = Reply::decode(bytes) {
+        let again = Reply::decode(&reply.encode()).expect("what it wrote itself");
+        assert_eq!(again, reply);
+    }
+    if let Ok(security) = SecurityDescriptor::from_bytes(bytes)
+        && let Ok(written) = security.to_bytes()
+    {
+        let again = SecurityDescriptor::from_bytes(&written).expect("what it wrote itself");
+        assert_eq!(again, security);
+        let token = Token::new(1000, 1000, vec![4]);
+        let _ = check(&security, &token, Mask::MAXIMUM_ALLOWED);
+    }
 }
 
 /// A link small enough to be made for every input.
