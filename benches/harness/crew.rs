@@ -47,7 +47,7 @@ struct Worker {
 impl Crew {
     /// Starts both. `grace` is what a run may take beyond its own time before it counts as hung.
     pub(crate) fn start(placement: Placement, clock: Clock, grace: Duration) -> Result<Crew> {
-        let broker = Site::start()?;
+        let broker = Site::start(placement)?;
         let workers = start_both(placement, clock, grace, &broker.socket)?;
         Ok(Crew {
             placement,
@@ -122,7 +122,7 @@ impl Crew {
                 pipe(format!("run {}", self.pipes), quota)
             }
             Kind::OursAmong { others } => {
-                self.hold(CROWD, others)?;
+                self.gather(others)?;
                 pipe(CROWD.to_owned(), DEFAULT_QUOTA)
             }
             _ if task == Task::Connect => {
@@ -147,6 +147,11 @@ impl Crew {
         }
         self.wait_ready()?;
         go(self)
+    }
+
+    /// The other instances that [`Kind::OursAmong`] cycles among; nothing to do the second time.
+    pub(crate) fn gather(&mut self, others: u32) -> Result<()> {
+        self.hold(CROWD, others)
     }
 
     /// Both hold so many connections, in place of those that they held.
@@ -323,16 +328,18 @@ struct Site {
 }
 
 impl Site {
-    fn start() -> Result<Site> {
+    /// On the CPUs of both ends: with these on one CPU the broker is there too.
+    fn start(placement: Placement) -> Result<Site> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("npfs-bench-{}-{count}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
         let socket = folder.join("broker.sock");
-        let broker = BrokerOptions::new()
-            .socket(&socket)
-            .start()
-            .context("broker")?;
+        let before = sys::allowed_cpus().context("CPUs")?;
+        sys::pin(&[placement.client, placement.server]).context("no permission to run there")?;
+        let broker = BrokerOptions::new().socket(&socket).start();
+        sys::pin(&before).context("CPUs")?;
+        let broker = broker.context("broker")?;
         Ok(Site {
             broker,
             folder,

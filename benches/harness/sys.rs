@@ -30,15 +30,17 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
         .collect())
 }
 
-/// Ties the calling thread to one CPU.
-pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+/// Ties the calling thread, and those that it starts, to these CPUs.
+pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: a `cpu_set_t` is plain bits, for which zero is a valid value.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    if cpu >= mem::size_of_val(&set) * 8 {
-        return Err(io::ErrorKind::InvalidInput.into());
+    for &cpu in cpus {
+        if cpu >= mem::size_of_val(&set) * 8 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the index was checked against the number of bits above.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: the index was checked against the number of bits above.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: the pointer and the size describe `set`, which outlives the call.
     check(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) }).map(drop)
 }

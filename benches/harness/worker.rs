@@ -54,7 +54,7 @@ fn serve() -> Result<()> {
     else {
         bail!("hello was due");
     };
-    sys::pin(cpu).with_context(|| format!("no permission to run on CPU {cpu}"))?;
+    sys::pin(&[cpu]).with_context(|| format!("no permission to run on CPU {cpu}"))?;
     let line = Shared::map(&fds.pop().context("no cache lines came")?, probe::LEN)?;
     control.send(&Reply::Ready, &[])?;
     let worker = Worker {

@@ -101,6 +101,8 @@ pub struct LinkBooks {
     parked: Vec<u32>,
     processes: [Option<Process>; PROCESSES],
     areas: Areas,
+    /// Random numbers that nobody has been given yet.
+    secrets: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,9 +141,12 @@ impl LinkBooks {
         region::allocate(fd.as_fd(), 0, SLOTS_OFF).map_err(no_memory)?;
         let map = Region::map(fd.as_fd(), geometry.data_off).map_err(BooksError::Io)?;
         let region = Region::new(map, geometry);
+        let mut secrets = [0; 32];
+        region::fill_random(&mut secrets).map_err(BooksError::Io)?;
+        let mut secrets = Vec::from(secrets);
         let token = [
-            region::random().map_err(BooksError::Io)?,
-            region::random().map_err(BooksError::Io)?,
+            secrets.pop().unwrap_or_default(),
+            secrets.pop().unwrap_or_default(),
         ];
         let header = region.header();
         header.abi_version.store(ABI_VERSION, Ordering::Relaxed);
@@ -165,6 +170,7 @@ impl LinkBooks {
                 end: geometry.size,
                 returned: Vec::new(),
             },
+            secrets,
             region,
         })
     }
@@ -223,10 +229,7 @@ impl LinkBooks {
                 return Err(BooksError::NoSuchProcess);
             }
         }
-        let secrets = [
-            region::random().map_err(BooksError::Io)?,
-            region::random().map_err(BooksError::Io)?,
-        ];
+        let secrets = [self.secret()?, self.secret()?];
         // By reader: the server reads what the client writes.
         let mut quotas = [0; 2];
         quotas[End::Server.index()] = spec.inbound_quota;
@@ -286,6 +289,16 @@ impl LinkBooks {
             grant(End::Server),
             grant(End::Client),
         ))
+    }
+
+    /// From the system, some at a time.
+    fn secret(&mut self) -> Result<u64, BooksError> {
+        if self.secrets.is_empty() {
+            let mut fresh = [0; 32];
+            region::fill_random(&mut fresh).map_err(BooksError::Io)?;
+            self.secrets.extend(fresh);
+        }
+        Ok(self.secrets.pop().unwrap_or_default())
     }
 
     /// Memory and address space for a connection.
@@ -463,10 +476,19 @@ impl LinkBooks {
             if held {
                 return true;
             }
-            // A hole: the next connection finds zeros, and no memory is held for it.
+            // A hole, so that no memory is held, unless nothing was ever written: what the words say is the pair's to
+            // say, since the memory is the pair's, and stale bytes pass for nothing under the next secrets.
             let areas = self.slots[slot as usize].areas;
-            for (offset, len) in areas {
-                let _ = region::punch(self.fd.as_fd(), offset, len);
+            for ((offset, len), queue) in areas.into_iter().zip(&header.queues) {
+                if queue
+                    .back
+                    .0
+                    .tail
+                    .iter()
+                    .any(|word| word.load(Ordering::Relaxed) != 0)
+                {
+                    let _ = region::punch(self.fd.as_fd(), offset, len);
+                }
                 self.areas.returned.push((offset, len));
             }
             for records in &tables.queues {

@@ -270,12 +270,11 @@ fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: u64, len: u64) -> io::Result
 }
 
 /// Random bytes from the system, as a number.
-pub(crate) fn random() -> io::Result<u64> {
-    let mut bytes = [0_u8; 8];
-    // SAFETY: writes at most the 8 bytes of `bytes`.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got == 8 {
-        Ok(u64::from_ne_bytes(bytes))
+pub(crate) fn fill_random(numbers: &mut [u64; 32]) -> io::Result<()> {
+    // SAFETY: writes at most the bytes of `numbers`, for which every value is valid. Up to 256 bytes come whole (getrandom(2)).
+    let got = unsafe { libc::getrandom(numbers.as_mut_ptr().cast(), size_of_val(numbers), 0) };
+    if got == size_of_val(numbers) as isize {
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }

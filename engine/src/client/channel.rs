@@ -147,11 +147,19 @@ impl Channel {
         Tag(self.next_tag.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What a caller hears when the broker is not there.
+    /// What a caller hears when the broker went while it was asked.
     fn no_broker(&self) -> Error {
         Error::NoBroker {
             path: self.place.clone(),
             source: None,
+        }
+    }
+
+    /// What it hears when the request never reached it.
+    fn not_sent(&self) -> Error {
+        Error::NoBroker {
+            path: self.place.clone(),
+            source: Some(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -220,7 +228,7 @@ impl Channel {
         loop {
             if self.push() {
                 if self.is_gone() {
-                    return Err(self.no_broker());
+                    return Err(self.not_sent());
                 }
                 // Between the two another thread may put something in line, which concerns another end.
                 match sys::send(self.fd.as_fd(), &message, None, false) {
@@ -228,7 +236,7 @@ impl Channel {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(_) => {
                         self.give_up();
-                        return Err(self.no_broker());
+                        return Err(self.not_sent());
                     }
                 }
             }
@@ -274,7 +282,7 @@ impl Channel {
         watch: Watch<'_>,
     ) -> Result<Answer> {
         if self.is_gone() {
-            return Err(self.no_broker());
+            return Err(self.not_sent());
         }
         let wake = Arc::new(Condvar::new());
         let slot = Slot {
@@ -347,16 +355,17 @@ impl Channel {
             if state.reading {
                 state = sleep(wake, state, patience);
             } else {
-                state = self.lead(state, patience);
+                state = self.lead(state, patience, Some(tag));
             }
         }
     }
 
-    /// Reads for all: everything that is there, after a wait for the first of it.
+    /// Reads for all: what is there, after a wait for the first of it; up to the answer to `own`, if there is one.
     fn lead<'s>(
         self: &'s Arc<Self>,
         mut state: MutexGuard<'s, State>,
         deadline: Deadline,
+        own: Option<Tag>,
     ) -> MutexGuard<'s, State> {
         state.reading = true;
         let mut buf = std::mem::take(&mut state.buf);
@@ -381,6 +390,10 @@ impl Channel {
                         tracing::warn!("the broker's message makes no sense: {error}");
                     }
                     LEADS.set(false);
+                    // What else is there is for whoever reads next.
+                    if own.is_some_and(|own| self.is_answered(own)) {
+                        break;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => {
@@ -401,6 +414,12 @@ impl Channel {
             }
         }
         state
+    }
+
+    fn is_answered(&self, tag: Tag) -> bool {
+        let state = lock(&self.state);
+        let slot = state.waiting.get(&tag);
+        slot.is_some_and(|slot| slot.answer.is_some())
     }
 
     /// Something to read, or room for what is in line. `false`: the time is over, or a signal came.
@@ -428,7 +447,7 @@ impl Channel {
             state = sleep(&round, state, Deadline::after(Duration::from_millis(5)));
         }
         if !state.reading && !self.is_gone() {
-            let state = self.lead(state, Deadline::after(Duration::ZERO));
+            let state = self.lead(state, Deadline::after(Duration::ZERO), None);
             pass_on(&state);
         }
     }

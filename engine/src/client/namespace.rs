@@ -87,10 +87,8 @@ impl Namespace {
     }
 
     /// The socket, connected again if need be.
-    pub(super) fn channel(&self) -> Result<Arc<Channel>> {
+    fn channel(&self) -> Result<Arc<Channel>> {
         let mut channel = lock(&self.0.channel);
-        // The end of it may lie in the socket.
-        channel.drain();
         if channel.is_gone()
             && let Some(path) = &self.0.path
         {
@@ -99,16 +97,44 @@ impl Namespace {
         Ok(channel.clone())
     }
 
-    /// Asks for something that changes nothing: if the broker went away unnoticed, once more.
-    fn ask_twice(&self, ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>) -> Result<Answer> {
+    /// Asks; of a broker that has gone unnoticed and come back, too.
+    pub(super) fn ask(
+        &self,
+        ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>,
+    ) -> Result<(Arc<Channel>, Answer)> {
+        // The request did not leave.
+        self.ask_again_if(ask, |error| {
+            matches!(
+                error,
+                Error::NoBroker {
+                    source: Some(_),
+                    ..
+                }
+            )
+        })
+    }
+
+    /// The same for requests that change nothing: also if the broker went with them.
+    fn look(&self, ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>) -> Result<Answer> {
+        let answer = self.ask_again_if(ask, |error| matches!(error, Error::NoBroker { .. }));
+        answer.map(|(_, answer)| answer)
+    }
+
+    fn ask_again_if(
+        &self,
+        ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>,
+        again: impl Fn(&Error) -> bool,
+    ) -> Result<(Arc<Channel>, Answer)> {
         let channel = self.channel()?;
-        match ask(&channel, channel.next_tag()) {
-            Err(Error::NoBroker { .. }) if self.0.path.is_some() => {
+        let answer = match ask(&channel, channel.next_tag()) {
+            Err(error) if again(&error) && self.0.path.is_some() => {
                 let channel = self.channel()?;
-                ask(&channel, channel.next_tag())
+                let answer = ask(&channel, channel.next_tag())?;
+                return Ok((channel, answer));
             }
-            other => other,
-        }
+            other => other?,
+        };
+        Ok((channel, answer))
     }
 
     /// Waits until an instance of the pipe is listening (section 9): for so long at most, or for the pipe's own default
@@ -145,7 +171,7 @@ impl Namespace {
             None | Some(Duration::MAX) => Deadline::NEVER,
             Some(after) => Deadline::after(after.saturating_add(SLACK)),
         };
-        let answer = self.ask_twice(|channel, tag| {
+        let answer = self.look(|channel, tag| {
             let request = Request::Wait(tag, name.clone(), how);
             channel.ask_until(tag, &request, deadline, &|request| cancel.watch(request))
         });
@@ -160,7 +186,7 @@ impl Namespace {
         let mut all = Vec::new();
         let mut from = (0, Vec::new());
         loop {
-            let answer = self.ask_twice(|channel, tag| {
+            let answer = self.look(|channel, tag| {
                 channel.ask(tag, &Request::List(tag, from.0, from.1.clone()))
             })?;
             let Answer::Reply(Reply::Pipes { next, pipes, .. }) = answer else {
@@ -187,7 +213,7 @@ impl Namespace {
         let name = Name::parse(name)?;
         let mut all = Vec::new();
         loop {
-            let answer = self.ask_twice(|channel, tag| {
+            let answer = self.look(|channel, tag| {
                 channel.ask(tag, &Request::Info(tag, name.clone(), all.len() as u64))
             })?;
             let Answer::Reply(Reply::Instances {

@@ -187,10 +187,9 @@ impl ServerOptions {
             }),
             security: self.security.clone(),
         };
-        let channel = namespace.channel()?;
-        let tag = channel.next_tag();
-        let request = Request::Create(tag, Box::new(create));
-        let Answer::Created(end) = channel.ask(tag, &request)? else {
+        let answer = namespace
+            .ask(|channel, tag| channel.ask(tag, &Request::Create(tag, Box::new(create.clone()))));
+        let (_, Answer::Created(end)) = answer? else {
             return Err(Error::Protocol("no server end"));
         };
         let of_type = match end.pipe_type {
@@ -309,15 +308,17 @@ impl ClientOptions {
             access
         });
         access |= Mask::SYNCHRONIZE;
-        let channel = namespace.channel()?;
-        let tag = channel.next_tag();
-        let request = Request::Open(tag, name.clone(), access);
-        let Answer::Opened {
-            end,
-            granted,
-            conn,
-            server,
-        } = channel.ask(tag, &request)?
+        let answer = namespace
+            .ask(|channel, tag| channel.ask(tag, &Request::Open(tag, name.clone(), access)));
+        let (
+            channel,
+            Answer::Opened {
+                end,
+                granted,
+                conn,
+                server,
+            },
+        ) = answer?
         else {
             return Err(Error::Protocol("no client end"));
         };

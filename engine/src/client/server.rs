@@ -115,10 +115,12 @@ impl ServerEnd {
 
     /// FSCTL_PIPE_LISTEN (section 7).
     pub(super) fn listen(&self, cancel: &Cancel, deadline: Deadline) -> Result<()> {
-        match self.state() {
-            State::Connected => return Err(Error::AlreadyConnected),
-            State::Closing => return Err(Error::Closing),
-            State::Listening | State::Disconnected => {}
+        // Without news: if a client has come, its connection arrives before the broker's refusal to listen.
+        if let Some(conn) = self.current.get() {
+            return Err(match conn.state() {
+                npfs_ringbuf::State::Closing => Error::Closing,
+                _ => Error::AlreadyConnected,
+            });
         }
         let pends = lock(&self.own).completion == CompletionMode::Queue;
         let tag = self.channel.next_tag();

@@ -24,7 +24,7 @@ pub struct Shard<C> {
     pipes: BTreeMap<Key, Pipe>,
     servers: HashMap<EndId, Instance<C>>,
     clients: HashMap<EndId, Client<C>>,
-    owned: BTreeSet<(ClientId, EndId)>,
+    owned: HashMap<ClientId, BTreeSet<EndId>>,
     pending: BTreeMap<(ClientId, Tag), Pending>,
     deadlines: BTreeSet<(Moment, ClientId, Tag)>,
     /// Ids are this shard's number plus a multiple of the number of shards.
@@ -49,7 +49,7 @@ impl<C: Clone> Shard<C> {
             pipes: BTreeMap::new(),
             servers: HashMap::new(),
             clients: HashMap::new(),
-            owned: BTreeSet::new(),
+            owned: HashMap::new(),
             pending: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             next_end: count + index,
@@ -378,8 +378,14 @@ impl<C: Clone> Shard<C> {
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) -> bool {
-        if !self.owned.remove(&(client, end)) {
+        let Some(owned) = self.owned.get_mut(&client) else {
             return false;
+        };
+        if !owned.remove(&end) {
+            return false;
+        }
+        if owned.is_empty() {
+            self.owned.remove(&client);
         }
         if let Some(gone) = self.clients.remove(&end) {
             wires.close(&gone.conn, End::Client);
@@ -517,8 +523,8 @@ impl<C: Clone> Shard<C> {
     /// The open ends of a session.
     #[must_use]
     pub fn ends_of(&self, client: ClientId) -> Vec<EndId> {
-        let range = (client, EndId(0))..=(client, EndId(u64::MAX));
-        self.owned.range(range).map(|&(_, end)| end).collect()
+        let owned = self.owned.get(&client).into_iter().flatten();
+        owned.copied().collect()
     }
 
     /// Nothing is left: no name, no end, nobody who waits.
@@ -537,13 +543,14 @@ impl<C: Clone> Shard<C> {
     fn new_end(&mut self, owner: ClientId) -> EndId {
         let end = EndId(self.next_end);
         self.next_end += self.stride;
-        self.owned.insert((owner, end));
+        self.owned.entry(owner).or_default().insert(end);
         end
     }
 
     /// The instance whose server end this is; the status if it is none of this client's, or a client end.
     fn server(&mut self, client: ClientId, end: EndId) -> Result<&mut Instance<C>, NtStatus> {
-        if !self.owned.contains(&(client, end)) {
+        let owned = self.owned.get(&client);
+        if !owned.is_some_and(|owned| owned.contains(&end)) {
             return Err(NtStatus::INVALID_HANDLE);
         }
         if let Some(client) = self.clients.get(&end) {
