@@ -47,8 +47,8 @@ pub fn run(options: &Options, progress: &mut dyn Progress) -> Result<Report> {
     let mut crew: Option<Crew> = None;
     for (index, step) in plan.iter().enumerate() {
         let crew = match crew.take() {
-            // Descriptors are counted from a process that has never used npfs.
-            Some(ours) if ours.placement() == step.placement && step.workload != Workload::Fds => {
+            // Memory and descriptors are counted in processes that have never used npfs.
+            Some(ours) if ours.placement() == step.placement && !step.workload.counts() => {
                 crew.insert(ours)
             }
             // New workers for each placement: a library may look at its CPUs once, at its start.

@@ -466,12 +466,13 @@ impl LinkBooks {
                 .zip(&tables.queues)
                 .any(|(queue, records)| {
                     roles(queue).iter().any(|role| !role.is_nobodys())
-                        || records.iter().any(|record| {
-                            matches!(
-                                record.phase(),
-                                Phase::Pending | Phase::Stream | Phase::Done | Phase::Withdrawn
-                            )
-                        })
+                        || was_used(queue)
+                            && records.iter().any(|record| {
+                                matches!(
+                                    record.phase(),
+                                    Phase::Pending | Phase::Stream | Phase::Done | Phase::Withdrawn
+                                )
+                            })
                 });
             if held {
                 return true;
@@ -491,9 +492,9 @@ impl LinkBooks {
                 }
                 self.areas.returned.push((offset, len));
             }
-            for records in &tables.queues {
-                for record in records {
-                    record.end_life();
+            for (queue, records) in header.queues.iter().zip(&tables.queues) {
+                if was_used(queue) {
+                    records.iter().for_each(Record::end_life);
                 }
             }
             self.free.push(slot);
@@ -627,6 +628,12 @@ fn sweep_queue(
         }
     }
     touched
+}
+
+/// Whether a record was ever taken in it: if not, its table is still zero, and looking at it would only take memory. A
+/// process that lies about it leaves its own records to its own next connection.
+fn was_used(queue: &QueueHeader) -> bool {
+    queue.table.0.order.load(Ordering::Relaxed) != 0
 }
 
 /// Both roles of a queue, for the broker, who keeps none.

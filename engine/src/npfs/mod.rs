@@ -16,6 +16,7 @@
 //! A pipe lives while it has an instance, and an instance while its server end is open (NP-OBJ-01, 07). A client end
 //! that was cut off by a disconnect stays an open end of its old connection until it is closed (NP-OBJ-09).
 
+mod ends;
 mod instance;
 mod pipe;
 mod shard;

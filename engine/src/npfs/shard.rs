@@ -9,6 +9,7 @@ use npfs_ringbuf::{Access, End};
 use super::{
     Asker, ClientId, Completion, Create, Disposition, EndId, InstanceInfo, Moment, PipeInfo, Plan,
     State, Tag, Timeout, Wires,
+    ends::Ends,
     instance::{Client, Instance, Wire},
     pipe::{Pipe, Waiter},
 };
@@ -22,14 +23,11 @@ use crate::{
 #[derive(Debug)]
 pub struct Shard<C> {
     pipes: BTreeMap<Key, Pipe>,
-    servers: HashMap<EndId, Instance<C>>,
-    clients: HashMap<EndId, Client<C>>,
+    servers: Ends<Instance<C>>,
+    clients: Ends<Client<C>>,
     owned: HashMap<ClientId, BTreeSet<EndId>>,
     pending: BTreeMap<(ClientId, Tag), Pending>,
     deadlines: BTreeSet<(Moment, ClientId, Tag)>,
-    /// Ids are this shard's number plus a multiple of the number of shards.
-    next_end: u64,
-    stride: u64,
     /// Counts up with everything that stands in a line.
     order: u64,
 }
@@ -47,13 +45,11 @@ impl<C: Clone> Shard<C> {
     pub fn new(index: u64, count: u64) -> Shard<C> {
         Shard {
             pipes: BTreeMap::new(),
-            servers: HashMap::new(),
-            clients: HashMap::new(),
+            servers: Ends::new(0, index, count),
+            clients: Ends::new(1, index, count),
             owned: HashMap::new(),
             pending: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            next_end: count + index,
-            stride: count,
             order: 0,
         }
     }
@@ -104,7 +100,8 @@ impl<C: Clone> Shard<C> {
                 },
             );
         }
-        let end = self.new_end(asker.client);
+        let end = self.servers.next_id();
+        self.own(asker.client, end);
         let Some(pipe) = self.pipes.get_mut(&key) else {
             return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
         };
@@ -119,18 +116,15 @@ impl<C: Clone> Shard<C> {
         };
         let allowed = pipe.direction.access(End::Server);
         let access = data_access(granted, allowed);
-        self.servers.insert(
-            end,
-            Instance {
-                pipe: key,
-                owner: asker.client,
-                access,
-                in_quota: create.in_quota,
-                out_quota: create.out_quota,
-                link: Wire::Disconnected,
-                listens: Vec::new(),
-            },
-        );
+        self.servers.insert(Instance {
+            pipe: key,
+            owner: asker.client,
+            access,
+            in_quota: create.in_quota,
+            out_quota: create.out_quota,
+            link: Wire::Disconnected,
+            listens: Vec::new(),
+        });
         // NP-OBJ-06: without any data access it only reserves the name until it is told to listen.
         if granted.intersects(Mask::FILE_READ_DATA | Mask::FILE_WRITE_DATA) {
             self.enter_listening(end, out); // NP-CREATE-25
@@ -181,7 +175,7 @@ impl<C: Clone> Shard<C> {
             .ok_or(NtStatus::PIPE_NOT_AVAILABLE)?; // NP-OPEN-04, 09
         let instance = self
             .servers
-            .get_mut(&server_end)
+            .get_mut(server_end)
             .ok_or(NtStatus::PIPE_NOT_AVAILABLE)?;
         let plan = Plan {
             server: instance.owner,
@@ -196,7 +190,7 @@ impl<C: Clone> Shard<C> {
         let conn = wires.connect(&plan)?;
         pipe.listening.remove(&since);
         pipe.connected += 1;
-        let end = EndId(self.next_end);
+        let end = self.clients.next_id();
         instance.link = Wire::Connected {
             conn: conn.clone(),
             client: end,
@@ -204,14 +198,11 @@ impl<C: Clone> Shard<C> {
         };
         let listens = std::mem::take(&mut instance.listens);
         let server = instance.owner;
-        self.new_end(asker.client);
-        self.clients.insert(
-            end,
-            Client {
-                conn: conn.clone(),
-                server: Some(server_end),
-            },
-        );
+        self.own(asker.client, end);
+        self.clients.insert(Client {
+            conn: conn.clone(),
+            server: Some(server_end),
+        });
         for &tag in &listens {
             self.pending.remove(&(server, tag));
         }
@@ -259,7 +250,7 @@ impl<C: Clone> Shard<C> {
                     Err(NtStatus::PIPE_LISTENING)
                 } else if let Entry::Vacant(entry) = self.pending.entry((asker.client, asker.tag)) {
                     entry.insert(Pending::Listen(end));
-                    if let Some(instance) = self.servers.get_mut(&end) {
+                    if let Some(instance) = self.servers.get_mut(end) {
                         instance.listens.push(asker.tag);
                     }
                     return;
@@ -307,7 +298,7 @@ impl<C: Clone> Shard<C> {
                 if let Some(pipe) = self.pipes.get_mut(&key) {
                     pipe.connected -= 1;
                 }
-                if let Some(client) = self.clients.get_mut(&client) {
+                if let Some(client) = self.clients.get_mut(client) {
                     client.server = None; // NP-OBJ-09
                 }
             }
@@ -387,16 +378,16 @@ impl<C: Clone> Shard<C> {
         if owned.is_empty() {
             self.owned.remove(&client);
         }
-        if let Some(gone) = self.clients.remove(&end) {
+        if let Some(gone) = self.clients.remove(end) {
             wires.close(&gone.conn, End::Client);
-            let server = gone.server.and_then(|server| self.servers.get_mut(&server));
+            let server = gone.server.and_then(|server| self.servers.get_mut(server));
             if let Some(instance) = server {
                 instance.link = Wire::Closing { conn: gone.conn }; // NP-OBJ-07
                 if let Some(pipe) = self.pipes.get_mut(&instance.pipe) {
                     pipe.connected -= 1;
                 }
             }
-        } else if let Some(gone) = self.servers.remove(&end) {
+        } else if let Some(gone) = self.servers.remove(end) {
             self.close_server(gone, end, wires, out);
         }
         true
@@ -422,7 +413,7 @@ impl<C: Clone> Shard<C> {
             Wire::Connected { conn, client, .. } => {
                 pipe.connected -= 1;
                 wires.close(&conn, End::Server);
-                if let Some(client) = self.clients.get_mut(&client) {
+                if let Some(client) = self.clients.get_mut(client) {
                     client.server = None;
                 }
             }
@@ -489,7 +480,7 @@ impl<C: Clone> Shard<C> {
         let pipe = self.pipes.get(&name.folded())?;
         let instances = pipe.instances.iter().skip(skip).take(most);
         let instances = instances.filter_map(|end| {
-            let instance = self.servers.get(end)?;
+            let instance = self.servers.get(*end)?;
             Some(InstanceInfo {
                 state: instance.state(),
                 server: instance.owner,
@@ -540,11 +531,8 @@ impl<C: Clone> Shard<C> {
 
     // ---- inside ------------------------------------------------------------------------------------------------
 
-    fn new_end(&mut self, owner: ClientId) -> EndId {
-        let end = EndId(self.next_end);
-        self.next_end += self.stride;
+    fn own(&mut self, owner: ClientId, end: EndId) {
         self.owned.entry(owner).or_default().insert(end);
-        end
     }
 
     /// The instance whose server end this is; the status if it is none of this client's, or a client end.
@@ -553,20 +541,20 @@ impl<C: Clone> Shard<C> {
         if !owned.is_some_and(|owned| owned.contains(&end)) {
             return Err(NtStatus::INVALID_HANDLE);
         }
-        if let Some(client) = self.clients.get(&end) {
+        if let Some(client) = self.clients.get(end) {
             return Err(match client.server {
                 Some(_) => NtStatus::ILLEGAL_FUNCTION, // NP-DISC-05
                 None => NtStatus::PIPE_DISCONNECTED,   // NP-DISC-06
             });
         }
-        self.servers.get_mut(&end).ok_or(NtStatus::INVALID_HANDLE)
+        self.servers.get_mut(end).ok_or(NtStatus::INVALID_HANDLE)
     }
 
     /// To the end of the line; everybody who waits for an instance is released (NP-WAIT-08).
     fn enter_listening(&mut self, end: EndId, out: &mut Vec<Completion<C>>) {
         self.order += 1;
         let since = self.order;
-        let Some(instance) = self.servers.get_mut(&end) else {
+        let Some(instance) = self.servers.get_mut(end) else {
             return;
         };
         instance.link = Wire::Listening { since };
@@ -618,7 +606,7 @@ impl<C: Clone> Shard<C> {
         match self.pending.remove(&(client, tag)) {
             None => return false,
             Some(Pending::Listen(end)) => {
-                if let Some(instance) = self.servers.get_mut(&end) {
+                if let Some(instance) = self.servers.get_mut(end) {
                     instance.listens.retain(|&listen| listen != tag);
                 }
             }
