@@ -485,6 +485,58 @@ fn when_the_broker_dies_connections_go_on_and_names_come_back_with_it() {
     // And the old connection still goes on.
     peer.must("write c old");
     assert_eq!(server.read(&mut [0; 8]).expect("read"), Read::Whole(3));
+    // The new broker does not know its server end until that listens again: then the name is back, as it was made.
+    assert!(matches!(
+        ClientOptions::new().open(&namespace, "pipe"),
+        Err(Error::NoSuchPipe)
+    ));
+    server.disconnect().expect("disconnect");
+    thread::scope(|scope| {
+        let listens = scope.spawn(|| server.connect());
+        eventually("the name is back", || namespace.info("pipe").is_ok());
+        peer.must("open e pipe rw");
+        listens.join().expect("thread").expect("connect");
+    });
+    peer.must("write e again");
+    assert_eq!(server.read(&mut [0; 8]).expect("read"), Read::Whole(5));
+    assert_eq!(namespace.info("pipe").expect("info").instances.len(), 1);
+    assert_eq!(peer.ask("read c"), "STATUS_PIPE_DISCONNECTED");
+    drop(server);
+    assert_eq!(peer.ask("read e"), "STATUS_PIPE_BROKEN");
+    eventually("closed at the new broker, too", || {
+        matches!(namespace.info("pipe"), Err(Error::NoSuchPipe))
+    });
+    drop(broker);
+    let _ = fs::remove_dir_all(folder);
+}
+
+#[test]
+fn listening_servers_come_back_with_the_broker_each_once() {
+    let folder = folder();
+    let socket = folder.join("broker.sock").display().to_string();
+    let mut broker = BrokerProcess::start(&socket);
+    let namespace = Namespace::connect(&socket).expect("a broker");
+    let servers: Vec<Server> = (0..20).map(|_| serve(&namespace, "pipe")).collect();
+    for _ in 0..3 {
+        drop(broker);
+        broker = BrokerProcess::start(&socket);
+        thread::scope(|scope| {
+            for server in &servers {
+                // Two threads at once.
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let ended = server.connect_timeout(Duration::from_millis(100));
+                        assert!(matches!(ended, Err(Error::TimedOut)), "{ended:?}");
+                    });
+                }
+            }
+        });
+        assert_eq!(namespace.info("pipe").expect("info").instances.len(), 20);
+    }
+    drop(servers);
+    eventually("all are closed", || {
+        namespace.list().expect("list").is_empty()
+    });
     drop(broker);
     let _ = fs::remove_dir_all(folder);
 }

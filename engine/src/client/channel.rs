@@ -50,6 +50,8 @@ struct State {
     busy: bool,
     /// Those who wait for what it takes just now.
     round: Arc<Condvar>,
+    /// Server ends that are made again, by the request that does it.
+    returning: HashMap<Tag, Weak<ServerEnd>>,
     /// Server ends that leave off listening once that request is answered.
     leaving: HashMap<Tag, Weak<ServerEnd>>,
     waiting: HashMap<Tag, Slot>,
@@ -147,19 +149,11 @@ impl Channel {
         Tag(self.next_tag.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What a caller hears when the broker went while it was asked.
+    /// What a caller hears when the broker is not there, or went while it was asked.
     fn no_broker(&self) -> Error {
         Error::NoBroker {
             path: self.place.clone(),
             source: None,
-        }
-    }
-
-    /// What it hears when the request never reached it.
-    fn not_sent(&self) -> Error {
-        Error::NoBroker {
-            path: self.place.clone(),
-            source: Some(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -228,7 +222,7 @@ impl Channel {
         loop {
             if self.push() {
                 if self.is_gone() {
-                    return Err(self.not_sent());
+                    return Err(self.no_broker());
                 }
                 // Between the two another thread may put something in line, which concerns another end.
                 match sys::send(self.fd.as_fd(), &message, None, false) {
@@ -236,7 +230,7 @@ impl Channel {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(_) => {
                         self.give_up();
-                        return Err(self.not_sent());
+                        return Err(self.no_broker());
                     }
                 }
             }
@@ -282,7 +276,7 @@ impl Channel {
         watch: Watch<'_>,
     ) -> Result<Answer> {
         if self.is_gone() {
-            return Err(self.not_sent());
+            return Err(self.no_broker());
         }
         let wake = Arc::new(Condvar::new());
         let slot = Slot {
@@ -479,7 +473,14 @@ impl Channel {
                 granted,
                 ..
             } => {
-                let server = ServerEnd::new(self, end, pipe_type, granted);
+                let returning = lock(&self.state).returning.remove(&tag);
+                let server = match returning.and_then(|server| server.upgrade()) {
+                    Some(server) => {
+                        server.returned(self, end);
+                        server
+                    }
+                    None => ServerEnd::new(self, end, pipe_type, granted),
+                };
                 lock(&self.state)
                     .servers
                     .insert(end, Arc::downgrade(&server));
@@ -586,6 +587,23 @@ impl Channel {
         let link = Link::attach(fd, index)?;
         lock(&self.state).links.insert(conn.link, link.clone());
         Ok(link)
+    }
+
+    /// Sends the request by which a server end was made once more, on its behalf.
+    pub(super) fn ask_again(
+        self: &Arc<Self>,
+        recipe: &[u8],
+        server: &Weak<ServerEnd>,
+    ) -> Result<Answer> {
+        let tag = self.next_tag();
+        let request = Request::decode(recipe).map_err(|error| Error::Protocol(error.0))?;
+        let Request::Create(_, create) = request else {
+            return Err(Error::Protocol("not how an end is made"));
+        };
+        lock(&self.state).returning.insert(tag, server.clone());
+        let answer = self.ask(tag, &Request::Create(tag, create));
+        lock(&self.state).returning.remove(&tag);
+        answer
     }
 
     /// The server end leaves off listening when that request has been answered.

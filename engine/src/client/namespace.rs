@@ -5,7 +5,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -14,10 +14,11 @@ use npfs_ringbuf::Deadline;
 use super::{
     cancel::Cancel,
     channel::{Answer, Channel, done, lock},
+    server::ServerEnd,
 };
 use crate::{
     Error, Name, Result,
-    npfs::{PipeInfo, Tag, Timeout},
+    npfs::{Create, PipeInfo, Tag, Timeout},
     sys,
     wire::{InstanceEntry, Reply, Request},
 };
@@ -27,10 +28,51 @@ use crate::{
 pub struct Namespace(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     /// To connect again after the broker has gone.
     path: Option<PathBuf>,
     channel: Mutex<Arc<Channel>>,
+    /// How the last server end was made: the next is often made the same way, and shares it.
+    recipe: Mutex<Arc<[u8]>>,
+    /// One server end at a time is made again.
+    returning: Mutex<()>,
+}
+
+impl Inner {
+    /// The socket, connected again if need be.
+    fn channel(&self) -> Result<Arc<Channel>> {
+        let mut channel = lock(&self.channel);
+        if channel.is_gone()
+            && let Some(path) = &self.path
+        {
+            *channel = connect(path)?;
+        }
+        Ok(channel.clone())
+    }
+
+    /// Makes a server end again at the broker that is there now, unless another thread has done so.
+    pub(super) fn return_to_broker(
+        &self,
+        server: &Weak<ServerEnd>,
+        recipe: &[u8],
+        is_back: impl Fn() -> bool,
+    ) -> Result<()> {
+        let _one = lock(&self.returning);
+        if is_back() {
+            return Ok(());
+        }
+        self.channel()?.ask_again(recipe, server).map(drop)
+    }
+
+    /// The message that makes such an end, shared with the one before if it is the same.
+    fn recipe(&self, create: &Create) -> Arc<[u8]> {
+        let message = Request::Create(Tag(0), Box::new(create.clone())).encode();
+        let mut last = lock(&self.recipe);
+        if **last != *message {
+            *last = message.into();
+        }
+        last.clone()
+    }
 }
 
 /// A pipe and its instances.
@@ -75,6 +117,8 @@ impl Namespace {
         Ok(Namespace(Arc::new(Inner {
             path: Some(path.to_owned()),
             channel,
+            recipe: Mutex::new([].into()),
+            returning: Mutex::new(()),
         })))
     }
 
@@ -83,52 +127,33 @@ impl Namespace {
         Ok(Namespace(Arc::new(Inner {
             path: None,
             channel: Mutex::new(Channel::new(fd, place)?),
+            recipe: Mutex::new([].into()),
+            returning: Mutex::new(()),
         })))
     }
 
-    /// The socket, connected again if need be.
-    fn channel(&self) -> Result<Arc<Channel>> {
-        let mut channel = lock(&self.0.channel);
-        if channel.is_gone()
-            && let Some(path) = &self.0.path
-        {
-            *channel = connect(path)?;
-        }
-        Ok(channel.clone())
+    /// A server end, which is made again at the next broker when it next listens.
+    pub(super) fn create(&self, create: &Create) -> Result<Arc<ServerEnd>> {
+        let answer = self
+            .ask(|channel, tag| channel.ask(tag, &Request::Create(tag, Box::new(create.clone()))));
+        let (_, Answer::Created(end)) = answer? else {
+            return Err(Error::Protocol("no server end"));
+        };
+        end.remember(Arc::downgrade(&self.0), self.0.recipe(create));
+        Ok(end)
     }
 
-    /// Asks; of a broker that has gone unnoticed and come back, too.
+    /// Asks; a second time if the broker has gone, or goes meanwhile, and is there again. What it knew went with it, so
+    /// that nothing is done twice. (Its last messages may have been taken by a socket that outlived it: io_uring closes
+    /// what it polls a moment after its process has ended.)
     pub(super) fn ask(
         &self,
         ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>,
     ) -> Result<(Arc<Channel>, Answer)> {
-        // The request did not leave.
-        self.ask_again_if(ask, |error| {
-            matches!(
-                error,
-                Error::NoBroker {
-                    source: Some(_),
-                    ..
-                }
-            )
-        })
-    }
-
-    /// The same for requests that change nothing: also if the broker went with them.
-    fn look(&self, ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>) -> Result<Answer> {
-        let answer = self.ask_again_if(ask, |error| matches!(error, Error::NoBroker { .. }));
-        answer.map(|(_, answer)| answer)
-    }
-
-    fn ask_again_if(
-        &self,
-        ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>,
-        again: impl Fn(&Error) -> bool,
-    ) -> Result<(Arc<Channel>, Answer)> {
-        let channel = self.channel()?;
+        let channel = self.0.channel()?;
         let answer = match ask(&channel, channel.next_tag()) {
-            Err(error) if again(&error) && self.0.path.is_some() => {
-                let channel = self.channel()?;
+            Err(Error::NoBroker { .. }) if self.0.path.is_some() => {
+                let channel = self.0.channel()?;
                 let answer = ask(&channel, channel.next_tag())?;
                 return Ok((channel, answer));
             }
@@ -171,11 +196,11 @@ impl Namespace {
             None | Some(Duration::MAX) => Deadline::NEVER,
             Some(after) => Deadline::after(after.saturating_add(SLACK)),
         };
-        let answer = self.look(|channel, tag| {
+        let answer = self.ask(|channel, tag| {
             let request = Request::Wait(tag, name.clone(), how);
             channel.ask_until(tag, &request, deadline, &|request| cancel.watch(request))
         });
-        answer.and_then(done)
+        answer.and_then(|(_, answer)| done(answer))
     }
 
     /// All pipes, in the order of their names.
@@ -186,7 +211,7 @@ impl Namespace {
         let mut all = Vec::new();
         let mut from = (0, Vec::new());
         loop {
-            let answer = self.look(|channel, tag| {
+            let (_, answer) = self.ask(|channel, tag| {
                 channel.ask(tag, &Request::List(tag, from.0, from.1.clone()))
             })?;
             let Answer::Reply(Reply::Pipes { next, pipes, .. }) = answer else {
@@ -213,7 +238,7 @@ impl Namespace {
         let name = Name::parse(name)?;
         let mut all = Vec::new();
         loop {
-            let answer = self.look(|channel, tag| {
+            let (_, answer) = self.ask(|channel, tag| {
                 channel.ask(tag, &Request::Info(tag, name.clone(), all.len() as u64))
             })?;
             let Answer::Reply(Reply::Instances {

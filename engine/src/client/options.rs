@@ -187,11 +187,7 @@ impl ServerOptions {
             }),
             security: self.security.clone(),
         };
-        let answer = namespace
-            .ask(|channel, tag| channel.ask(tag, &Request::Create(tag, Box::new(create.clone()))));
-        let (_, Answer::Created(end)) = answer? else {
-            return Err(Error::Protocol("no server end"));
-        };
+        let end = namespace.create(&create)?;
         let of_type = match end.pipe_type {
             PipeType::Byte => ReadMode::Byte,
             PipeType::Message => ReadMode::Message,

@@ -7,6 +7,7 @@ use npfs_ringbuf::{CompletionMode, Conn, Current, Deadline, Held, PipeType, Read
 use super::{
     cancel::Cancel,
     channel::{Channel, done, lock},
+    namespace::Inner,
 };
 use crate::{
     Error, Result,
@@ -19,13 +20,21 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct ServerEnd {
     me: Weak<ServerEnd>,
-    channel: Arc<Channel>,
-    end: EndId,
+    place: Mutex<Place>,
     pub(super) pipe_type: PipeType,
     pub(super) granted: Mask,
     /// The connection, while a client has this instance open or has left it closing.
     current: Current<Conn>,
     own: Mutex<Own>,
+}
+
+/// Which broker knows the instance, and by what id.
+#[derive(Clone, Debug)]
+struct Place {
+    channel: Arc<Channel>,
+    end: EndId,
+    /// To make the instance again at the next broker: the request, and whom to ask.
+    recipe: Option<(Weak<Inner>, Arc<[u8]>)>,
 }
 
 /// What outlives a connection (NP-OBJ-10).
@@ -48,8 +57,11 @@ impl ServerEnd {
     ) -> Arc<ServerEnd> {
         Arc::new_cyclic(|me| ServerEnd {
             me: me.clone(),
-            channel: channel.clone(),
-            end,
+            place: Mutex::new(Place {
+                channel: channel.clone(),
+                end,
+                recipe: None,
+            }),
             pipe_type,
             granted,
             current: Current::new(),
@@ -61,6 +73,36 @@ impl ServerEnd {
                 spin: None,
             }),
         })
+    }
+
+    /// How it was made, so that it can be made again.
+    pub(super) fn remember(&self, namespace: Weak<Inner>, recipe: Arc<[u8]>) {
+        lock(&self.place).recipe = Some((namespace, recipe));
+    }
+
+    /// The next broker has made it again.
+    pub(super) fn returned(&self, channel: &Arc<Channel>, end: EndId) {
+        let mut place = lock(&self.place);
+        place.channel = channel.clone();
+        place.end = end;
+    }
+
+    fn place(&self) -> Place {
+        lock(&self.place).clone()
+    }
+
+    /// The same, at the next broker if the one that knew it has gone.
+    fn place_now(&self) -> Result<Place> {
+        let place = self.place();
+        if !place.channel.is_gone() {
+            return Ok(place);
+        }
+        if let Some((namespace, recipe)) = &place.recipe
+            && let Some(namespace) = namespace.upgrade()
+        {
+            namespace.return_to_broker(&self.me, recipe, || !self.place().channel.is_gone())?;
+        }
+        Ok(self.place())
     }
 
     /// A client has opened it.
@@ -88,7 +130,7 @@ impl ServerEnd {
     /// None is known: perhaps the broker has said so in the meantime.
     #[cold]
     fn news(&self) -> Result<Held<'_, Conn>> {
-        self.channel.drain();
+        self.place().channel.drain();
         if let Some(conn) = self.current.get() {
             return Ok(conn);
         }
@@ -123,12 +165,19 @@ impl ServerEnd {
             });
         }
         let pends = lock(&self.own).completion == CompletionMode::Queue;
-        let tag = self.channel.next_tag();
-        let request = Request::Listen(tag, self.end, pends);
-        lock(&self.own).listening = true;
-        let answer = self
-            .channel
-            .ask_until(tag, &request, deadline, &|request| cancel.watch(request));
+        let ask = |place: &Place| {
+            let tag = place.channel.next_tag();
+            let request = Request::Listen(tag, place.end, pends);
+            lock(&self.own).listening = true;
+            place
+                .channel
+                .ask_until(tag, &request, deadline, &|request| cancel.watch(request))
+        };
+        let answer = match ask(&self.place_now()?) {
+            // It has gone, and may be there again.
+            Err(Error::NoBroker { .. }) => ask(&self.place_now()?),
+            other => other,
+        };
         answer.and_then(done)
     }
 
@@ -137,9 +186,10 @@ impl ServerEnd {
         if self.state() == State::Listening {
             // NP-DISC-04; a client may come at the same moment, so the broker decides, and its answer takes its place
             // among the connections that come.
-            let tag = self.channel.next_tag();
-            self.channel.leaves_with(tag, &self.me);
-            let answer = self.channel.ask(tag, &Request::Disconnect(tag, self.end));
+            let Place { channel, end, .. } = self.place_now()?;
+            let tag = channel.next_tag();
+            channel.leaves_with(tag, &self.me);
+            let answer = channel.ask(tag, &Request::Disconnect(tag, end));
             return answer.and_then(done);
         }
         let mut own = lock(&self.own);
@@ -148,9 +198,10 @@ impl ServerEnd {
         }
         self.cut_off(&mut own);
         // In line under the lock: before the listen that may follow from another thread.
-        self.channel.put(&Request::Disconnect(Tag(0), self.end));
+        let Place { channel, end, .. } = self.place();
+        channel.put(&Request::Disconnect(Tag(0), end));
         drop(own);
-        self.channel.hurry();
+        channel.hurry();
         Ok(())
     }
 
@@ -202,7 +253,8 @@ impl Drop for ServerEnd {
         if let Some(conn) = self.current.get() {
             conn.close();
         }
-        self.channel.forget_server(self.end);
-        self.channel.tell(&Request::Close(self.end));
+        let Place { channel, end, .. } = self.place();
+        channel.forget_server(end);
+        channel.tell(&Request::Close(end));
     }
 }
