@@ -327,6 +327,64 @@ fn descriptors_that_clients_send_do_not_stay() {
     assert_eq!(count(), before);
 }
 
+/// How long round trips of an honest pair, and its opens and closes, take beside a client that floods and beside one that
+/// merely uses a CPU up: `cargo test --release -p npfs-tests --test strangers -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn measured_honest_clients_beside_hostile_ones() {
+    let site = Site::new(&mut BrokerOptions::new());
+    let namespace = site.namespace();
+    let mut echo = Actor::spawn(child_exe!(), &site.socket, None);
+    echo.start("serve echo");
+    assert!(echo.within(0, Duration::from_secs(10)).is_some());
+    let mut options = ClientOptions::new();
+    options.read_mode(ReadMode::Message);
+    let client = options.open(&namespace, "echo").expect("open");
+    let kinds = ["burn", "flood close", "flood garbage", "flood deaf"];
+    let mut trips = vec![Vec::new(); kinds.len()];
+    let mut cycles = vec![Vec::new(); kinds.len()];
+    let mut buf = [0; 64];
+    for round in 0..12 {
+        for turn in 0..kinds.len() {
+            let kind = (turn + round) % kinds.len();
+            let mut other = Actor::spawn(child_exe!(), &site.socket, None);
+            other.start(kinds[kind]);
+            thread::sleep(Duration::from_millis(50));
+            let until = Instant::now() + Duration::from_millis(250);
+            while Instant::now() < until {
+                let begin = Instant::now();
+                let _ = client.transact(&[7; 64], &mut buf).expect("an answer");
+                trips[kind].push(begin.elapsed());
+            }
+            let until = Instant::now() + Duration::from_millis(250);
+            while Instant::now() < until {
+                let begin = Instant::now();
+                drop(options.open(&namespace, "echo").expect("open"));
+                cycles[kind].push(begin.elapsed());
+                // Until the server listens again.
+                thread::sleep(Duration::from_micros(500));
+            }
+        }
+    }
+    for (what, times) in [("round trip", &mut trips), ("open, close", &mut cycles)] {
+        let mut figures = Vec::new();
+        for times in times.iter_mut() {
+            times.sort();
+            let at = |part: usize| times[times.len() * part / 100].as_nanos() as f64;
+            figures.push((at(50), at(99), times.len()));
+        }
+        for (kind, (p50, p99, count)) in kinds.iter().zip(&figures) {
+            println!(
+                "{what:11} beside {kind:13}: p50 {:8.2} us ({:.2}), p99 {:8.2} us ({:.2}), {count} times",
+                p50 / 1e3,
+                p50 / figures[0].0,
+                p99 / 1e3,
+                p99 / figures[0].1
+            );
+        }
+    }
+}
+
 // ---- another user ------------------------------------------------------------------------------------------------
 
 /// Who is nobody special on any machine.

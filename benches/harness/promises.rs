@@ -228,7 +228,9 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
         }
         Workload::Connect => {
             let sockets = all(&|kind| kind == Kind::UnixStream);
-            let promised = Some(Bound::AtLeast(0.5));
+            // The promise is of the same sleepers. With a CPU for each end the broker's turn hides behind theirs; on one
+            // CPU three take turns where sockets have two: shown, not judged.
+            let promised = (!one_cpu).then_some(Bound::AtLeast(0.5));
             let mut rows = vec![make("P7", quota, Unit::Cycles, &sockets, promised)];
             if which != Which::Baselines {
                 let among = all(&|kind| matches!(kind, Kind::OursAmong { .. }));

@@ -11,10 +11,11 @@ use crate::sync::{Ordering, fence};
 /// The frequent side's fence: none at all for the CPU.
 #[inline(always)]
 pub(crate) fn light() {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, miri)))]
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
-    // What `heavy` does to the other threads cannot be said in a model: there the frequent side runs the fence itself.
-    #[cfg(loom)]
+    // What `heavy` does to the other threads cannot be said in a model, nor to Miri: there the frequent side runs the
+    // fence itself.
+    #[cfg(any(loom, miri))]
     fence(Ordering::SeqCst);
 }
 

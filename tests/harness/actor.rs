@@ -1,7 +1,7 @@
 //! A process that uses pipes through a broker, told what to do line by line.
 //!
 //! A line is `ID VERB ARGUMENTS`; each runs on a thread of its own, so that a call that blocks holds up no other, and is
-//! answered by `ID ok TEXT` or `ID STATUS_NAME`. Verbs are in [`Cast::play`].
+//! answered by `ID ok TEXT` or `ID STATUS_NAME`. The verbs are those of `Cast::play`.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write as _};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use npfs::npfs::Tag;
+use npfs::npfs::{EndId, Tag};
 use npfs::security::Mask;
 use npfs::wire::{Reply, Request};
 use npfs::{
@@ -190,6 +190,23 @@ fn open_files() -> usize {
     files.count() - 1
 }
 
+/// Sends requests that it does not read the answers of, garbage again and again, or closes of what it does not have.
+fn flood(socket: &str, kind: &str) -> ! {
+    let close = Request::Close(EndId(5)).encode();
+    let list = Request::List(Tag(1), 0, Vec::new()).encode();
+    let raw = Raw::greet(socket);
+    loop {
+        match kind {
+            "garbage" => {
+                let raw = Raw::greet(socket);
+                let _ = raw.send(&[0xff; 64]);
+            }
+            "deaf" => drop(raw.send(&list)),
+            _ => drop(raw.send(&close)),
+        }
+    }
+}
+
 /// What writing answers that the broker did not grant.
 fn forge(socket: &str, name: &str) -> String {
     let raw = Raw::greet(socket);
@@ -346,6 +363,12 @@ impl Cast {
                 npfs_ringbuf::fault::arm(point, action);
                 none()
             }
+            // Uses a CPU up
+            ["burn"] => loop {
+                std::hint::spin_loop();
+            },
+            // KIND: what no client should do, for ever
+            ["flood", kind] => flood(&self.socket, kind),
             // NAME: opens for reading, gives itself the right to write, and writes
             ["forge", name] => Ok(forge(&self.socket, name)),
             // Descriptors beyond those that it began with

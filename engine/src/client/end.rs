@@ -439,7 +439,7 @@ macro_rules! calls {
         }
 
         /// Each write is one message on a message pipe. `flush` does not wait for the reader, as std's does not;
-        /// the end's own [`Self::flush`] does.
+        /// the end's own `flush` does.
         impl io::Write for &$end {
             fn write(&mut self, data: &[u8]) -> io::Result<usize> {
                 $end::write(self, data).map_err(io::Error::from)

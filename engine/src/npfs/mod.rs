@@ -121,7 +121,7 @@ pub struct Create {
     pub in_quota: u32,
     /// Server to client, bytes.
     pub out_quota: u32,
-    /// Of the first instance: how long [`Wait`] waits by default.
+    /// Of the first instance: how long a wait for an instance takes by default.
     pub default_timeout: Option<Duration>,
     /// Of the first instance; `None`: the default of NP-SEC-04.
     pub security: Option<SecurityDescriptor>,
