@@ -290,7 +290,7 @@ fn a_tag_in_use_is_refused_and_ends_of_others_cannot_be_reached() {
         Reply::decode(&reply),
         Ok(Reply::Done(Tag(1), NtStatus::INVALID_PARAMETER))
     );
-    for end in 0..500 {
+    for end in 0..50 {
         raw.send(&Request::Disconnect(Tag(2), EndId(end)).encode())
             .expect("sent");
         let (reply, _) = raw.receive().expect("refused");
@@ -304,6 +304,33 @@ fn a_tag_in_use_is_refused_and_ends_of_others_cannot_be_reached() {
     client.write(b"x").expect("write");
     assert_eq!(server.read(&mut [0; 4]).expect("read"), Read::Whole(1));
     assert_eq!(server.state(), State::Connected);
+    for end in 0..50 {
+        let _ = raw.send(&Request::Close(EndId(end)).encode());
+    }
+    assert!(
+        raw.is_cut_off(),
+        "nobody closes a hundred ends that it does not have"
+    );
+}
+
+#[test]
+fn a_process_that_was_cut_off_waits_longer_each_time() {
+    let site = Site::new(&mut BrokerOptions::new());
+    // An honest client of another process is not made to wait with it.
+    let mut honest = Actor::spawn(child_exe!(), &site.socket, None);
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let begin = Instant::now();
+        let raw = Raw::greet(&site.socket);
+        times.push(begin.elapsed());
+        raw.send(&[0xff; 64]).expect("sent");
+        assert!(raw.is_cut_off());
+    }
+    assert!(times[4] >= Duration::from_millis(60), "{times:?}");
+    assert!(times[4] < Duration::from_secs(2), "{times:?}");
+    let begin = Instant::now();
+    honest.must("create s own");
+    assert!(begin.elapsed() < Duration::from_millis(500));
 }
 
 #[test]
@@ -338,7 +365,9 @@ fn measured_honest_clients_beside_hostile_ones() {
     echo.start("serve echo");
     assert!(echo.within(0, Duration::from_secs(10)).is_some());
     let mut options = ClientOptions::new();
-    options.read_mode(ReadMode::Message);
+    options
+        .read_mode(ReadMode::Message)
+        .wait(Some(Duration::from_secs(10)));
     let client = options.open(&namespace, "echo").expect("open");
     let kinds = ["burn", "flood close", "flood garbage", "flood deaf"];
     let mut trips = vec![Vec::new(); kinds.len()];

@@ -236,6 +236,7 @@ impl BrokerOptions {
             accepted: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
             users: Mutex::default(),
+            penalties: Mutex::default(),
         });
         let mut broker = Broker {
             core,
@@ -471,6 +472,14 @@ struct Core {
     /// Sessions that have ended while their processes live on, and something is open on their links.
     lingering: AtomicUsize,
     users: Mutex<HashMap<u32, Weak<User>>>,
+    /// Processes that were cut off lately.
+    penalties: Mutex<HashMap<u32, Penalty>>,
+}
+
+#[derive(Debug, Default)]
+struct Penalty {
+    times: u32,
+    until: u64,
 }
 
 impl Core {
@@ -514,6 +523,25 @@ impl Core {
             .insert(id, session.clone());
         self.doors[session.worker].tell(Command::Watch(session));
         Ok(())
+    }
+
+    /// A process was cut off: the next time it is made to wait.
+    fn punish(&self, pid: u32) {
+        let now = sys::now();
+        let mut penalties = lock(&self.penalties);
+        // Forgotten a second after it is over.
+        penalties.retain(|_, penalty| penalty.until + 1_000_000_000 > now);
+        let penalty = penalties.entry(pid).or_default();
+        let delay = FIRST_PENALTY * (1 << penalty.times.min(MOST_DOUBLINGS));
+        penalty.times += 1;
+        penalty.until = now + u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+    }
+
+    /// Until when a new session of this process is not heard.
+    fn penalty(&self, pid: u32) -> Option<u64> {
+        let penalties = lock(&self.penalties);
+        let until = penalties.get(&pid)?.until;
+        (until > sys::now()).then_some(until)
     }
 
     fn user(&self, uid: u32) -> io::Result<Arc<User>> {
@@ -612,6 +640,8 @@ impl Core {
                 });
                 if closed {
                     session.ends.fetch_sub(1, Ordering::Relaxed);
+                } else if session.strays.fetch_add(1, Ordering::Relaxed) >= MOST_STRAYS {
+                    return Err("it closes what it does not have");
                 }
             }
             Request::Wait(_, name, timeout) => {
@@ -908,6 +938,12 @@ impl Core {
         next.min().filter(|&deadline| deadline != u64::MAX)
     }
 }
+
+/// Closes of ends that are not there, before a client is cut off.
+const MOST_STRAYS: usize = 64;
+/// How long a process waits for its next welcome after the first time that it was cut off, and how often that doubles.
+const FIRST_PENALTY: Duration = Duration::from_millis(10);
+const MOST_DOUBLINGS: u32 = 6;
 
 /// Pipes taken from a shard at a time, and bytes of a listing's message.
 const LISTED: usize = 256;

@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) outstanding: AtomicUsize,
     /// Ends that it has open.
     pub(super) ends: AtomicUsize,
+    /// Ends that it closed and did not have: no client of ours does that.
+    pub(super) strays: AtomicUsize,
     ended: AtomicBool,
     place: Place,
 }
@@ -98,6 +100,7 @@ impl Session {
             out: Mutex::default(),
             outstanding: AtomicUsize::new(0),
             ends: AtomicUsize::new(0),
+            strays: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             place,
             fd,

@@ -92,7 +92,7 @@ struct Worker<'a> {
     /// Sessions that may have something to read.
     ready: VecDeque<ClientId>,
     /// Sessions that are to be tried again at that time.
-    later: VecDeque<(u64, ClientId)>,
+    later: Vec<(u64, ClientId)>,
     /// Sessions with something to do at that time: to say hello, or to have exited.
     timers: VecDeque<(u64, ClientId)>,
     buf: Vec<u8>,
@@ -110,6 +110,8 @@ struct Watched {
     stage: Stage,
     queued: bool,
     paused: bool,
+    /// Not read from until then.
+    held_until: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +155,7 @@ pub(super) fn run(
         listener,
         sessions: HashMap::new(),
         ready: VecDeque::new(),
-        later: VecDeque::new(),
+        later: Vec::new(),
         timers: VecDeque::new(),
         buf: vec![0; wire::MOST],
         idle_since: sys::now(),
@@ -199,7 +201,7 @@ impl Worker<'_> {
         let idle = idle.map(|after| self.idle_since.saturating_add(nanoseconds(after)));
         let times = [
             self.core.next_deadline(self.index),
-            self.later.front().map(|&(time, _)| time),
+            self.later.iter().map(|&(time, _)| time).min(),
             self.timers.iter().map(|&(time, _)| time).min(),
             self.accept_later,
             idle,
@@ -213,8 +215,10 @@ impl Worker<'_> {
         if self.core.next_deadline(self.index).is_some() {
             self.core.expire(now, self.index);
         }
-        while self.later.front().is_some_and(|&(time, _)| time <= now) {
-            if let Some((_, id)) = self.later.pop_front() {
+        if !self.later.is_empty() {
+            let (due, rest) = self.later.drain(..).partition(|&(time, _)| time <= now);
+            self.later = rest;
+            for (_, id) in due {
                 self.resume(id);
             }
         }
@@ -282,7 +286,7 @@ impl Worker<'_> {
                 }
             }
             Command::Later(id) => {
-                self.later.push_back((sys::now() + nanoseconds(LATER), id));
+                self.later.push((sys::now() + nanoseconds(LATER), id));
             }
             Command::End(id) => self.socket_closed(id),
         }
@@ -311,6 +315,7 @@ impl Worker<'_> {
 
     fn watch(&mut self, session: Arc<Session>) {
         let id = session.id;
+        let held_until = self.core.penalty(session.peer.pid);
         let mut added = self.poller.add(session.fd.as_fd(), key(id, SOCKET));
         if let Some(pidfd) = &session.pidfd {
             added = added.and_then(|()| self.poller.add(pidfd.as_fd(), key(id, PROCESS)));
@@ -322,8 +327,12 @@ impl Worker<'_> {
                 stage: Stage::Fresh,
                 queued: false,
                 paused: false,
+                held_until,
             },
         );
+        if let Some(until) = held_until {
+            self.later.push((until, id));
+        }
         if let Err(error) = added {
             tracing::warn!("a client cannot be watched: {error}");
             return self.cut_off(id, "it cannot be watched");
@@ -363,6 +372,11 @@ impl Worker<'_> {
         if matches!(watched.stage, Stage::Closed | Stage::Lingering) {
             return;
         }
+        if watched.held_until.is_some_and(|until| until > sys::now()) {
+            watched.paused = true;
+            return;
+        }
+        watched.held_until = None;
         let session = watched.session.clone();
         for _ in 0..TURN {
             if session.waiting() > PATIENCE {
@@ -405,7 +419,9 @@ impl Worker<'_> {
 
     fn cut_off(&mut self, id: ClientId, why: &str) {
         if let Some(watched) = self.sessions.get(&id) {
-            tracing::warn!("process {} is cut off: {why}", watched.session.peer.pid);
+            let pid = watched.session.peer.pid;
+            tracing::warn!("process {pid} is cut off: {why}");
+            self.core.punish(pid);
             self.socket_closed(id);
         }
     }
