@@ -14,7 +14,7 @@
 //! A *run* is one transport doing one workload once: open, probe the machine (two cache lines'
 //! round trip), warm up, measure, probe again, close. It counts only if both probes say the same
 //! (see `probe`), and only runs of one class are compared. A *round* is one run of each transport.
-//! Ratios are also given over all runs.
+//! Ratios are also given over all runs. A promise is judged if at least half of its rounds count.
 
 // The harness needs the real atomics: its shared memory is never built under loom.
 #![allow(clippy::disallowed_types)]

@@ -100,9 +100,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Whether the promise is kept; `None` without a promise or without a clean round.
+    /// Whether the promise is kept; `None` without a promise, or if fewer than half of the rounds count: then the machine
+    /// was too restless for a judgement, and what is left of the rounds is no sample of it.
     pub(crate) fn holds(&self) -> Option<bool> {
-        Some(self.bound?.holds(self.ratio?))
+        let (kept, discarded) = self.rounds;
+        let held = self.bound?.holds(self.ratio?);
+        (kept >= discarded).then_some(held)
     }
 }
 
@@ -375,6 +378,15 @@ mod tests {
         let row = &rows_for(Workload::RoundTrip(64), TWO, &[(None, 120.0)])[0];
         assert_eq!((row.holds(), row.ratio, row.rounds), (None, None, (0, 1)));
         assert!((row.ratio_of_all.unwrap() - 1.2).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_minority_of_clean_rounds_is_no_judgement() {
+        let near = Some(Class::OneL3);
+        let rounds = [(near, 500.0), (None, 100.0), (None, 100.0)];
+        let row = &rows_for(Workload::RoundTrip(64), TWO, &rounds)[0];
+        assert_eq!((row.holds(), row.rounds), (None, (1, 2)));
+        assert!(row.ratio.is_some(), "but it is shown");
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub(crate) fn now() -> u64 {
 /// Why a wait came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woke {
-    /// Rung, interrupted, or the word was another already: look again.
+    /// Rung while asleep, or about to be.
+    Woken,
+    /// Interrupted, or the word was another already: look again.
     Look,
     /// The deadline has passed.
     TimedOut,
@@ -51,7 +53,7 @@ pub(crate) fn wait(
     static NO_WAITV: process::AtomicU32 = process::AtomicU32::new(0);
     if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
         match waitv(shared, shared_value, own, own_value, deadline.0) {
-            Ok(()) => return Woke::Look,
+            Ok(()) => return Woke::Woken,
             Err(libc::ETIMEDOUT) => return Woke::TimedOut,
             Err(libc::ENOSYS | libc::EPERM) => NO_WAITV.store(1, process::Ordering::Relaxed),
             Err(_) => return Woke::Look,
@@ -64,6 +66,7 @@ pub(crate) fn wait(
     }
     let slice = deadline.0.min(now().saturating_add(100_000_000));
     match wait_one(shared, shared_value, slice) {
+        Ok(()) => Woke::Woken,
         Err(libc::ETIMEDOUT) if slice == deadline.0 => Woke::TimedOut,
         _ => Woke::Look,
     }

@@ -115,14 +115,18 @@ impl<'a, T: Copy> Op<'a, T> {
         {
             return self.entered.look(deadline);
         }
-        self.entered.sleep_on_record(record, deadline)?;
+        let slept = self.entered.sleep_on_record(record, deadline)?;
         if record.phase() == Phase::Done {
             // The one who answered says when that was: the wait ended then, the rest is what waking costs.
             let stamp = record.stamp.load(Ordering::Relaxed);
             let now = futex::now();
             if (begin..=now).contains(&stamp) {
                 self.conn.spin().learn(stamp - begin);
-                learn_wake_cost(now - stamp);
+                // An answer that came before the sleep says nothing of what waking costs: believed, it would end the
+                // spinning that avoids the sleep.
+                if slept {
+                    learn_wake_cost(now - stamp);
+                }
             }
         }
         Ok(())

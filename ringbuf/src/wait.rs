@@ -144,15 +144,20 @@ impl Entered<'_> {
             .store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
     }
 
-    /// Sleeps until the word of a record changes, or `cancel`, or the deadline.
-    pub(crate) fn sleep_on_record(&self, record: &Record, deadline: Deadline) -> Result<(), Error> {
+    /// Sleeps until the word of a record changes, or `cancel`, or the deadline. `true`: it did sleep.
+    pub(crate) fn sleep_on_record(
+        &self,
+        record: &Record,
+        deadline: Deadline,
+    ) -> Result<bool, Error> {
         let own = self.wait.word.load(Ordering::SeqCst);
         self.look(deadline)?;
         let Some(value) = record.fall_asleep() else {
-            return Ok(());
+            return Ok(false);
         };
         match futex::wait(&record.state, value, &self.wait.word, own, deadline) {
-            Woke::Look => Ok(()),
+            Woke::Woken => Ok(true),
+            Woke::Look => Ok(false),
             Woke::TimedOut => Err(Error::TimedOut),
         }
     }
@@ -182,7 +187,7 @@ impl Entered<'_> {
         // A close after this look finds the announcement, and wakes.
         refused()?;
         match futex::wait(role.word, value, &self.wait.word, own, deadline) {
-            Woke::Look => Ok(()),
+            Woke::Woken | Woke::Look => Ok(()),
             Woke::TimedOut => Err(Error::TimedOut),
         }
     }
@@ -197,7 +202,7 @@ impl Entered<'_> {
         let own = self.wait.word.load(Ordering::SeqCst);
         self.look(deadline)?;
         match futex::wait(word, value, &self.wait.word, own, deadline) {
-            Woke::Look => Ok(()),
+            Woke::Woken | Woke::Look => Ok(()),
             Woke::TimedOut => Err(Error::TimedOut),
         }
     }
