@@ -132,3 +132,8 @@ pub use npfs_ringbuf::{
 };
 pub use status::NtStatus;
 pub use wire::Peer;
+
+/// The example of the project's README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
