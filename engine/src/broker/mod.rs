@@ -46,6 +46,7 @@ use crate::{
     client::Namespace,
     name::{Key, Name},
     npfs::{Asker, ClientId, Completion, EndId, InstanceInfo, Shard, Tag},
+    security::Mask,
     status::NtStatus,
     sys,
     wire::{InstanceEntry, Peer, Reply, Request, WireConn},
@@ -615,10 +616,7 @@ impl Core {
             }
             Request::Open(_, name, access) => {
                 if self.may_open(session) {
-                    let shard = self.shard_of(&name.folded());
-                    self.at(shard, |shard, wires, out| {
-                        shard.open(asker, &name, access, wires, out);
-                    });
+                    self.open(asker, &name, access);
                 } else {
                     self.refuse(session, tag);
                 }
@@ -664,6 +662,14 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// A name that nobody has made is answered here, once: this is where the provider of a prefix will be asked first.
+    fn open(&self, asker: Asker<'_>, name: &Name, access: Mask) {
+        let shard = self.shard_of(&name.folded());
+        self.at(shard, |shard, wires, out| {
+            shard.open(asker, name, access, wires, out);
+        });
     }
 
     fn may_open(&self, session: &Session) -> bool {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! request   0 op u16 | 2 flags u16 | 4 tail u32 | 8 tag u64 | 16 end u64 | 24 access u32 | 28 four bytes
-//!          32 three u32 | 44 u32 | 48 time u64 | 56 u64
+//!          32 three u32 | 44 u32 | 48 u64 | 56 namespace u64
 //! reply     0 op u16 | 2 flags u16 | 4 tail u32 | 8 tag u64 | 16 end u64 | 24 status u32 | 28 granted u32
 //!          32 link u64 | 40 process u8 ... | 44 peer: pid, uid, gid u32 | 56 u64 | 64 grant, 96 bytes
 //! ```

@@ -80,6 +80,8 @@ const LIST: u16 = 9;
 const INFO: u16 = 10;
 const LOST_LINK: u16 = 11;
 
+/// Where in the head the namespace stands.
+const NAMESPACE: usize = 56;
 const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"npfs-ask");
 /// The flag of `Listen`: it may pend; of `Create`: a default timeout is given; a descriptor is given.
 const PENDS: u16 = 1;
@@ -145,6 +147,10 @@ impl Request {
     pub fn decode(bytes: &[u8]) -> Result<Request, WireError> {
         let mut take = Take(bytes);
         let mut head = Take(take.bytes(REQUEST_HEAD)?);
+        // The number of the namespace: 0 is that of pipes, and the only one so far.
+        if Take(&bytes[NAMESPACE..]).u64()? != 0 {
+            return Err(WireError("an unknown namespace"));
+        }
         let op = head.u16()?;
         let flags = head.u16()?;
         let tail_len = head.u32()? as usize;

@@ -152,6 +152,15 @@ fn replies_survive_the_wire() {
 }
 
 #[test]
+fn other_namespaces_than_that_of_pipes_are_refused() {
+    for request in requests() {
+        let mut bytes = request.encode();
+        bytes[56] = 1;
+        assert!(Request::decode(&bytes).is_err());
+    }
+}
+
+#[test]
 fn what_is_cut_short_or_too_long_is_refused() {
     let requests = requests().into_iter().map(|one| one.encode());
     let replies = replies().into_iter().map(|one| one.encode());
