@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use npfs::{ClientOptions, Namespace, PipeType, ServerOptions};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -275,6 +277,54 @@ fn a_client_without_a_broker_starts_one() {
     let said = fails(1, Tool::start(&mut command).finish());
     assert_eq!(said, "no pipe has that name: nothing");
     stop_detached(&folder.0.join("npfs"));
+}
+
+/// As a service manager does it: the socket is descriptor 3, and two variables say so (sd_listen_fds(3)).
+#[test]
+fn a_socket_that_is_passed_on_is_served() {
+    let folder = Folder::new();
+    let address = SocketAddrUnix::new(folder.socket()).expect("a path");
+    let socket = net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
+    net::bind(&socket, &address).expect("bind");
+    net::listen(&socket, 16).expect("listen");
+    let script =
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" broker --idle-exit 60";
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", script, env!("CARGO_BIN_EXE_npfs")])
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut broker = Tool::start(&mut shell);
+    // It listens already: whoever connects waits until it is served.
+    assert!(folder.printed(&["ls"]).starts_with("NAME"));
+    let pid = Pid::from_child(&broker.child);
+    assert!(broker.runs());
+    kill_process(pid, Signal::TERM).expect("our own child");
+    let output = broker.finish();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        said.contains("serving the socket that was passed on"),
+        "{said}"
+    );
+    assert!(folder.socket().exists(), "whose socket it is takes it away");
+}
+
+#[test]
+fn a_broker_for_all_users_lets_all_of_them_connect() {
+    let folder = Folder::new();
+    let socket = folder.0.join("all/broker.sock");
+    let text = socket.to_str().expect("text");
+    let mut broker = folder.start(&["broker", "--system", "--socket", text]);
+    eventually("it serves", || socket.exists());
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    eventually("it is open to all", || mode(&socket) == 0o666);
+    assert_eq!(mode(&folder.0.join("all")), 0o755);
+    assert!(broker.runs());
+    kill_process(Pid::from_child(&broker.child), Signal::TERM).expect("our own child");
+    assert!(broker.finish().status.success());
+    assert!(!socket.exists());
 }
 
 #[test]
