@@ -119,7 +119,7 @@ mod kernel {
 
     fn last_resort() {
         // A sandbox that forbids the call to us and not to the peer, and a role that was kept before we came (from then
-        // on `Keep::forbidden` says so). A store leaves its CPU's buffer within a microsecond, and a preempted thread's
+        // on `Keep::keeper` says so). A store leaves its CPU's buffer within a microsecond, and a preempted thread's
         // at once: a millisecond of sleep is no proof, but enough.
         std::thread::sleep(std::time::Duration::from_millis(1));
     }

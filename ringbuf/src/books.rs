@@ -567,7 +567,7 @@ fn reset(queue: &QueueHeader, generation: u32) {
     // No restart yet: a position that no head has.
     notes.restart.store(u64::MAX, Ordering::Relaxed);
     for keep in [&back.keep, &table.keep] {
-        for word in [&keep.inside, &keep.last, &keep.turns, &keep.forbidden] {
+        for word in [&keep.inside, &keep.last, &keep.turns, &keep.keeper] {
             word.store(0, Ordering::Relaxed);
         }
     }

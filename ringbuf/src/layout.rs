@@ -161,8 +161,9 @@ pub(crate) struct Keep {
     /// Who had it last, and its turns in a row since.
     pub(crate) last: AtomicU32,
     pub(crate) turns: AtomicU32,
-    /// A process that cannot ask for it has come.
-    pub(crate) forbidden: AtomicU32,
+    /// The only owner that may keep it: the first that did; 0 before that. All bits: nobody, since a process that cannot
+    /// ask for it has come.
+    pub(crate) keeper: AtomicU32,
 }
 
 /// What a producer remembers of the consumer, and of its own restart.

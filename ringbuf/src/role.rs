@@ -26,6 +26,9 @@
 //! finds ASKED when it leaves gives the word back like any other; one that finds it when it comes takes it like any
 //! other. `inside` also counts how often the role was kept, so that an asker that was stopped between its look and its
 //! exchange does not take a role that has been kept anew meanwhile.
+//!
+//! Only the first thread that keeps a role may ever keep it ([`Keep::keeper`]; a sweep lets another): an owner that is
+//! preempted as it comes in stores `inside` later, when the role may be others', and would store it for them.
 
 use crate::{
     barrier::{self, KEEP_NEVER},
@@ -45,6 +48,8 @@ const OWNER_MASK: u32 = (1 << 27) - 1;
 const KEPT: u32 = 1 << 27;
 /// It did, and somebody has asked for it.
 const ASKED: u32 = 1 << 28;
+/// As a keeper: no process has all of these bits.
+const NOBODY_MAY_KEEP: u32 = u32::MAX;
 pub(crate) const WAITERS: u32 = 1 << 29;
 pub(crate) const SETTLE: u32 = 1 << 30;
 pub(crate) const DIRTY: u32 = 1 << 31;
@@ -318,8 +323,7 @@ impl Role<'_> {
     /// The usual end of a turn: the word names the owner and nothing else. `false`: it does no longer.
     #[inline]
     fn give_back_clean(self, me: Owner, calm: bool) -> bool {
-        let to = if calm && self.is_worth_keeping(me) {
-            self.keep_from_now();
+        let to = if calm && self.is_worth_keeping(me) && self.keep_from_now(me) {
             me.0 | KEPT
         } else {
             0
@@ -332,7 +336,8 @@ impl Role<'_> {
     /// Counts the owner's turns in a row.
     #[inline]
     fn is_worth_keeping(self, me: Owner) -> bool {
-        if self.after == KEEP_NEVER || self.keep.forbidden.load(Ordering::Relaxed) != 0 {
+        let keeper = self.keep.keeper.load(Ordering::Relaxed);
+        if self.after == KEEP_NEVER || (keeper != 0 && keeper != me.0) {
             return false;
         }
         let turns = if self.keep.last.load(Ordering::Relaxed) == me.0 {
@@ -345,8 +350,16 @@ impl Role<'_> {
         turns >= self.after
     }
 
+    /// `false`: somebody has forbidden it meanwhile.
     #[cold]
-    fn keep_from_now(self) {
+    fn keep_from_now(self, me: Owner) -> bool {
+        let first = self
+            .keep
+            .keeper
+            .compare_exchange(0, me.0, Ordering::SeqCst, Ordering::Relaxed);
+        if first.is_err_and(|keeper| keeper != me.0) {
+            return false;
+        }
         // The next time it has to be earned anew.
         self.keep.turns.store(0, Ordering::Relaxed);
         let inside = self.keep.inside.load(Ordering::Relaxed);
@@ -354,6 +367,7 @@ impl Role<'_> {
         self.keep
             .inside
             .store((inside & !1).wrapping_add(2), Ordering::Release);
+        true
     }
 
     /// `Err`: one of the flags in `unless` is set, and the role is still ours.
@@ -449,11 +463,18 @@ impl Role<'_> {
 
     /// The caller has no way to ask for a role that is kept.
     pub(crate) fn forbid_keeping(self) {
-        self.keep.forbidden.store(1, Ordering::SeqCst);
+        self.keep.keeper.store(NOBODY_MAY_KEEP, Ordering::SeqCst);
     }
 
     /// Takes the role from a dead owner; `true` if the word has to be woken.
     pub(crate) fn sweep(self, process: ProcessIndex, thread: Option<u32>) -> bool {
+        let keeper = self.keep.keeper.load(Ordering::SeqCst);
+        if keeper != NOBODY_MAY_KEEP && Owner::names(keeper, process, thread) {
+            let _ =
+                self.keep
+                    .keeper
+                    .compare_exchange(keeper, 0, Ordering::SeqCst, Ordering::Relaxed);
+        }
         let mut seen = self.word.load(Ordering::SeqCst);
         for _ in 0..64 {
             if !Owner::names(seen, process, thread) {
@@ -594,6 +615,30 @@ mod tests {
         assert_eq!(role.holder(), None, "asked for, hence given back");
         assert_eq!(role.try_take(two), Taken::Clean);
         assert!(!role.give_back(two, true));
+    }
+
+    #[test]
+    fn only_the_first_to_keep_a_role_ever_keeps_it_until_it_dies() {
+        let probe = RoleProbe::default();
+        let role = probe.role(0);
+        let (first, second) = (owner(3, 1), owner(0, 2));
+        let turn = |me| {
+            assert_eq!(role.try_take(me), Taken::Clean);
+            assert!(!role.give_back(me, true));
+            role.holder()
+        };
+        assert_eq!(turn(first), Some(first));
+        assert_eq!(turn(second), None);
+        assert_eq!(turn(second), None);
+        assert_eq!(turn(first), Some(first));
+        assert_eq!(turn(second), None);
+        assert!(!role.sweep(ProcessIndex::new(3).expect("small"), None));
+        assert_eq!(turn(second), Some(second));
+        role.forbid_keeping();
+        assert_eq!(turn(first), None);
+        assert_eq!(turn(second), None);
+        assert!(!role.sweep(ProcessIndex::new(7).expect("small"), None));
+        assert_eq!(turn(second), None, "forbidden for good");
     }
 
     #[test]
