@@ -161,8 +161,9 @@ impl<C: Clone> Shard<C> {
             .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?; // NP-OPEN-01
         // NP-OPEN-02, 05: the bit is FILE_APPEND_DATA here, which generic writing asks for.
         let wanted = access.map_generic() - Mask::FILE_CREATE_PIPE_INSTANCE;
-        let granted =
-            check(&pipe.security, asker.token, wanted).map_err(|_| NtStatus::ACCESS_DENIED)?;
+        let granted = check(&pipe.security, asker.token, wanted)
+            .map_err(|_| NtStatus::ACCESS_DENIED)?
+            - Mask::FILE_CREATE_PIPE_INSTANCE; // as much as is allowed may include it
         let allowed = pipe.direction.access(End::Client);
         if (granted.contains(Mask::FILE_READ_DATA) && !allowed.read)
             || (granted.contains(Mask::FILE_WRITE_DATA) && !allowed.write)

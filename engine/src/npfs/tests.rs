@@ -531,6 +531,22 @@ fn np_open_05_generic_writing_needs_no_right_to_create_instances() {
 }
 
 #[test]
+fn np_open_02_as_much_as_is_allowed_is_not_a_right_to_create_instances() {
+    let mut world = World::new();
+    world.create(SERVER, create("a")).expect("create");
+    let (_, out) = world.ask(CLIENT, |shard, wires, asker, _, out| {
+        shard.open(asker, &name("a"), Mask::MAXIMUM_ALLOWED, wires, out);
+    });
+    let Some(Completion::Opened { granted, .. }) = out.last() else {
+        panic!("{out:?}");
+    };
+    assert_eq!(
+        *granted,
+        Mask::FILE_ALL_ACCESS - Mask::FILE_CREATE_PIPE_INSTANCE
+    );
+}
+
+#[test]
 fn np_open_07_an_open_without_data_access_takes_an_instance() {
     let mut world = World::new();
     world.create(SERVER, create("a")).expect("create");
