@@ -203,8 +203,30 @@ impl Crew {
             .map_err(|_| anyhow!("two answers were due"))
     }
 
+    /// A worker that has died is the reason, whatever was noticed first: its socket, or what the other one said of it.
+    fn blame(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let patience = Instant::now() + Duration::from_millis(100);
+        loop {
+            for (name, worker) in NAMES.iter().zip(&mut self.workers) {
+                if let Ok(Some(_)) = worker.child.try_wait() {
+                    let (end, said) = (worker.obituary(), format!("{error:#}"));
+                    return if said.contains(&end) {
+                        error
+                    } else {
+                        anyhow!("{name} {end} ({said})")
+                    };
+                }
+            }
+            if Instant::now() > patience {
+                return error;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// After a failure neither worker can be trusted to be where it should: new ones take over.
     fn or_replace<T>(&mut self, answer: Result<T>, what: &str) -> Result<T> {
+        let answer = answer.map_err(|error| self.blame(error));
         if answer.is_err() {
             for worker in &mut self.workers {
                 worker.end();
