@@ -113,6 +113,7 @@ compile_error!("the engine stands on Linux's sockets, pidfds and memfds");
 pub mod broker;
 mod client;
 mod error;
+mod lock;
 mod name;
 pub mod npfs;
 pub mod security;

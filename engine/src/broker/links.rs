@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     os::fd::BorrowedFd,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -16,6 +16,7 @@ use npfs_ringbuf::{
 
 use super::session::{Session, User};
 use crate::{
+    lock::lock,
     npfs::{ClientId, Plan, Wires},
     status::NtStatus,
 };
@@ -49,11 +50,6 @@ pub(super) struct ConnRef {
     conn: ConnId,
 }
 
-/// A mutex whose data is right even after a panic elsewhere: every change to it is one call.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl LinkEntry {
     fn new(id: u64, server: &Session, client: &Session) -> Result<LinkEntry, BooksError> {
         let small = server.bits() == 32 || client.bits() == 32;
@@ -66,14 +62,9 @@ impl LinkEntry {
             LinkConfig::default()
         };
         let mut books = LinkBooks::create(&config)?;
-        let (low, high) = if server.id <= client.id {
-            (server, client)
-        } else {
-            (client, server)
-        };
         // Deaths are watched by the sessions: one pidfd for a process, not one for each of its links.
         let first = books.add_process(None)?;
-        let second = if low.id == high.id {
+        let second = if server.id == client.id {
             first
         } else {
             books.add_process(None)?
@@ -81,7 +72,7 @@ impl LinkEntry {
         client.user().links.fetch_add(1, Ordering::Relaxed);
         Ok(LinkEntry {
             id,
-            pair: (low.id, high.id),
+            pair: pair(server.id, client.id),
             indices: (first, second),
             books: Mutex::new(books),
             ending: AtomicBool::new(false),
@@ -125,6 +116,11 @@ pub(super) struct Links {
 
 type Pair = (ClientId, ClientId);
 
+/// The lesser first.
+fn pair(one: ClientId, other: ClientId) -> Pair {
+    (one.min(other), one.max(other))
+}
+
 #[derive(Debug, Default)]
 struct Table {
     pairs: HashMap<Pair, Vec<Arc<LinkEntry>>>,
@@ -135,10 +131,7 @@ struct Table {
 impl Table {
     fn of(&self, session: ClientId) -> impl Iterator<Item = &Arc<LinkEntry>> {
         let others = self.others.get(&session).into_iter().flatten();
-        others.flat_map(move |&other| {
-            let pair = (session.min(other), session.max(other));
-            self.pairs.get(&pair).into_iter().flatten()
-        })
+        others.flat_map(move |&other| self.pairs.get(&pair(session, other)).into_iter().flatten())
     }
 
     fn remove(&mut self, link: &LinkEntry) -> bool {
@@ -212,6 +205,12 @@ impl Links {
         lock(&self.table).others.contains_key(&session)
     }
 
+    /// An end on it was closed: there may be room again, or nothing left.
+    fn one_less(&self, link: &Arc<LinkEntry>) {
+        link.full.store(false, Ordering::Relaxed);
+        self.drop_if_idle(link);
+    }
+
     fn drop_if_idle(&self, link: &Arc<LinkEntry>) {
         if !link.ending.load(Ordering::SeqCst) || lock(&link.books).connections() != 0 {
             return;
@@ -246,6 +245,23 @@ pub(super) struct Wiring<'a> {
     pub(super) made: Option<(Grant, Grant)>,
 }
 
+impl Wiring<'_> {
+    fn connect_on(
+        &mut self,
+        link: &Arc<LinkEntry>,
+        spec: &ConnSpec,
+        plan: &Plan,
+    ) -> Result<ConnRef, BooksError> {
+        let (server, client) = (link.index(plan.server), link.index(plan.client));
+        let (conn, to_server, to_client) = lock(&link.books).connect(spec, server, client)?;
+        self.made = Some((to_server, to_client));
+        Ok(ConnRef {
+            link: link.clone(),
+            conn,
+        })
+    }
+}
+
 impl Wires for Wiring<'_> {
     type Conn = ConnRef;
 
@@ -260,21 +276,12 @@ impl Wires for Wiring<'_> {
             client: plan.client_access,
             ..ConnSpec::new(plan.pipe_type, 0)
         };
-        let pair = (server.id.min(client.id), server.id.max(client.id));
-        let links = self.links.of_pair(pair);
+        let links = self.links.of_pair(pair(server.id, client.id));
         // The newest first: older ones are full, or were. Two at most: this runs under the lock of names.
         let roomy = links.iter().rev().filter(|link| !link.is_full());
         for link in roomy.take(2) {
-            let mut books = lock(&link.books);
-            match books.connect(&spec, link.index(server.id), link.index(client.id)) {
-                Ok((conn, to_server, to_client)) => {
-                    self.made = Some((to_server, to_client));
-                    drop(books);
-                    return Ok(ConnRef {
-                        link: link.clone(),
-                        conn,
-                    });
-                }
+            match self.connect_on(link, &spec, plan) {
+                Ok(conn) => return Ok(conn),
                 Err(BooksError::NoFreeSlot | BooksError::NoFreeArea) => {
                     link.full.store(true, Ordering::Relaxed);
                 }
@@ -289,20 +296,18 @@ impl Wires for Wiring<'_> {
         }
         let id = self.links.next.fetch_add(1, Ordering::Relaxed) + 1;
         let link = LinkEntry::new(id, &server, &client).map_err(|error| refused(&error))?;
-        let (conn, to_server, to_client) = lock(&link.books)
-            .connect(&spec, link.index(server.id), link.index(client.id))
-            .map_err(|error| refused(&error))?;
         let link = Arc::new(link);
+        let conn = self
+            .connect_on(&link, &spec, plan)
+            .map_err(|error| refused(&error))?;
         self.links.add(&link);
-        self.made = Some((to_server, to_client));
-        Ok(ConnRef { link, conn })
+        Ok(conn)
     }
 
     fn close(&mut self, conn: &ConnRef, end: End) {
         // Refused: a burial has closed it.
         let _ = lock(&conn.link.books).close(conn.conn, end);
-        conn.link.full.store(false, Ordering::Relaxed);
-        self.links.drop_if_idle(&conn.link);
+        self.links.one_less(&conn.link);
     }
 
     fn disconnect(&mut self, conn: &ConnRef) {
@@ -310,8 +315,7 @@ impl Wires for Wiring<'_> {
         let _ = books.disconnect(conn.conn);
         let _ = books.close(conn.conn, End::Server);
         drop(books);
-        conn.link.full.store(false, Ordering::Relaxed);
-        self.links.drop_if_idle(&conn.link);
+        self.links.one_less(&conn.link);
     }
 }
 

@@ -17,7 +17,7 @@ mod session;
 mod worker;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
     os::{
@@ -38,14 +38,15 @@ use npfs_ringbuf::Grant;
 pub use poller::IoKind;
 
 use self::{
-    links::{ConnRef, Links, Wiring, lock},
+    links::{ConnRef, Links, Wiring},
     session::{Flushed, Session, User},
     worker::Command,
 };
 use crate::{
     client::Namespace,
+    lock::lock,
     name::{Key, Name},
-    npfs::{Asker, ClientId, Completion, EndId, InstanceInfo, Shard, Tag},
+    npfs::{Asker, ClientId, Completion, EndId, InstanceInfo, Shard, Tag, nanoseconds},
     security::Mask,
     status::NtStatus,
     sys,
@@ -234,7 +235,6 @@ impl BrokerOptions {
             stopping: AtomicBool::new(false),
             failure: Mutex::new(None),
             io: Mutex::new(""),
-            accepted: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
             users: Mutex::default(),
             penalties: Mutex::default(),
@@ -469,7 +469,6 @@ struct Core {
     /// Why a worker has ended before it was told to.
     failure: Mutex<Option<io::Error>>,
     io: Mutex<&'static str>,
-    accepted: AtomicUsize,
     /// Sessions that have ended while their processes live on, and something is open on their links.
     lingering: AtomicUsize,
     users: Mutex<HashMap<u32, Weak<User>>>,
@@ -515,8 +514,8 @@ impl Core {
     /// A new client: some worker's from now on.
     fn admit(&self, fd: OwnedFd) -> io::Result<()> {
         let id = ClientId(self.next_session.fetch_add(1, Ordering::Relaxed) + 1);
-        let turn = self.accepted.fetch_add(1, Ordering::Relaxed);
-        let worker = turn % self.doors.len();
+        // In turn.
+        let worker = usize::try_from(id.0).unwrap_or(0) % self.doors.len();
         let session = Arc::new(Session::new(id, fd, worker, |uid| self.user(uid))?);
         self.sessions
             .write()
@@ -535,7 +534,7 @@ impl Core {
         let penalty = penalties.entry(pid).or_default();
         let delay = FIRST_PENALTY * (1 << penalty.times.min(MOST_DOUBLINGS));
         penalty.times += 1;
-        penalty.until = now + u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        penalty.until = now + nanoseconds(delay);
     }
 
     /// Until when a new session of this process is not heard.
@@ -594,8 +593,7 @@ impl Core {
         if tag.0 != 0 {
             let outstanding = session.outstanding.fetch_add(1, Ordering::Relaxed);
             if outstanding >= self.limits.outstanding {
-                self.answer(session.id, tag, NtStatus::INSUFFICIENT_RESOURCES);
-                self.flush(session);
+                self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
                 return Ok(());
             }
         }
@@ -611,14 +609,14 @@ impl Core {
                     let shard = self.shard_of(&create.name.folded());
                     self.at(shard, |shard, _, out| shard.create(asker, *create, out));
                 } else {
-                    self.refuse(session, tag);
+                    self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
                 }
             }
             Request::Open(_, name, access) => {
                 if self.may_open(session) {
                     self.open(asker, &name, access);
                 } else {
-                    self.refuse(session, tag);
+                    self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
                 }
             }
             Request::Listen(_, end, pends) => {
@@ -676,9 +674,17 @@ impl Core {
         session.ends.load(Ordering::Relaxed) < self.limits.ends
     }
 
-    fn refuse(&self, session: &Arc<Session>, tag: Tag) {
-        self.answer(session.id, tag, NtStatus::INSUFFICIENT_RESOURCES);
-        self.flush(session);
+    fn refuse(&self, session: &Arc<Session>, tag: Tag, status: NtStatus) {
+        self.answer(session, tag, &Reply::Done(tag, status));
+    }
+
+    /// The answer to a request that no shard answers; none to who wants none.
+    fn answer(&self, session: &Arc<Session>, tag: Tag, reply: &Reply) {
+        if tag.0 != 0 {
+            session.outstanding.fetch_sub(1, Ordering::Relaxed);
+            session.queue(reply.encode(), None);
+            self.flush(session);
+        }
     }
 
     /// Runs one request on one shard, queues what comes of it, and sends that.
@@ -818,15 +824,6 @@ impl Core {
         self.session(id).map(|session| session.peer)
     }
 
-    fn answer(&self, client: ClientId, tag: Tag, status: NtStatus) {
-        if tag.0 != 0
-            && let Some(session) = self.session(client)
-        {
-            session.outstanding.fetch_sub(1, Ordering::Relaxed);
-            session.queue(Reply::Done(tag, status).encode(), None);
-        }
-    }
-
     fn flush(&self, session: &Arc<Session>) {
         let door = &self.doors[session.worker];
         match session.flush() {
@@ -865,10 +862,7 @@ impl Core {
             }
             after = None;
         }
-        let reply = Reply::Pipes { tag, next, pipes };
-        session.outstanding.fetch_sub(1, Ordering::Relaxed);
-        session.queue(reply.encode(), None);
-        self.flush(session);
+        self.answer(session, tag, &Reply::Pipes { tag, next, pipes });
     }
 
     fn info(&self, session: &Arc<Session>, tag: Tag, name: &Name, skip: u64) {
@@ -876,8 +870,7 @@ impl Core {
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         let found = lock(&self.pipes[shard]).info(name, skip, LISTED_INSTANCES);
         let Some((pipe, instances)) = found else {
-            self.answer(session.id, tag, NtStatus::OBJECT_NAME_NOT_FOUND);
-            return self.flush(session);
+            return self.refuse(session, tag, NtStatus::OBJECT_NAME_NOT_FOUND);
         };
         let entry = |instance: &InstanceInfo| InstanceEntry {
             state: instance.state,
@@ -891,17 +884,10 @@ impl Core {
             pipe: Box::new(pipe),
             instances: instances.iter().map(entry).collect(),
         };
-        session.outstanding.fetch_sub(1, Ordering::Relaxed);
-        session.queue(reply.encode(), None);
-        self.flush(session);
+        self.answer(session, tag, &reply);
     }
 
     // ---- ends of sessions --------------------------------------------------------------------------------------
-
-    /// The session's process is known to have exited: what it held in shared memory is taken back.
-    fn bury(&self, session: ClientId) {
-        self.links.bury(session);
-    }
 
     /// The session has ended: its ends are closed, who waited for it is woken.
     fn end(&self, session: &Session) {
@@ -956,6 +942,3 @@ const LISTED: usize = 256;
 const LISTED_BYTES: usize = 64 << 10;
 /// Instances of a message.
 const LISTED_INSTANCES: usize = 1024;
-
-/// Commands for a worker, in order.
-type Mail = VecDeque<Command>;

@@ -6,12 +6,12 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
 
-use super::links::{LinkEntry, lock};
-use crate::{npfs::ClientId, security::Token, sys, wire::Peer};
+use super::links::LinkEntry;
+use crate::{lock::lock, npfs::ClientId, security::Token, sys, wire::Peer};
 
 /// A session. Any worker may send on it; only its own reads.
 #[derive(Debug)]
@@ -32,7 +32,6 @@ pub(super) struct Session {
     pub(super) ends: AtomicUsize,
     /// Ends that it closed and did not have: no client of ours does that.
     pub(super) strays: AtomicUsize,
-    ended: AtomicBool,
     place: Place,
 }
 
@@ -60,6 +59,8 @@ struct Out {
     bytes: usize,
     /// The socket was full: its worker waits for room.
     blocked: bool,
+    /// Nothing is sent any more.
+    ended: bool,
     /// Links whose descriptors were sent.
     known: HashSet<u64>,
 }
@@ -101,7 +102,6 @@ impl Session {
             outstanding: AtomicUsize::new(0),
             ends: AtomicUsize::new(0),
             strays: AtomicUsize::new(0),
-            ended: AtomicBool::new(false),
             place,
             fd,
         })
@@ -121,7 +121,7 @@ impl Session {
     /// its order. `link`: its descriptor goes beside, unless this session has it.
     pub(super) fn queue(&self, message: Vec<u8>, link: Option<&Arc<LinkEntry>>) {
         let mut out = lock(&self.out);
-        if self.ended.load(Ordering::SeqCst) {
+        if out.ended {
             return;
         }
         let link = link.filter(|link| out.known.insert(link.id)).cloned();
@@ -183,7 +183,7 @@ impl Session {
     /// Nothing more is sent, and what waits to be sent is dropped.
     pub(super) fn end(&self) {
         let mut out = lock(&self.out);
-        self.ended.store(true, Ordering::SeqCst);
+        out.ended = true;
         out.queue.clear();
         out.bytes = 0;
         drop(out);

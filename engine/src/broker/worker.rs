@@ -1,7 +1,7 @@
 //! One thread of the broker: reads from its sessions, watches their processes, keeps its shards' time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, atomic::Ordering, mpsc::Sender},
@@ -11,13 +11,13 @@ use std::{
 use npfs_ringbuf::{ABI_VERSION, layout_hash};
 
 use super::{
-    Core, IoKind, Mail,
-    links::lock,
+    Core, IoKind,
     poller::Poller,
     session::{Flushed, Session},
 };
 use crate::{
-    npfs::ClientId,
+    lock::lock,
+    npfs::{ClientId, nanoseconds},
     sys,
     wire::{self, Hello, Reply, Request, VERSION},
 };
@@ -39,7 +39,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Door {
     bell: OwnedFd,
-    mail: Mutex<Mail>,
+    /// In order.
+    mail: Mutex<VecDeque<Command>>,
 }
 
 impl Door {
@@ -92,9 +93,9 @@ struct Worker<'a> {
     /// Sessions that may have something to read.
     ready: VecDeque<ClientId>,
     /// Sessions that are to be tried again at that time.
-    later: Vec<(u64, ClientId)>,
+    later: Times,
     /// Sessions with something to do at that time: to say hello, or to have exited.
-    timers: VecDeque<(u64, ClientId)>,
+    timers: Times,
     buf: Vec<u8>,
     /// Since when there has been no client, if the broker ends then.
     idle_since: u64,
@@ -103,6 +104,15 @@ struct Worker<'a> {
     /// Sessions that linger, and how many links had gone when they were looked at last.
     lingering: usize,
     links_gone: u64,
+}
+
+/// Sessions by the time at which something is due for them.
+type Times = BTreeSet<(u64, ClientId)>;
+
+/// Takes out the first, if its time has come.
+fn pop_due(times: &mut Times, now: u64) -> Option<ClientId> {
+    let &(time, _) = times.first()?;
+    (time <= now).then(|| times.pop_first().map(|(_, id)| id))?
 }
 
 struct Watched {
@@ -122,6 +132,13 @@ enum Stage {
     Closed,
     /// It has ended; its process lives on, and with it what it may hold in links.
     Lingering,
+}
+
+impl Stage {
+    /// Its socket is of no more use.
+    fn is_over(self) -> bool {
+        matches!(self, Stage::Closed | Stage::Lingering)
+    }
 }
 
 /// The life of a worker. `said` hears whether it can work at all.
@@ -155,8 +172,8 @@ pub(super) fn run(
         listener,
         sessions: HashMap::new(),
         ready: VecDeque::new(),
-        later: Vec::new(),
-        timers: VecDeque::new(),
+        later: Times::new(),
+        timers: Times::new(),
         buf: vec![0; wire::MOST],
         idle_since: sys::now(),
         accept_later: None,
@@ -201,8 +218,8 @@ impl Worker<'_> {
         let idle = idle.map(|after| self.idle_since.saturating_add(nanoseconds(after)));
         let times = [
             self.core.next_deadline(self.index),
-            self.later.iter().map(|&(time, _)| time).min(),
-            self.timers.iter().map(|&(time, _)| time).min(),
+            self.later.first().map(|&(time, _)| time),
+            self.timers.first().map(|&(time, _)| time),
             self.accept_later,
             idle,
         ];
@@ -212,25 +229,15 @@ impl Worker<'_> {
 
     fn tick(&mut self) {
         let now = sys::now();
-        if self.core.next_deadline(self.index).is_some() {
-            self.core.expire(now, self.index);
+        self.core.expire(now, self.index);
+        while let Some(id) = pop_due(&mut self.later, now) {
+            self.resume(id);
         }
-        if !self.later.is_empty() {
-            let (due, rest) = self.later.drain(..).partition(|&(time, _)| time <= now);
-            self.later = rest;
-            for (_, id) in due {
-                self.resume(id);
-            }
-        }
-        if !self.timers.is_empty() {
-            let (due, rest) = self.timers.drain(..).partition(|&(time, _)| time <= now);
-            self.timers = rest;
-            for (_, id) in Vec::from(due) {
-                match self.sessions.get(&id).map(|watched| watched.stage) {
-                    Some(Stage::Fresh) => self.cut_off(id, "it did not say hello"),
-                    Some(Stage::Closed) => self.closed_and_alive(id),
-                    _ => {}
-                }
+        while let Some(id) = pop_due(&mut self.timers, now) {
+            match self.sessions.get(&id).map(|watched| watched.stage) {
+                Some(Stage::Fresh) => self.cut_off(id, "it did not say hello"),
+                Some(Stage::Closed) => self.closed_and_alive(id),
+                _ => {}
             }
         }
         if self.lingering != 0 && self.links_gone != self.core.links.gone() {
@@ -286,7 +293,7 @@ impl Worker<'_> {
                 }
             }
             Command::Later(id) => {
-                self.later.push((sys::now() + nanoseconds(LATER), id));
+                self.later.insert((sys::now() + nanoseconds(LATER), id));
             }
             Command::End(id) => self.socket_closed(id),
         }
@@ -331,14 +338,14 @@ impl Worker<'_> {
             },
         );
         if let Some(until) = held_until {
-            self.later.push((until, id));
+            self.later.insert((until, id));
         }
         if let Err(error) = added {
             tracing::warn!("a client cannot be watched: {error}");
             return self.cut_off(id, "it cannot be watched");
         }
         let time = sys::now() + nanoseconds(HELLO_TIME);
-        self.timers.push_back((time, id));
+        self.timers.insert((time, id));
         self.enqueue(id);
     }
 
@@ -369,7 +376,7 @@ impl Worker<'_> {
             return;
         };
         watched.queued = false;
-        if matches!(watched.stage, Stage::Closed | Stage::Lingering) {
+        if watched.stage.is_over() {
             return;
         }
         if watched.held_until.is_some_and(|until| until > sys::now()) {
@@ -432,7 +439,7 @@ impl Worker<'_> {
         let Some(watched) = self.sessions.get_mut(&id) else {
             return;
         };
-        if matches!(watched.stage, Stage::Closed | Stage::Lingering) {
+        if watched.stage.is_over() {
             return;
         }
         watched.stage = Stage::Closed;
@@ -451,7 +458,7 @@ impl Worker<'_> {
         } else if here {
             self.closed_and_alive(id);
         } else {
-            self.timers.push_back((sys::now() + nanoseconds(GRACE), id));
+            self.timers.insert((sys::now() + nanoseconds(GRACE), id));
         }
     }
 
@@ -464,10 +471,11 @@ impl Worker<'_> {
         if let Some(pidfd) = &session.pidfd {
             self.poller.remove(pidfd.as_fd(), key(id, PROCESS));
         }
-        if watched.stage != Stage::Closed && watched.stage != Stage::Lingering {
+        if !watched.stage.is_over() {
             self.poller.remove(session.fd.as_fd(), key(id, SOCKET));
         }
-        self.core.bury(id);
+        // What it held in shared memory is taken back.
+        self.core.links.bury(id);
         if watched.stage == Stage::Lingering {
             self.one_less();
         } else {
@@ -534,8 +542,4 @@ fn welcome(session: &Arc<Session>, hello: &Hello) -> Result<(), &'static str> {
     }
     session.greet(if hello.bits == 32 { 32 } else { 64 });
     Ok(())
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

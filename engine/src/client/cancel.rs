@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use npfs_ringbuf::Wait;
 
-use super::channel::{Channel, lock};
-use crate::{npfs::Tag, wire::Request};
+use super::channel::Channel;
+use crate::{lock::lock, npfs::Tag, wire::Request};
 
 /// Ends a call that blocks, from any other thread. Serves one call at a time, any number in turn.
 ///

@@ -20,6 +20,7 @@ use npfs_ringbuf::{AttachError, Conn, Deadline, Link, ProcessIndex};
 use super::server::ServerEnd;
 use crate::{
     Error, NtStatus, Result,
+    lock::lock,
     npfs::{EndId, Tag},
     security::Mask,
     sys,
@@ -245,7 +246,7 @@ impl Channel {
     fn make_room(self: &Arc<Self>, deadline: Deadline) {
         // Briefly: whoever reads now may leave.
         let deadline = deadline.min(Deadline::after(Duration::from_millis(20)));
-        let time = Some(milliseconds(deadline));
+        let time = milliseconds(deadline);
         let events = libc::POLLIN | libc::POLLOUT;
         let events = if lock(&self.state).reading {
             libc::POLLOUT
@@ -422,7 +423,7 @@ impl Channel {
             return wait_for_input(&self.fd, deadline);
         }
         let events = libc::POLLIN | libc::POLLOUT;
-        sys::poll(self.fd.as_fd(), events, Some(milliseconds(deadline)))
+        sys::poll(self.fd.as_fd(), events, milliseconds(deadline))
     }
 
     /// Reads what is there, without waiting for more: a client may have connected. If another thread reads just now,
@@ -628,10 +629,6 @@ fn pass_on(state: &State) {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn sleep<'s>(
     wake: &Condvar,
     state: MutexGuard<'s, State>,
@@ -648,18 +645,16 @@ fn sleep<'s>(
 
 /// `false`: the time is over, or a signal came.
 fn wait_for_input(fd: &OwnedFd, deadline: Deadline) -> io::Result<bool> {
-    let time = (deadline != Deadline::NEVER).then(|| milliseconds(deadline));
-    match sys::poll(fd.as_fd(), libc::POLLIN, time) {
+    match sys::poll(fd.as_fd(), libc::POLLIN, milliseconds(deadline)) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
         other => other,
     }
 }
 
-/// Up to the deadline, rounded up.
-fn milliseconds(deadline: Deadline) -> i32 {
-    deadline.remaining().map_or(-1, |time| {
-        i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-    })
+/// Up to the deadline, rounded up; `None`: it never comes.
+fn milliseconds(deadline: Deadline) -> Option<i32> {
+    let time = deadline.remaining()?;
+    Some(i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX))
 }
 
 /// What is known to be no error of the broker's.

@@ -13,11 +13,12 @@ use npfs_ringbuf::Deadline;
 
 use super::{
     cancel::Cancel,
-    channel::{Answer, Channel, done, lock},
+    channel::{Answer, Channel, done},
     server::ServerEnd,
 };
 use crate::{
     Error, Name, Result,
+    lock::lock,
     npfs::{Create, PipeInfo, Tag, Timeout},
     sys,
     wire::{InstanceEntry, Reply, Request},

@@ -6,11 +6,12 @@ use npfs_ringbuf::{CompletionMode, Conn, Current, Deadline, Held, PipeType, Read
 
 use super::{
     cancel::Cancel,
-    channel::{Channel, done, lock},
+    channel::{Channel, done},
     namespace::Inner,
 };
 use crate::{
     Error, Result,
+    lock::lock,
     npfs::{EndId, State, Tag},
     security::Mask,
     wire::{Peer, Request},

@@ -52,6 +52,11 @@ pub struct EndId(pub u64);
 /// Nanoseconds of a clock that never goes back.
 pub type Moment = u64;
 
+/// As a distance between moments.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {

@@ -11,6 +11,7 @@ use super::{
     State, Tag, Timeout, Wires,
     ends::Ends,
     instance::{Client, Instance, Wire},
+    nanoseconds,
     pipe::{Pipe, Waiter},
 };
 use crate::{
@@ -333,9 +334,7 @@ impl<C: Clone> Shard<C> {
                 if after == Some(Duration::ZERO) {
                     Err(NtStatus::IO_TIMEOUT)
                 } else {
-                    let deadline = after.map(|after| {
-                        now.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
-                    });
+                    let deadline = after.map(|after| now.saturating_add(nanoseconds(after)));
                     self.order += 1;
                     pipe.waiters.insert(
                         self.order,

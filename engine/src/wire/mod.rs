@@ -16,6 +16,10 @@ mod request;
 
 use std::fmt;
 
+use npfs_ringbuf::PipeType;
+
+use crate::npfs::Direction;
+
 pub use reply::{InstanceEntry, Peer, Reply, WireConn};
 pub use request::{Hello, Request};
 
@@ -76,6 +80,23 @@ impl<'a> Take<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    fn pipe_type(&mut self) -> Result<PipeType, WireError> {
+        match self.u8()? {
+            0 => Ok(PipeType::Byte),
+            1 => Ok(PipeType::Message),
+            _ => Err(WireError("an unknown pipe type")),
+        }
+    }
+
+    fn direction(&mut self) -> Result<Direction, WireError> {
+        match self.u8()? {
+            0 => Ok(Direction::Inbound),
+            1 => Ok(Direction::Outbound),
+            2 => Ok(Direction::Duplex),
+            _ => Err(WireError("an unknown direction")),
+        }
+    }
+
     /// UTF-16 units, so many bytes of them.
     fn units(&mut self, bytes: usize) -> Result<Vec<u16>, WireError> {
         if !bytes.is_multiple_of(2) {
@@ -120,6 +141,18 @@ impl Put {
 
     fn u64(&mut self, value: u64) -> &mut Put {
         self.bytes(&value.to_le_bytes())
+    }
+
+    fn pipe_type(&mut self, pipe_type: PipeType) -> &mut Put {
+        self.u8(u8::from(pipe_type == PipeType::Message))
+    }
+
+    fn direction(&mut self, direction: Direction) -> &mut Put {
+        self.u8(match direction {
+            Direction::Inbound => 0,
+            Direction::Outbound => 1,
+            Direction::Duplex => 2,
+        })
     }
 
     fn units(&mut self, units: &[u16]) -> &mut Put {

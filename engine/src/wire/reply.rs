@@ -7,7 +7,7 @@ use npfs_ringbuf::{Grant, PipeType};
 use super::{Put, REPLY_HEAD, Take, WireError, length};
 use crate::{
     name::Name,
-    npfs::{Direction, EndId, PipeInfo, State, Tag},
+    npfs::{EndId, PipeInfo, State, Tag, nanoseconds},
     security::{Mask, Sid},
     status::NtStatus,
 };
@@ -321,12 +321,8 @@ fn put_pipe(put: &mut Put, pipe: &PipeInfo) {
     let owner = pipe.owner.as_ref().map(Sid::to_bytes).unwrap_or_default();
     put.u32(length(2 * pipe.name.units().len()))
         .u32(length(owner.len()))
-        .u8(u8::from(pipe.pipe_type == PipeType::Message))
-        .u8(match pipe.direction {
-            Direction::Inbound => 0,
-            Direction::Outbound => 1,
-            Direction::Duplex => 2,
-        })
+        .pipe_type(pipe.pipe_type)
+        .direction(pipe.direction)
         .u16(0);
     for number in [
         pipe.instances,
@@ -337,24 +333,16 @@ fn put_pipe(put: &mut Put, pipe: &PipeInfo) {
     ] {
         put.u32(number);
     }
-    let timeout = u64::try_from(pipe.default_timeout.as_nanos()).unwrap_or(u64::MAX);
-    put.u64(timeout).units(pipe.name.units()).bytes(&owner);
+    put.u64(nanoseconds(pipe.default_timeout))
+        .units(pipe.name.units())
+        .bytes(&owner);
 }
 
 fn take_pipe(take: &mut Take<'_>) -> Result<PipeInfo, WireError> {
     let name_len = take.u32()? as usize;
     let owner_len = take.u32()? as usize;
-    let pipe_type = match take.u8()? {
-        0 => PipeType::Byte,
-        1 => PipeType::Message,
-        _ => return Err(WireError("an unknown pipe type")),
-    };
-    let direction = match take.u8()? {
-        0 => Direction::Inbound,
-        1 => Direction::Outbound,
-        2 => Direction::Duplex,
-        _ => return Err(WireError("an unknown direction")),
-    };
+    let pipe_type = take.pipe_type()?;
+    let direction = take.direction()?;
     take.u16()?;
     let instances = take.u32()?;
     let max_instances = take.u32()?;

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use npfs_ringbuf::PipeType;
-
 use super::{Put, REQUEST_HEAD, Take, VERSION, WireError, length};
 use crate::{
     name::{Key, Name},
-    npfs::{Create, Direction, Disposition, EndId, Tag, Timeout},
+    npfs::{Create, Disposition, EndId, Tag, Timeout, nanoseconds},
     security::{Mask, SecurityDescriptor},
 };
 
@@ -214,10 +212,6 @@ fn name(tail: &mut Take<'_>, bytes: usize) -> Result<Name, WireError> {
     Name::from_units(tail.units(bytes)?).map_err(|_| WireError("not a name"))
 }
 
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 fn encode_create(put: &mut Put, tail: &mut Put, tag: Tag, create: &Create) {
     // One that cannot be encoded goes out empty, and is refused at the other side: never left out.
     let security = create.security.as_ref();
@@ -232,17 +226,13 @@ fn encode_create(put: &mut Put, tail: &mut Put, tag: Tag, create: &Create) {
     let timeout = create.default_timeout.map_or(0, nanoseconds);
     head(put, CREATE, flags, tag, EndId(timeout));
     put.u32(create.access.bits())
-        .u8(match create.direction {
-            Direction::Inbound => 0,
-            Direction::Outbound => 1,
-            Direction::Duplex => 2,
-        })
+        .direction(create.direction)
         .u8(match create.disposition {
             Disposition::Open => 1,
             Disposition::Create => 2,
             Disposition::OpenIf => 3,
         })
-        .u8(u8::from(create.pipe_type == PipeType::Message))
+        .pipe_type(create.pipe_type)
         .u8(0)
         .u32(create.max_instances)
         .u32(create.in_quota)
@@ -262,23 +252,14 @@ fn decode_create(
     tail: &mut Take<'_>,
 ) -> Result<Request, WireError> {
     let access = Mask::from_bits_retain(head.u32()?);
-    let direction = match head.u8()? {
-        0 => Direction::Inbound,
-        1 => Direction::Outbound,
-        2 => Direction::Duplex,
-        _ => return Err(WireError("an unknown direction")),
-    };
+    let direction = head.direction()?;
     let disposition = match head.u8()? {
         1 => Disposition::Open,
         2 => Disposition::Create,
         3 => Disposition::OpenIf,
         _ => return Err(WireError("an unknown disposition")),
     };
-    let pipe_type = match head.u8()? {
-        0 => PipeType::Byte,
-        1 => PipeType::Message,
-        _ => return Err(WireError("an unknown pipe type")),
-    };
+    let pipe_type = head.pipe_type()?;
     head.u8()?;
     let max_instances = head.u32()?;
     let in_quota = head.u32()?;
