@@ -108,6 +108,9 @@ impl Scene {
                     < QUOTA
             });
             assert!(pended, "the survivor's read pends");
+            // And has given the match lock back: a peek needs it.
+            let conn = scene.conn();
+            assert!(until(5 * SECOND, || conn.peek(&mut []).is_ok()));
         } else {
             for text in ["m1", "m2", "m3"] {
                 assert_eq!(scene.victim().try_write(text.as_bytes()), Done::Wrote(2));
@@ -365,7 +368,7 @@ fn stopped(point: Point, victim: End, asleep: bool) {
     // And one without a deadline can be cancelled.
     scene.survivor().block(1, Blocking::Write(large), None);
     assert_eq!(scene.survivor().join(1, 50), None);
-    assert!(scene.survivor().cancel_blocked(1));
+    assert!(until(SECOND, || scene.survivor().cancel_blocked(1)));
     let done = scene
         .survivor()
         .join(1, 1000)
