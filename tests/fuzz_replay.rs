@@ -90,11 +90,13 @@ fn the_wire_corpus_is_of_this_version() {
         ("cancel", Request::Cancel(Tag(5)).encode()),
         ("list", Request::List(Tag(6), 3, vec![65, 66]).encode()),
         ("info", Request::Info(Tag(7), name(), 8).encode()),
+        ("rejoin", Request::Rejoin([9, 10], 1).encode()),
         (
             "done",
             Reply::Done(Tag(1), npfs::NtStatus::PIPE_BROKEN).encode(),
         ),
         ("linkgone", Reply::LinkGone(4).encode()),
+        ("peerlost", Reply::PeerLost([4, 5], true).encode()),
         ("security", security.to_bytes().expect("short")),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/wire");

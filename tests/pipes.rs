@@ -41,14 +41,7 @@ fn open(namespace: &Namespace, name: &str) -> Client {
     options.open(namespace, name).expect("open")
 }
 
-/// Until it holds, for ten seconds.
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
+use npfs_tests::eventually;
 
 const SOON: Duration = Duration::from_millis(50);
 

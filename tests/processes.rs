@@ -1,82 +1,22 @@
 //! Processes that meet by name, and die: at every named point of the data path, and in the middle of create, listen, wait,
 //! connect and disconnect. The other end hears of it within a second, nothing is left, and the name works again.
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use npfs::{
-    Broker, BrokerOptions, Client, ClientOptions, Error, Namespace, NtStatus, PipeType, Read,
-    ReadMode, Server, ServerOptions, State,
+    BrokerOptions, Client, ClientOptions, Error, Namespace, NtStatus, PipeType, Read, ReadMode,
+    Server, ServerOptions, State,
 };
 use npfs_ringbuf::fault::Point;
-use npfs_tests::{Actor, child_exe};
+use npfs_tests::{Actor, Site, child_exe, eventually, folder};
 
 /// What is promised after a death.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A broker in this process, with a socket for others.
-struct Site {
-    broker: Option<Broker>,
-    folder: PathBuf,
-    socket: String,
-}
-
-impl Site {
-    fn new() -> Site {
-        Site::with(BrokerOptions::new().workers(2))
-    }
-
-    fn with(options: &mut BrokerOptions) -> Site {
-        let folder = folder();
-        let socket = folder.join("broker.sock");
-        let broker = options.socket(&socket).start().expect("a broker");
-        Site {
-            broker: Some(broker),
-            folder,
-            socket: socket.display().to_string(),
-        }
-    }
-
-    fn broker(&self) -> &Broker {
-        self.broker.as_ref().expect("until it is dropped")
-    }
-
-    fn namespace(&self) -> Namespace {
-        Namespace::connect(&self.socket).expect("a broker")
-    }
-
-    fn actor(&self) -> Actor {
-        Actor::spawn(child_exe!(), &self.socket, None)
-    }
-
-    /// Nothing of anybody is left in the broker.
-    fn is_clean(&self) {
-        eventually("the broker is empty", || self.broker().is_empty());
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.broker.take();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn folder() -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("npfs-test-{}-{count}", std::process::id()))
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
-        thread::sleep(Duration::from_millis(1));
-    }
+fn site() -> Site {
+    Site::start(BrokerOptions::new().workers(2))
 }
 
 fn serve(namespace: &Namespace, name: &str) -> Server {
@@ -103,9 +43,9 @@ fn promptly<T>(what: &str, call: impl FnOnce() -> T) -> T {
 
 #[test]
 fn a_message_between_two_processes_and_no_more_descriptors() {
-    let site = Site::new();
-    let mut server = site.actor();
-    let mut client = site.actor();
+    let site = site();
+    let mut server = site.actor(child_exe!());
+    let mut client = site.actor(child_exe!());
     assert_eq!(client.must("fds"), "1", "the broker's socket");
     server.must("create s pipe");
     let listens = server.start("connect s");
@@ -124,24 +64,22 @@ fn a_message_between_two_processes_and_no_more_descriptors() {
         Some("STATUS_PIPE_BROKEN")
     );
     server.must("close s");
-    site.is_clean_but_for_sessions();
+    is_clean_but_for_sessions(&site);
 }
 
-impl Site {
-    /// No name, no end: sessions and their links may be there.
-    fn is_clean_but_for_sessions(&self) {
-        let namespace = self.namespace();
-        eventually("no connection is left", || {
-            self.broker().stats().connections == 0
-        });
-        assert_eq!(namespace.list().expect("list"), []);
-    }
+/// No name, no end: sessions and their links may be there.
+fn is_clean_but_for_sessions(site: &Site) {
+    let namespace = site.namespace();
+    eventually("no connection is left", || {
+        site.broker().stats().connections == 0
+    });
+    assert_eq!(namespace.list().expect("list"), []);
 }
 
 #[test]
 fn thousands_of_pipes_take_no_more_descriptors_and_few_mappings() {
-    let site = Site::new();
-    let mut client = site.actor();
+    let site = site();
+    let mut client = site.actor(child_exe!());
     let namespace = site.namespace();
     let mut servers = Vec::new();
     for number in 0..3000 {
@@ -163,151 +101,179 @@ fn thousands_of_pipes_take_no_more_descriptors_and_few_mappings() {
     site.is_clean();
 }
 
-/// Every point of the data path, the client dying.
+/// What a survivor does, whichever end it has.
+trait Talks: Sync {
+    fn says(&self, data: &[u8]) -> npfs::Result<usize>;
+    fn hears(&self, buf: &mut [u8]) -> npfs::Result<Read>;
+}
+
+macro_rules! talks {
+    ($end:ident) => {
+        impl Talks for $end {
+            fn says(&self, data: &[u8]) -> npfs::Result<usize> {
+                self.write_timeout(data, SECOND)
+            }
+
+            fn hears(&self, buf: &mut [u8]) -> npfs::Result<Read> {
+                self.read_timeout(buf, SECOND)
+            }
+        }
+    };
+}
+talks!(Server);
+talks!(Client);
+
+/// The victim, which calls its end `v`, dies at that point of the data path. The survivor gets what was committed, then
+/// the rule's status.
+fn dies_at(index: usize, victim: &mut Actor, survivor: &dyn Talks) {
+    let point = Point::ALL[index];
+    victim.must("write v committed");
+    victim.must(&format!("arm {index} kill"));
+    // Whichever way leads to the point.
+    match point {
+        Point::ConsumerRole | Point::CopiedOut => {
+            survivor.says(b"to read").expect("write");
+            victim.start("read v");
+        }
+        Point::RecordTaken => {
+            victim.start("read v");
+        }
+        Point::Matched => {
+            victim.start("read v");
+            thread::sleep(Duration::from_millis(50));
+            let _ = survivor.says(b"to read");
+        }
+        Point::MidStream => {
+            victim.start("pour v 8000000");
+        }
+        Point::MatchLock | Point::BeforeRing => {
+            // Somebody has to wait for what is written.
+            thread::scope(|scope| {
+                let mut buf = [0; 64];
+                assert_eq!(survivor.hears(&mut buf).expect("read"), Read::Whole(9));
+                let waits = scope.spawn(|| survivor.hears(&mut [0; 64]));
+                thread::sleep(Duration::from_millis(50));
+                victim.start("write v late");
+                let _ = waits.join();
+            });
+            survivor.says(b"x").ok();
+        }
+        _ => {
+            victim.start("write v late");
+        }
+    }
+    let mut buf = [0; 64];
+    let begin = Instant::now();
+    loop {
+        match survivor.hears(&mut buf) {
+            // Of a stream, parts; of anything else, what was committed.
+            Ok(read) => assert!(read.count() <= 9 || point == Point::MidStream, "{point:?}"),
+            Err(Error::Broken) => break,
+            Err(error) => panic!("{point:?}: {error}"),
+        }
+        assert!(begin.elapsed() < 3 * SECOND, "{point:?}");
+    }
+    assert!(
+        matches!(survivor.says(b"x"), Err(Error::Closing)),
+        "{point:?}"
+    );
+}
+
+/// The broker goes and comes back, and both processes have told it of what they have open.
+fn another_broker(site: &mut Site, talking: &[&mut Actor]) {
+    site.stop();
+    site.start_again();
+    // This process's, and theirs.
+    eventually("all are back", || {
+        site.broker().stats().requests >= 2 * (1 + talking.len() as u64)
+    });
+}
+
+/// Every point of the data path, the client dying; with the broker that connected it, and with the next one.
+fn a_client_dies(index: usize, with_the_next: bool) {
+    let mut site = site();
+    let namespace = site.namespace();
+    let server = serve(&namespace, "pipe");
+    let mut victim = site.actor(child_exe!());
+    victim.must("open v pipe rw");
+    server.connect().expect("connect");
+    if with_the_next {
+        another_broker(&mut site, &[&mut victim]);
+    }
+    dies_at(index, &mut victim, &server);
+    // The name works again.
+    server.disconnect().expect("disconnect");
+    let next = open_while_listening(&namespace, &server);
+    next.write(b"again").expect("write");
+    assert_eq!(server.read(&mut [0; 8]).expect("read"), Read::Whole(5));
+    drop((server, next, namespace, victim));
+    site.is_clean();
+}
+
 #[test]
 fn np_close_02_a_client_that_dies_at_any_point() {
-    for (index, point) in Point::ALL.iter().enumerate() {
-        let site = Site::new();
-        let namespace = site.namespace();
-        let server = serve(&namespace, "pipe");
-        let mut victim = site.actor();
-        victim.must("open c pipe rw");
-        server.connect().expect("connect");
-        victim.must("write c committed");
-        victim.must(&format!("arm {index} kill"));
-        // Whichever way leads to the point.
-        match point {
-            Point::ConsumerRole | Point::CopiedOut => {
-                server.write(b"to read").expect("write");
-                victim.start("read c");
-            }
-            Point::RecordTaken => {
-                victim.start("read c");
-            }
-            Point::Matched => {
-                victim.start("read c");
-                thread::sleep(Duration::from_millis(50));
-                let _ = server.write_timeout(b"to read", SECOND);
-            }
-            Point::MidStream => {
-                victim.start("pour c 8000000");
-            }
-            Point::MatchLock | Point::BeforeRing => {
-                // Somebody has to wait for what is written.
-                thread::scope(|scope| {
-                    let mut buf = [0; 64];
-                    assert_eq!(server.read(&mut buf).expect("read"), Read::Whole(9));
-                    let waits = scope.spawn(|| server.read(&mut [0; 64]));
-                    thread::sleep(Duration::from_millis(50));
-                    victim.start("write c late");
-                    let _ = waits.join();
-                });
-                server.write(b"x").ok();
-            }
-            _ => {
-                victim.start("write c late");
-            }
-        }
-        // What was committed arrives, then the rule's status.
-        let mut buf = [0; 64];
-        let begin = Instant::now();
-        loop {
-            match server.read_timeout(&mut buf, SECOND) {
-                // Of a stream, parts; of anything else, what was committed.
-                Ok(read) => assert!(read.count() <= 9 || *point == Point::MidStream, "{point:?}"),
-                Err(Error::Broken) => break,
-                Err(error) => panic!("{point:?}: {error}"),
-            }
-            assert!(begin.elapsed() < 3 * SECOND, "{point:?}");
-        }
-        assert!(
-            matches!(server.write(b"x"), Err(Error::Closing)),
-            "{point:?}"
-        );
-        // The name works again.
-        server.disconnect().expect("disconnect");
-        let next = open_while_listening(&namespace, &server);
-        next.write(b"again").expect("write");
-        assert_eq!(server.read(&mut buf).expect("read"), Read::Whole(5));
-        drop((server, next, namespace, victim));
-        site.is_clean();
+    for index in 0..Point::ALL.len() {
+        a_client_dies(index, false);
+    }
+}
+
+#[test]
+fn np_close_02_a_client_that_dies_at_any_point_after_its_broker() {
+    for index in 0..Point::ALL.len() {
+        a_client_dies(index, true);
     }
 }
 
 fn open_while_listening(namespace: &Namespace, server: &Server) -> Client {
     thread::scope(|scope| {
         let listens = scope.spawn(|| server.connect());
+        // The next broker learns of the name by this.
+        eventually("the name is there", || namespace.info("pipe").is_ok());
         let client = open(namespace, "pipe");
         listens.join().expect("thread").expect("connect");
         client
     })
 }
 
-/// The same, the server dying: its client gets what was committed, then the status, and the name is gone.
+/// The same, the server dying: its name is gone.
+fn a_server_dies(index: usize, with_the_next: bool) {
+    let mut site = site();
+    let namespace = site.namespace();
+    let mut victim = site.actor(child_exe!());
+    victim.must("create v pipe");
+    let client = open(&namespace, "pipe");
+    victim.must("connect v");
+    if with_the_next {
+        another_broker(&mut site, &[&mut victim]);
+    }
+    dies_at(index, &mut victim, &client);
+    eventually("the name is free", || {
+        matches!(namespace.info("pipe"), Err(Error::NoSuchPipe))
+    });
+    let server = serve(&namespace, "pipe");
+    drop((client, server, namespace, victim));
+    site.is_clean();
+}
+
 #[test]
 fn np_obj_01_a_server_that_dies_takes_its_name_with_it() {
-    for (index, point) in Point::ALL.iter().enumerate() {
-        let site = Site::new();
-        let namespace = site.namespace();
-        let mut victim = site.actor();
-        victim.must("create s pipe");
-        let client = open(&namespace, "pipe");
-        victim.must("connect s");
-        victim.must("write s committed");
-        victim.must(&format!("arm {index} kill"));
-        match point {
-            Point::ConsumerRole | Point::CopiedOut => {
-                client.write(b"to read").expect("write");
-                victim.start("read s");
-            }
-            Point::RecordTaken => {
-                victim.start("read s");
-            }
-            Point::Matched => {
-                victim.start("read s");
-                thread::sleep(Duration::from_millis(50));
-                let _ = client.write_timeout(b"to read", SECOND);
-            }
-            Point::MidStream => {
-                victim.start("pour s 8000000");
-            }
-            Point::MatchLock | Point::BeforeRing => {
-                thread::scope(|scope| {
-                    let mut buf = [0; 64];
-                    assert_eq!(client.read(&mut buf).expect("read"), Read::Whole(9));
-                    let waits = scope.spawn(|| client.read(&mut [0; 64]));
-                    thread::sleep(Duration::from_millis(50));
-                    victim.start("write s late");
-                    let _ = waits.join();
-                });
-            }
-            _ => {
-                victim.start("write s late");
-            }
-        }
-        let mut buf = [0; 64];
-        loop {
-            match client.read_timeout(&mut buf, SECOND) {
-                // Of a stream, parts; of anything else, what was committed.
-                Ok(read) => assert!(read.count() <= 9 || *point == Point::MidStream, "{point:?}"),
-                Err(Error::Broken) => break,
-                Err(error) => panic!("{point:?}: {error}"),
-            }
-        }
-        eventually("the name is free", || {
-            matches!(namespace.info("pipe"), Err(Error::NoSuchPipe))
-        });
-        let server = serve(&namespace, "pipe");
-        drop((client, server, namespace, victim));
-        site.is_clean();
+    for index in 0..Point::ALL.len() {
+        a_server_dies(index, false);
+    }
+}
+
+#[test]
+fn a_server_that_dies_at_any_point_after_its_broker() {
+    for index in 0..Point::ALL.len() {
+        a_server_dies(index, true);
     }
 }
 
 #[test]
 fn np_listen_10_np_wait_09_a_listener_that_dies_frees_the_name_and_those_who_wait() {
-    let site = Site::new();
+    let site = site();
     let namespace = site.namespace();
-    let mut victim = site.actor();
+    let mut victim = site.actor(child_exe!());
     victim.must("create s pipe");
     let taken = open(&namespace, "pipe");
     victim.must("connect s");
@@ -333,11 +299,11 @@ fn np_listen_10_np_wait_09_a_listener_that_dies_frees_the_name_and_those_who_wai
 
 #[test]
 fn a_waiter_that_dies_is_forgotten() {
-    let site = Site::new();
+    let site = site();
     let namespace = site.namespace();
     let server = serve(&namespace, "pipe");
     let client = open(&namespace, "pipe");
-    let mut victim = site.actor();
+    let mut victim = site.actor(child_exe!());
     victim.start("wait pipe 100000");
     eventually("it waits", || {
         namespace.info("pipe").expect("info").pipe.waiters == 1
@@ -353,11 +319,11 @@ fn a_waiter_that_dies_is_forgotten() {
 /// Killed anywhere in create, open, listen, disconnect and close, many times.
 #[test]
 fn processes_that_die_in_the_middle_of_anything_leave_nothing() {
-    let site = Site::new();
+    let site = site();
     let namespace = site.namespace();
     let mut wait = 1;
     for turn in 0..40 {
-        let mut victims: Vec<Actor> = (0..2).map(|_| site.actor()).collect();
+        let mut victims: Vec<Actor> = (0..2).map(|_| site.actor(child_exe!())).collect();
         for victim in &mut victims {
             victim.start("churn pipe");
             victim.start("churn pipe");
@@ -384,8 +350,8 @@ fn processes_that_die_in_the_middle_of_anything_leave_nothing() {
 
 #[test]
 fn a_process_that_ends_its_session_and_lives_on_leaves_nothing_either() {
-    let site = Site::new();
-    let mut peer = site.actor();
+    let site = site();
+    let mut peer = site.actor(child_exe!());
     let namespace = site.namespace();
     let server = serve(&namespace, "pipe");
     peer.must("open c pipe rw");
@@ -511,6 +477,71 @@ fn when_the_broker_dies_connections_go_on_and_names_come_back_with_it() {
 }
 
 #[test]
+fn who_died_while_there_was_no_broker_is_missed_once_it_is_back() {
+    let mut site = site();
+    let namespace = site.namespace();
+    let server = serve(&namespace, "pipe");
+    let bystander = serve(&namespace, "other");
+    let mut victim = site.actor(child_exe!());
+    let mut other = site.actor(child_exe!());
+    victim.must("open v pipe rw");
+    server.connect().expect("connect");
+    other.must("open v other rw");
+    bystander.connect().expect("connect");
+    victim.must("write v committed");
+    site.stop();
+    victim.kill();
+    thread::scope(|scope| {
+        let reads = scope.spawn(|| bystander.read(&mut [0; 16]));
+        let mut buf = [0; 16];
+        assert_eq!(server.read(&mut buf).expect("read"), Read::Whole(9));
+        // Nobody is there to say so.
+        let nothing = server.read_timeout(&mut buf, Duration::from_millis(300));
+        assert!(matches!(nothing, Err(Error::TimedOut)));
+        let begin = Instant::now();
+        site.start_again();
+        assert!(matches!(server.read(&mut buf), Err(Error::Broken)));
+        let took = begin.elapsed();
+        assert!(took > 4 * SECOND && took < 8 * SECOND, "{took:?}");
+        // And of those who are back nobody is missed.
+        assert!(!reads.is_finished());
+        other.must("write v late");
+        assert_eq!(reads.join().expect("thread").expect("read"), Read::Whole(4));
+    });
+    assert_eq!(bystander.write(b"there").expect("write"), 5);
+    assert_eq!(other.must("read v"), "there");
+    drop((server, bystander, namespace, victim, other));
+    site.is_clean();
+}
+
+#[test]
+fn brokers_may_die_one_after_the_other() {
+    let mut site = site();
+    let namespace = site.namespace();
+    let server = serve(&namespace, "pipe");
+    let mut peer = site.actor(child_exe!());
+    peer.must("open v pipe rw");
+    server.connect().expect("connect");
+    // Nobody needs the namespace for what is open.
+    drop(namespace);
+    for turn in 0..3 {
+        another_broker(&mut site, &[&mut peer]);
+        peer.must(&format!("write v {turn}"));
+        assert_eq!(server.read(&mut [0; 4]).expect("read"), Read::Whole(1));
+    }
+    thread::scope(|scope| {
+        let reads = scope.spawn(|| server.read(&mut [0; 4]));
+        thread::sleep(Duration::from_millis(50));
+        peer.kill();
+        promptly("it is missed", || {
+            assert!(matches!(reads.join(), Ok(Err(Error::Broken))));
+        });
+    });
+    drop((server, peer));
+    site.is_clean();
+}
+
+#[test]
 fn listening_servers_come_back_with_the_broker_each_once() {
     let folder = folder();
     let socket = folder.join("broker.sock").display().to_string();
@@ -543,7 +574,7 @@ fn listening_servers_come_back_with_the_broker_each_once() {
 
 #[test]
 fn a_second_broker_is_refused_and_a_dead_one_s_socket_is_taken_over() {
-    let site = Site::new();
+    let site = site();
     let second = BrokerOptions::new().socket(&site.socket).start();
     let error = second.expect_err("taken").to_string();
     assert!(
@@ -569,8 +600,8 @@ fn a_second_broker_is_refused_and_a_dead_one_s_socket_is_taken_over() {
 /// Eight processes, each serving a name with a thread for each call, and calling the next while it serves the one before.
 #[test]
 fn nested_calls_round_a_ring_of_eight_processes_do_not_deadlock() {
-    let site = Site::with(BrokerOptions::new().workers(1));
-    let mut ring: Vec<Actor> = (0..8).map(|_| site.actor()).collect();
+    let site = Site::start(BrokerOptions::new().workers(1));
+    let mut ring: Vec<Actor> = (0..8).map(|_| site.actor(child_exe!())).collect();
     for (index, actor) in ring.iter_mut().enumerate() {
         let next = (index + 1) % 8;
         actor.start(&format!("relay ring{index} ring{next}"));
@@ -600,11 +631,11 @@ fn nested_calls_round_a_ring_of_eight_processes_do_not_deadlock() {
 
 #[test]
 fn clients_that_are_stopped_in_mid_call_hold_up_nobody_else() {
-    let site = Site::with(BrokerOptions::new().workers(1));
-    let mut server = site.actor();
+    let site = Site::start(BrokerOptions::new().workers(1));
+    let mut server = site.actor(child_exe!());
     server.start("serve pipe");
     assert_eq!(server.within(0, SECOND).as_deref(), Some("serving"));
-    let mut stopped: Vec<Actor> = (0..100).map(|_| site.actor()).collect();
+    let mut stopped: Vec<Actor> = (0..100).map(|_| site.actor(child_exe!())).collect();
     for (index, actor) in stopped.iter_mut().enumerate() {
         actor.must("open c pipe rw");
         actor.must("transact c hello");
@@ -640,10 +671,10 @@ fn clients_that_are_stopped_in_mid_call_hold_up_nobody_else() {
 
 #[test]
 fn state_is_seen_from_both_processes() {
-    let site = Site::new();
+    let site = site();
     let namespace = site.namespace();
     let server = serve(&namespace, "pipe");
-    let mut peer = site.actor();
+    let mut peer = site.actor(child_exe!());
     peer.must("open c pipe rw");
     server.connect().expect("connect");
     assert_eq!(server.client().expect("a client").pid, peer.pid());

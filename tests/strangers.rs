@@ -4,8 +4,7 @@ use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -14,73 +13,28 @@ use npfs::npfs::{EndId, Tag, Timeout};
 use npfs::security::{Mask, SecurityDescriptor, Sid};
 use npfs::wire::{Hello, Reply, Request};
 use npfs::{
-    Broker, BrokerOptions, ClientOptions, Error, Name, Namespace, NtStatus, PipeType, Read,
-    ReadMode, ServerOptions, State,
+    BrokerOptions, ClientOptions, Error, Name, NtStatus, PipeType, Read, ReadMode, ServerOptions,
+    State,
 };
 use npfs_tests::raw::Raw;
-use npfs_tests::{Actor, child_exe};
+use npfs_tests::{Actor, Site, child_exe, eventually};
 
-struct Site {
-    broker: Option<Broker>,
-    folder: PathBuf,
-    socket: String,
-}
-
-impl Site {
-    fn new(options: &mut BrokerOptions) -> Site {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = format!("npfs-strangers-{}-{count}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        let socket = folder.join("broker.sock");
-        let broker = options.socket(&socket).start().expect("a broker");
-        Site {
-            broker: Some(broker),
-            folder,
-            socket: socket.display().to_string(),
-        }
-    }
-
-    fn broker(&self) -> &Broker {
-        self.broker.as_ref().expect("until it is dropped")
-    }
-
-    fn namespace(&self) -> Namespace {
-        Namespace::connect(&self.socket).expect("a broker")
-    }
-
-    /// An honest pair gets its messages through, and names work.
-    fn works(&self) {
-        let namespace = self.namespace();
-        let begin = Instant::now();
-        let server = ServerOptions::new().create(&namespace, "honest");
-        let server = server.expect("create");
-        let client = ClientOptions::new().open(&namespace, "honest");
-        let client = client.expect("open");
-        server.connect().expect("connect");
-        client.write(b"x").expect("write");
-        assert_eq!(server.read(&mut [0; 4]).expect("read"), Read::Whole(1));
-        assert!(
-            begin.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            begin.elapsed()
-        );
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.broker.take();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
+/// An honest pair gets its messages through, and names work.
+fn works(site: &Site) {
+    let namespace = site.namespace();
     let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
-        thread::sleep(Duration::from_millis(1));
-    }
+    let server = ServerOptions::new().create(&namespace, "honest");
+    let server = server.expect("create");
+    let client = ClientOptions::new().open(&namespace, "honest");
+    let client = client.expect("open");
+    server.connect().expect("connect");
+    client.write(b"x").expect("write");
+    assert_eq!(server.read(&mut [0; 4]).expect("read"), Read::Whole(1));
+    assert!(
+        begin.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 fn name(text: &str) -> Name {
@@ -89,7 +43,7 @@ fn name(text: &str) -> Name {
 
 #[test]
 fn garbage_is_cut_off_alone() {
-    let site = Site::new(&mut BrokerOptions::new());
+    let site = Site::start(&mut BrokerOptions::new());
     let long = vec![0xff; 150_000];
     let truncated = &Request::Hello(Hello::ours()).encode()[..40];
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64], truncated, &long] {
@@ -99,7 +53,7 @@ fn garbage_is_cut_off_alone() {
         let greeted = Raw::greet(&site.socket);
         greeted.send(garbage).expect("sent");
         assert!(greeted.is_cut_off(), "{} bytes after it", garbage.len());
-        site.works();
+        works(&site);
     }
     // A request before the hello, and a second hello.
     let fresh = Raw::connect(&site.socket);
@@ -110,7 +64,7 @@ fn garbage_is_cut_off_alone() {
         .send(&Request::Hello(Hello::ours()).encode())
         .expect("sent");
     assert!(greeted.is_cut_off());
-    site.works();
+    works(&site);
     eventually("their sessions are gone", || {
         site.broker().stats().sessions == 0
     });
@@ -118,7 +72,7 @@ fn garbage_is_cut_off_alone() {
 
 #[test]
 fn other_versions_are_told_so() {
-    let site = Site::new(&mut BrokerOptions::new());
+    let site = Site::start(&mut BrokerOptions::new());
     for hello in [
         Hello {
             versions: (7, 9),
@@ -147,7 +101,7 @@ fn other_versions_are_told_so() {
 
 #[test]
 fn a_client_that_does_not_read_is_not_read_from_either() {
-    let site = Site::new(BrokerOptions::new().workers(1));
+    let site = Site::start(BrokerOptions::new().workers(1));
     let namespace = site.namespace();
     let servers: Vec<_> = (0..500)
         .map(|number| {
@@ -170,7 +124,7 @@ fn a_client_that_does_not_read_is_not_read_from_either() {
         }
     }
     assert!(sent < 16_000, "the broker took everything");
-    site.works();
+    works(&site);
     // Once it reads, it is served again.
     let (reply, _) = flood.receive().expect("an answer");
     assert!(matches!(
@@ -185,7 +139,7 @@ fn a_client_that_does_not_read_is_not_read_from_either() {
 
 #[test]
 fn a_flood_of_requests_holds_up_nobody() {
-    let site = Site::new(BrokerOptions::new().workers(1));
+    let site = Site::start(BrokerOptions::new().workers(1));
     let stop = std::sync::atomic::AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..3 {
@@ -199,7 +153,7 @@ fn a_flood_of_requests_holds_up_nobody() {
         }
         thread::sleep(Duration::from_millis(50));
         for _ in 0..20 {
-            site.works();
+            works(&site);
         }
         stop.store(true, Ordering::SeqCst);
     });
@@ -207,7 +161,7 @@ fn a_flood_of_requests_holds_up_nobody() {
 
 #[test]
 fn limits_end_in_an_error_and_take_nothing_from_others() {
-    let site = Site::new(BrokerOptions::new().limits(Limits {
+    let site = Site::start(BrokerOptions::new().limits(Limits {
         ends: 10,
         outstanding: 5,
         ..Limits::default()
@@ -229,7 +183,7 @@ fn limits_end_in_an_error_and_take_nothing_from_others() {
         ClientOptions::new().open(&namespace, "a"),
         Err(Error::NoResources)
     ));
-    site.works();
+    works(&site);
     ends.pop();
     ends.push(
         ServerOptions::new()
@@ -278,7 +232,7 @@ fn limits_end_in_an_error_and_take_nothing_from_others() {
 
 #[test]
 fn a_tag_in_use_is_refused_and_ends_of_others_cannot_be_reached() {
-    let site = Site::new(&mut BrokerOptions::new());
+    let site = Site::start(&mut BrokerOptions::new());
     let namespace = site.namespace();
     let server = ServerOptions::new()
         .create(&namespace, "a")
@@ -320,7 +274,7 @@ fn a_tag_in_use_is_refused_and_ends_of_others_cannot_be_reached() {
 
 #[test]
 fn a_process_that_was_cut_off_waits_longer_each_time() {
-    let site = Site::new(&mut BrokerOptions::new());
+    let site = Site::start(&mut BrokerOptions::new());
     // An honest client of another process is not made to wait with it.
     let mut honest = Actor::spawn(child_exe!(), &site.socket, None);
     let mut times = Vec::new();
@@ -340,7 +294,7 @@ fn a_process_that_was_cut_off_waits_longer_each_time() {
 
 #[test]
 fn descriptors_that_clients_send_do_not_stay() {
-    let site = Site::new(&mut BrokerOptions::new());
+    let site = Site::start(&mut BrokerOptions::new());
     let raw = Raw::greet(&site.socket);
     let own = fs::File::open("/dev/null").expect("a file");
     let is_null = |entry: &fs::DirEntry| {
@@ -364,7 +318,7 @@ fn descriptors_that_clients_send_do_not_stay() {
 #[test]
 #[ignore = "a measurement"]
 fn measured_honest_clients_beside_hostile_ones() {
-    let site = Site::new(&mut BrokerOptions::new());
+    let site = Site::start(&mut BrokerOptions::new());
     let namespace = site.namespace();
     let mut echo = Actor::spawn(child_exe!(), &site.socket, None);
     echo.start("serve echo");
@@ -437,7 +391,7 @@ fn is_root() -> bool {
 
 /// A broker for everybody, and a program that a stranger may run.
 fn for_everyone() -> (Site, String) {
-    let site = Site::new(BrokerOptions::new().everyone(true));
+    let site = Site::start(BrokerOptions::new().everyone(true));
     let program = site.folder.join("actor");
     fs::copy(child_exe!(), &program).expect("a copy");
     fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("permissions");
@@ -537,7 +491,7 @@ fn a_user_s_own_broker_is_out_of_reach_for_others() {
     if !is_root() {
         return;
     }
-    let site = Site::new(&mut BrokerOptions::new());
+    let site = Site::start(&mut BrokerOptions::new());
     let mode = |path: &str| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&site.socket), 0o600);
     assert_eq!(mode(site.folder.to_str().expect("text")), 0o700);

@@ -339,6 +339,31 @@ pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
     poll(pidfd, libc::POLLIN, Some(0)).unwrap_or(false)
 }
 
+/// Whether no process of that number runs any more; one that is dead and not reaped yet does not.
+pub(crate) fn process_has_exited(pid: u32) -> bool {
+    // SAFETY: numbers in, a fresh descriptor out.
+    let opened = unsafe { own(libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int) };
+    match opened {
+        Ok(pidfd) => has_exited(pidfd.as_fd()),
+        Err(error) => error.raw_os_error() == Some(libc::ESRCH),
+    }
+}
+
+/// Calls with every signal blocked in this thread: a thread that is begun in there never runs a program's handlers.
+pub(crate) fn without_signals<T>(call: impl FnOnce() -> T) -> T {
+    let mut all = MaybeUninit::uninit();
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: sigfillset(3) makes a set of what it is given; pthread_sigmask(3) reads it and writes the other.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let answer = call();
+    // SAFETY: `before` was written above; with these arguments the call cannot fail.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    answer
+}
+
 /// Waits for events on one descriptor, for so many milliseconds. `false`: the time is over.
 pub(crate) fn poll(
     fd: BorrowedFd<'_>,

@@ -336,17 +336,7 @@ impl LinkBooks {
             return Err(BooksError::NoSuchConnection);
         }
         let both = book.ends.iter().all(Option::is_none);
-        let header = self.region.slot(conn.slot);
-        let tables = self.region.tables(conn.slot);
-        header.closed.fetch_or(1 << end.index(), Ordering::SeqCst);
-        let mut wakes = Wakes::default();
-        for (reader, bit) in [(end, READER_CLOSED), (end.other(), WRITER_CLOSED)] {
-            let queue = &header.queues[reader.index()];
-            if !Attention::load(&queue.common.0.attention).has(bit) {
-                queue::close(queue, &tables.queues[reader.index()], bit, &mut wakes);
-            }
-        }
-        wakes.deliver();
+        close_end(&self.region, conn.slot, end);
         if both {
             self.parked.push(conn.slot);
         }
@@ -422,17 +412,8 @@ impl LinkBooks {
                 continue;
             }
             let index = u32::try_from(index).unwrap_or(u32::MAX);
-            let header = self.region.slot(index);
-            let tables = self.region.tables(index);
-            let mut touched = false;
-            for (queue, records) in header.queues.iter().zip(&tables.queues) {
-                touched |= sweep_queue(queue, records, process, thread);
-            }
-            if touched || slot.ends.contains(&Some(process)) {
-                for (queue, records) in header.queues.iter().zip(&tables.queues) {
-                    ring(queue, records);
-                }
-            }
+            let has_end = slot.ends.contains(&Some(process));
+            sweep_slot(&self.region, index, process, thread, has_end);
         }
     }
 
@@ -528,6 +509,43 @@ impl Areas {
             self.returned.push((offset + rest, rest));
         }
         Some(offset)
+    }
+}
+
+/// Closes an end on behalf of a process that does not do it itself.
+pub(crate) fn close_end(region: &Region, slot: u32, end: End) {
+    let header = region.slot(slot);
+    let tables = region.tables(slot);
+    header.closed.fetch_or(1 << end.index(), Ordering::SeqCst);
+    let mut wakes = Wakes::default();
+    for (reader, bit) in [(end, READER_CLOSED), (end.other(), WRITER_CLOSED)] {
+        let queue = &header.queues[reader.index()];
+        if !Attention::load(&queue.common.0.attention).has(bit) {
+            queue::close(queue, &tables.queues[reader.index()], bit, &mut wakes);
+        }
+    }
+    wakes.deliver();
+}
+
+/// Takes back what a dead process held in one connection; `ring_anyway`: it may have died between a change and the wake
+/// that goes with it.
+pub(crate) fn sweep_slot(
+    region: &Region,
+    slot: u32,
+    process: ProcessIndex,
+    thread: Option<u32>,
+    ring_anyway: bool,
+) {
+    let header = region.slot(slot);
+    let tables = region.tables(slot);
+    let mut touched = ring_anyway;
+    for (queue, records) in header.queues.iter().zip(&tables.queues) {
+        touched |= sweep_queue(queue, records, process, thread);
+    }
+    if touched {
+        for (queue, records) in header.queues.iter().zip(&tables.queues) {
+            ring(queue, records);
+        }
     }
 }
 

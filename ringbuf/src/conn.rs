@@ -31,6 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Conn {
     refs: SlotRefs,
+    slot: u32,
     end: End,
     pipe_type: PipeType,
     access: [Access; 2],
@@ -65,6 +66,7 @@ impl Conn {
         }
         let conn = Conn {
             refs: SlotRefs::new(link.clone(), grant.slot, grant.areas),
+            slot: grant.slot,
             end: grant.end,
             pipe_type: grant.pipe_type,
             access: grant.access,
@@ -85,6 +87,7 @@ impl Conn {
                 queue.consumer().forbid_keeping();
             }
         }
+        link.note(grant.slot, grant.end, true);
         Ok(conn)
     }
 
@@ -567,6 +570,7 @@ impl Conn {
     /// that can no longer complete is answered before this returns (NP-CLOSE-02, 03). Needs no role and no lock.
     pub fn close(&self) {
         let mut wakes = Wakes::default();
+        self.leave();
         for (queue, bit) in [
             (self.incoming(), READER_CLOSED),
             (self.outgoing(), WRITER_CLOSED),
@@ -597,11 +601,20 @@ impl Conn {
             return Err(Error::InvalidState);
         }
         let mut wakes = Wakes::default();
+        self.leave();
         for queue in [self.incoming(), self.outgoing()] {
             queue.close(DISCONNECTED, &mut wakes);
             self.deliver(&mut wakes);
         }
         Ok(())
+    }
+
+    /// This process's end of the slot is of no more use, unless the slot serves another connection already.
+    fn leave(&self) {
+        let attention = self.incoming().attention();
+        if attention.generation() == Attention(self.calm).generation() {
+            self.refs.link().note(self.slot, self.end, false);
+        }
     }
 
     // ---- inside ------------------------------------------------------------------------------------------------

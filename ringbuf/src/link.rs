@@ -6,12 +6,13 @@ use std::{
 };
 
 use crate::{
+    books,
     doorbell::Bell,
     error::AttachError,
     geometry::Geometry,
-    layout::{ABI_VERSION, PAGE},
+    layout::{ABI_VERSION, PAGE, PROCESSES},
     region::{self, Region},
-    sync::Ordering,
+    sync::process::{AtomicU64, Ordering},
     types::{Access, End, PipeType, ProcessIndex},
 };
 
@@ -21,6 +22,8 @@ pub struct Link {
     region: Region,
     process: ProcessIndex,
     token: [u64; 2],
+    /// Two bits for each slot, by `End::index`: this process has that end open.
+    open: Box<[AtomicU64]>,
 }
 
 impl Link {
@@ -47,10 +50,12 @@ impl Link {
             .map(|half| half.load(Ordering::Relaxed));
         drop(first);
         let map = Region::map(fd.as_fd(), len).map_err(AttachError::Io)?;
+        let words = (geometry.slots as usize).div_ceil(SLOTS_A_WORD);
         Ok(Arc::new(Link {
             region: Region::new(map, geometry),
             process,
             token,
+            open: (0..words).map(|_| AtomicU64::new(0)).collect(),
         }))
     }
 
@@ -70,9 +75,72 @@ impl Link {
         &self.region
     }
 
-    pub(crate) fn token(&self) -> [u64; 2] {
+    /// What both processes of a link, and nobody else but the broker that made it, know it by.
+    #[must_use]
+    pub fn token(&self) -> [u64; 2] {
         self.token
     }
+
+    // ---- without the broker that made it -----------------------------------------------------------------------
+
+    /// An end of this process's on that slot was opened, or is of no more use to it.
+    pub(crate) fn note(&self, slot: u32, end: End, open: bool) {
+        let (word, bit) = place(slot, end);
+        let Some(word) = self.open.get(word) else {
+            return;
+        };
+        if open {
+            word.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Connections of which this process has one end open, and another process the other: slot and own end.
+    fn shared(&self) -> impl Iterator<Item = (u32, End)> {
+        (0..self.region.geometry().slots).filter_map(|slot| {
+            let has = |end| {
+                let (word, bit) = place(slot, end);
+                self.open[word].load(Ordering::Relaxed) & bit != 0
+            };
+            match (has(End::Client), has(End::Server)) {
+                (true, false) => Some((slot, End::Client)),
+                (false, true) => Some((slot, End::Server)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Whether this process has an open end here whose other end is another process's.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared().next().is_some()
+    }
+
+    /// The other process has gone, and no broker has this link's books any more: its ends are closed from here, and
+    /// whoever waits for it is woken. `exited`: it is known to run no more, so that what it held is taken back first
+    /// ([`crate::books::LinkBooks::bury`] does the same for a broker).
+    pub fn bury_others(&self, exited: bool) {
+        for (slot, own) in self.shared() {
+            for other in (0..PROCESSES).filter_map(|index| u8::try_from(index).ok()) {
+                if let Some(other) = ProcessIndex::new(other).filter(|other| *other != self.process)
+                    && exited
+                {
+                    books::sweep_slot(&self.region, slot, other, None, true);
+                }
+            }
+            books::close_end(&self.region, slot, own.other());
+        }
+    }
+}
+
+const SLOTS_A_WORD: usize = 32;
+
+/// The word and the bit of one slot's end.
+fn place(slot: u32, end: End) -> (usize, u64) {
+    let slot = slot as usize;
+    let bit = 1 << (2 * (slot % SLOTS_A_WORD) + end.index());
+    (slot / SLOTS_A_WORD, bit)
 }
 
 /// What the broker tells one process about its end of one connection: private numbers that decide where the shared

@@ -15,6 +15,7 @@ pub mod model;
 pub mod party;
 pub mod raw;
 pub mod rng;
+pub mod site;
 pub mod sys;
 pub mod time;
 
@@ -24,6 +25,7 @@ pub use cmd::{Blocking, Cmd, Done, OpId, Reply};
 pub use driver::Driver;
 pub use party::{Pair, Party, Rig};
 pub use rng::{Rng, pattern};
+pub use site::{Site, eventually, folder};
 pub use time::{soon, within};
 
 /// The path of the child binary; only integration tests know it.

@@ -12,6 +12,7 @@
 //! a session's queue; none is held over a system call that could wait.
 
 mod links;
+mod orphans;
 mod poller;
 mod session;
 mod worker;
@@ -39,6 +40,7 @@ pub use poller::IoKind;
 
 use self::{
     links::{ConnRef, Links, Wiring},
+    orphans::{LinkToken, Lost, Orphans},
     session::{Flushed, Session, User},
     worker::Command,
 };
@@ -226,6 +228,7 @@ impl BrokerOptions {
             pipes: shards.collect(),
             deadlines: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
             links: Links::default(),
+            orphans: Mutex::default(),
             sessions: RwLock::default(),
             doors,
             limits: self.limits,
@@ -313,7 +316,9 @@ impl Broker {
     /// Whether nothing is left of any client: no name, no end, no link.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.core.pipes.iter().all(|shard| lock(shard).is_empty()) && self.core.links.count() == 0
+        self.core.pipes.iter().all(|shard| lock(shard).is_empty())
+            && self.core.links.count() == 0
+            && lock(&self.core.orphans).is_empty()
     }
 
     /// Waits until it has ended: by itself when idle, or by [`Stop::stop`].
@@ -459,6 +464,7 @@ struct Core {
     /// By shard: when its next wait ends.
     deadlines: Vec<AtomicU64>,
     links: Links,
+    orphans: Mutex<Orphans>,
     sessions: RwLock<HashMap<ClientId, Arc<Session>>>,
     doors: Vec<worker::Door>,
     limits: Limits,
@@ -581,7 +587,9 @@ impl Core {
     fn handle(&self, session: &Arc<Session>, request: Request) -> Result<(), &'static str> {
         let tag = match &request {
             Request::Hello(_) => return Err("a second hello"),
-            Request::Close(_) | Request::Cancel(_) | Request::LostLink(_) => Tag(0),
+            Request::Close(_) | Request::Cancel(_) | Request::LostLink(_) | Request::Rejoin(..) => {
+                Tag(0)
+            }
             Request::Create(tag, _)
             | Request::Open(tag, ..)
             | Request::Listen(tag, ..)
@@ -658,8 +666,31 @@ impl Core {
             Request::LostLink(link) => {
                 session.forget_link(link);
             }
+            Request::Rejoin(token, index) => self.rejoin(session, token, index)?,
         }
         Ok(())
+    }
+
+    /// A process goes on with a link of an earlier broker.
+    fn rejoin(&self, session: &Session, token: LinkToken, index: u8) -> Result<(), &'static str> {
+        let until = sys::now() + nanoseconds(ALONE);
+        let most = self.limits.links;
+        if !lock(&self.orphans).rejoin(session.id, token, index, until, most) {
+            return Err("it has too many links of earlier brokers");
+        }
+        // Whose clock it is.
+        self.doors[0].ring();
+        Ok(())
+    }
+
+    /// Tells those whose other half of a link has gone.
+    fn tell_lost(&self, lost: Lost, exited: bool) {
+        for (id, token) in lost {
+            if let Some(session) = self.session(id) {
+                session.queue(Reply::PeerLost(token, exited).encode(), None);
+                self.flush(&session);
+            }
+        }
     }
 
     /// A name that nobody has made is answered here, once: this is where the provider of a prefix will be asked first.
@@ -889,8 +920,10 @@ impl Core {
 
     // ---- ends of sessions --------------------------------------------------------------------------------------
 
-    /// The session has ended: its ends are closed, who waited for it is woken.
-    fn end(&self, session: &Session) {
+    /// The session has ended: its ends are closed, who waited for it is woken. `exited`: so has its process.
+    fn end(&self, session: &Session, exited: bool) {
+        let lost = lock(&self.orphans).leave(session.id);
+        self.tell_lost(lost, exited);
         for shard in 0..self.pipes.len() {
             self.at(shard, |shard, wires, out| {
                 shard.gone(session.id, wires, out);
@@ -916,6 +949,10 @@ impl Core {
     }
 
     fn expire(&self, now: u64, worker: usize) {
+        if worker == 0 {
+            let lost = lock(&self.orphans).expire(now);
+            self.tell_lost(lost, false);
+        }
         for index in (worker..self.deadlines.len()).step_by(self.doors.len()) {
             if self.deadlines[index].load(Ordering::SeqCst) <= now {
                 self.at(index, |shard, _, out| shard.expire(now, out));
@@ -927,10 +964,14 @@ impl Core {
     fn next_deadline(&self, worker: usize) -> Option<u64> {
         let mine = (worker..self.deadlines.len()).step_by(self.doors.len());
         let next = mine.map(|index| self.deadlines[index].load(Ordering::SeqCst));
-        next.min().filter(|&deadline| deadline != u64::MAX)
+        let next = next.min().filter(|&deadline| deadline != u64::MAX);
+        let orphans = (worker == 0).then(|| lock(&self.orphans).next_deadline());
+        next.into_iter().chain(orphans.flatten()).min()
     }
 }
 
+/// How long the second process of a link of an earlier broker may take to come, from the first one's coming.
+const ALONE: Duration = Duration::from_secs(5);
 /// Closes of ends that are not there, before a client is cut off.
 const MOST_STRAYS: usize = 64;
 /// How long a process waits for its next welcome after the first time that it was cut off, and how often that doubles.

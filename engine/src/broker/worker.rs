@@ -479,7 +479,7 @@ impl Worker<'_> {
         if watched.stage == Stage::Lingering {
             self.one_less();
         } else {
-            self.core.end(&session);
+            self.core.end(&session, true);
         }
     }
 
@@ -492,7 +492,7 @@ impl Worker<'_> {
         self.lingering += 1;
         self.core.lingering.fetch_add(1, Ordering::Relaxed);
         let session = watched.session.clone();
-        self.core.end(&session);
+        self.core.end(&session, false);
         self.part();
     }
 

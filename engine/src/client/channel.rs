@@ -9,7 +9,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use std::{
 
 use npfs_ringbuf::{AttachError, Conn, Deadline, Link, ProcessIndex};
 
-use super::server::ServerEnd;
+use super::{server::ServerEnd, watcher::Watcher};
 use crate::{
     Error, NtStatus, Result,
     lock::lock,
@@ -30,9 +30,12 @@ use crate::{
 /// The socket, and who waits for what.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    fd: OwnedFd,
+    /// Shared with the thread that watches it, which is not to keep the rest.
+    fd: Arc<OwnedFd>,
     /// For messages: what it is connected to.
     pub(super) place: String,
+    /// Whoever watches for the broker's end, once there is something to see to then.
+    watcher: OnceLock<Watcher>,
     state: Mutex<State>,
     /// Messages that nobody waits for and that did not fit the socket yet. Whoever sends or reads sends them first.
     backlog: Mutex<VecDeque<Vec<u8>>>,
@@ -57,8 +60,32 @@ struct State {
     leaving: HashMap<Tag, Weak<ServerEnd>>,
     waiting: HashMap<Tag, Slot>,
     servers: HashMap<EndId, Weak<ServerEnd>>,
-    links: HashMap<u64, Arc<Link>>,
+    links: HashMap<u64, Attached>,
+    /// Links of earlier brokers, by their tokens.
+    kept: HashMap<[u64; 2], Kept>,
     buf: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    link: Arc<Link>,
+    /// The other process.
+    peer: u32,
+}
+
+/// A link whose broker has gone, for as long as something is open on it.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    link: Weak<Link>,
+    /// The other process.
+    peer: u32,
+}
+
+impl Kept {
+    /// Whether somebody may wait here for something that the other process does.
+    pub(super) fn is_of_use(&self) -> bool {
+        self.link.upgrade().is_some_and(|link| link.is_shared())
+    }
 }
 
 #[derive(Debug)]
@@ -129,8 +156,9 @@ impl Channel {
             )));
         }
         Ok(Arc::new(Channel {
-            fd,
+            fd: Arc::new(fd),
             place: place.to_owned(),
+            watcher: OnceLock::new(),
             state: Mutex::new(State {
                 buf,
                 ..State::default()
@@ -140,6 +168,23 @@ impl Channel {
             next_tag: AtomicU64::new(1),
             gone: AtomicBool::new(false),
         }))
+    }
+
+    /// When the broker goes, `watcher` sees to the links; it begins when the first of them comes.
+    pub(super) fn watched_by(&self, watcher: Watcher) {
+        // Once for each channel, by whoever made it.
+        let _ = self.watcher.set(watcher);
+    }
+
+    /// A thread of an earlier channel watches this one.
+    pub(super) fn is_watched(&self) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher.is_there();
+        }
+    }
+
+    pub(super) fn socket(&self) -> Arc<OwnedFd> {
+        self.fd.clone()
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -159,7 +204,7 @@ impl Channel {
     }
 
     /// Nothing more comes or goes, and the broker closes what is open here if it still can.
-    fn give_up(&self) {
+    pub(super) fn give_up(&self) {
         if !self.gone.swap(true, Ordering::SeqCst) {
             let _ = sys::shutdown(self.fd.as_fd());
         }
@@ -523,7 +568,10 @@ impl Channel {
                         Ok(Answer::Done)
                     }
                     // It was closed a moment ago, and the broker hears of that next.
-                    (Ok(_), None) => Err(Error::Broken),
+                    (Ok(opened), None) => {
+                        opened.close();
+                        Err(Error::Broken)
+                    }
                     (Err(error), _) => {
                         self.tell(&Request::Disconnect(Tag(0), end));
                         Err(error.into())
@@ -534,6 +582,15 @@ impl Channel {
             }
             Reply::LinkGone(link) => {
                 lock(&self.state).links.remove(&link);
+                Ok(())
+            }
+            Reply::PeerLost(token, exited) => {
+                let kept = lock(&self.state).kept.remove(&token);
+                if let Some(kept) = kept
+                    && let Some(link) = kept.link.upgrade()
+                {
+                    link.bury_others(exited || sys::process_has_exited(kept.peer));
+                }
                 Ok(())
             }
             Reply::Pipes { tag, .. } | Reply::Instances { tag, .. } => {
@@ -569,13 +626,14 @@ impl Channel {
     }
 
     fn link_of(
-        &self,
+        self: &Arc<Self>,
         conn: &WireConn,
         fd: Option<OwnedFd>,
     ) -> std::result::Result<Arc<Link>, AttachError> {
         let Some(fd) = fd else {
             let state = lock(&self.state);
-            let link = state.links.get(&conn.link).cloned();
+            let link = state.links.get(&conn.link);
+            let link = link.map(|attached| attached.link.clone());
             drop(state);
             if link.is_none() {
                 // This process had no room for its descriptor.
@@ -586,8 +644,50 @@ impl Channel {
         let index =
             ProcessIndex::new(conn.process).ok_or(AttachError::Grant("its process index"))?;
         let link = Link::attach(fd, index)?;
-        lock(&self.state).links.insert(conn.link, link.clone());
+        let attached = Attached {
+            link: link.clone(),
+            peer: conn.peer.pid,
+        };
+        lock(&self.state).links.insert(conn.link, attached);
+        if let Some(watcher) = self.watcher.get() {
+            watcher.begin(self);
+        }
         Ok(link)
+    }
+
+    // ---- when the broker has gone ------------------------------------------------------------------------------
+
+    /// The links on which something is open, for the next broker; whoever asks first gets them.
+    pub(super) fn take_links(&self) -> Vec<Kept> {
+        let mut state = lock(&self.state);
+        let kept = state.kept.drain().map(|(_, kept)| kept);
+        let mut links: Vec<Kept> = kept.collect();
+        links.extend(state.links.drain().map(|(_, attached)| Kept {
+            link: Arc::downgrade(&attached.link),
+            peer: attached.peer,
+        }));
+        drop(state);
+        links.retain(Kept::is_of_use);
+        links
+    }
+
+    /// Tells this broker of links that an earlier one made, and remembers them.
+    pub(super) fn rejoin(self: &Arc<Self>, links: Vec<Kept>) {
+        for kept in links {
+            if let Some(link) = kept.link.upgrade() {
+                let token = link.token();
+                lock(&self.state).kept.insert(token, kept);
+                self.put(&Request::Rejoin(token, link.process().get()));
+            }
+        }
+        self.hurry();
+    }
+
+    /// Whether word may come of a link of an earlier broker.
+    pub(super) fn keeps_links(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.kept.retain(|_, kept| kept.is_of_use());
+        !state.kept.is_empty()
     }
 
     /// Sends the request by which a server end was made once more, on its behalf.
@@ -614,6 +714,13 @@ impl Channel {
 
     pub(super) fn forget_server(&self, end: EndId) {
         lock(&self.state).servers.remove(&end);
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // The broker sees the end of it now, and its watcher, who has the descriptor too.
+        self.give_up();
     }
 }
 

@@ -6,6 +6,7 @@ mod end;
 mod namespace;
 mod options;
 mod server;
+mod watcher;
 
 pub use cancel::Cancel;
 pub use end::{Client, Server};

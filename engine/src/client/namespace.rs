@@ -15,6 +15,7 @@ use super::{
     cancel::Cancel,
     channel::{Answer, Channel, done},
     server::ServerEnd,
+    watcher::Watcher,
 };
 use crate::{
     Error, Name, Result,
@@ -41,19 +42,19 @@ pub(super) struct Inner {
 
 impl Inner {
     /// The socket, connected again if need be.
-    fn channel(&self) -> Result<Arc<Channel>> {
+    pub(super) fn channel(self: &Arc<Self>) -> Result<Arc<Channel>> {
         let mut channel = lock(&self.channel);
         if channel.is_gone()
             && let Some(path) = &self.path
         {
-            *channel = connect(path)?;
+            *channel = connect(path, Arc::downgrade(self))?;
         }
         Ok(channel.clone())
     }
 
     /// Makes a server end again at the broker that is there now, unless another thread has done so.
     pub(super) fn return_to_broker(
-        &self,
+        self: &Arc<Self>,
         server: &Weak<ServerEnd>,
         recipe: &[u8],
         is_back: impl Fn() -> bool,
@@ -114,13 +115,15 @@ impl Namespace {
     /// [`Error::NoBroker`], [`Error::Version`].
     pub fn connect(path: impl AsRef<Path>) -> Result<Namespace> {
         let path = path.as_ref();
-        let channel = Mutex::new(connect(path)?);
-        Ok(Namespace(Arc::new(Inner {
+        let channel = reach(path)?;
+        let inner = Arc::new(Inner {
             path: Some(path.to_owned()),
-            channel,
+            channel: Mutex::new(channel.clone()),
             recipe: Mutex::new([].into()),
             returning: Mutex::new(()),
-        })))
+        });
+        channel.watched_by(Watcher::new(Arc::downgrade(&inner), path.to_owned()));
+        Ok(Namespace(inner))
     }
 
     /// Over a socket that is connected already.
@@ -273,7 +276,14 @@ pub fn default_socket() -> PathBuf {
     }
 }
 
-fn connect(path: &Path) -> Result<Arc<Channel>> {
+/// A channel of that namespace, watched.
+pub(super) fn connect(path: &Path, namespace: Weak<Inner>) -> Result<Arc<Channel>> {
+    let channel = reach(path)?;
+    channel.watched_by(Watcher::new(namespace, path.to_owned()));
+    Ok(channel)
+}
+
+fn reach(path: &Path) -> Result<Arc<Channel>> {
     let no_broker = |source| Error::NoBroker {
         path: path.display().to_string(),
         source: Some(source),

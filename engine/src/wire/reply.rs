@@ -87,6 +87,9 @@ pub enum Reply {
     },
     /// The other process of a link has gone: nothing new will come of this link.
     LinkGone(u64),
+    /// The other process of a link that an earlier broker made, by the link's token, has gone. The flag: it is known to
+    /// have exited.
+    PeerLost([u64; 2], bool),
     /// Pipes; ends when there are none.
     Pipes {
         /// Of the request.
@@ -130,6 +133,7 @@ const CONNECTED: u16 = 5;
 const LINK_GONE: u16 = 6;
 const PIPES: u16 = 7;
 const INSTANCES: u16 = 8;
+const PEER_LOST: u16 = 9;
 
 const MESSAGE: u16 = 1;
 const FIRST: u16 = 2;
@@ -186,6 +190,10 @@ impl Reply {
             }
             Reply::LinkGone(link) => {
                 head(LINK_GONE, 0, Tag(0), EndId(*link), 0, 0);
+                None
+            }
+            Reply::PeerLost([low, high], exited) => {
+                head(PEER_LOST, u16::from(*exited), Tag(*low), EndId(*high), 0, 0);
                 None
             }
             Reply::Pipes { tag, next, pipes } => {
@@ -264,6 +272,7 @@ impl Reply {
                 conn: take_conn(head)?,
             },
             LINK_GONE => Reply::LinkGone(end.0),
+            PEER_LOST => Reply::PeerLost([tag.0, end.0], flags != 0),
             PIPES => {
                 let next = tail.u32()? as usize;
                 let next = (end.0, tail.units(next)?);

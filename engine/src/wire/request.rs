@@ -64,6 +64,9 @@ pub enum Request {
     Info(Tag, Name, u64),
     /// A link's descriptor did not arrive: it has to come again with the next message that names the link.
     LostLink(u64),
+    /// A link that an earlier broker made, by its token, and this process's index in it: whoever else comes with that
+    /// token hears when this process goes, and the other way round.
+    Rejoin([u64; 2], u8),
 }
 
 const HELLO: u16 = 1;
@@ -77,6 +80,7 @@ const CANCEL: u16 = 8;
 const LIST: u16 = 9;
 const INFO: u16 = 10;
 const LOST_LINK: u16 = 11;
+const REJOIN: u16 = 12;
 
 /// Where in the head the namespace stands.
 const NAMESPACE: usize = 56;
@@ -134,6 +138,9 @@ impl Request {
                 tail.units(name.units());
             }
             Request::LostLink(link) => head(&mut put, LOST_LINK, 0, Tag(0), EndId(*link)),
+            Request::Rejoin([low, high], index) => {
+                head(&mut put, REJOIN, u16::from(*index), Tag(*low), EndId(*high));
+            }
         }
         put.finish(REQUEST_HEAD, &tail.0)
     }
@@ -190,6 +197,10 @@ impl Request {
             LIST => Request::List(tag, end.0, tail.units(tail_len)?),
             INFO => Request::Info(tag, name(&mut tail, tail_len)?, end.0),
             LOST_LINK => Request::LostLink(end.0),
+            REJOIN => Request::Rejoin(
+                [tag.0, end.0],
+                u8::try_from(flags).map_err(|_| WireError("not a process's index"))?,
+            ),
             _ => return Err(WireError("an unknown request")),
         };
         tail.end()?;

@@ -52,6 +52,7 @@ fn requests() -> Vec<Request> {
         Request::List(Tag(12), 5, vec![65, 66]),
         Request::Info(Tag(13), name, 400),
         Request::LostLink(14),
+        Request::Rejoin([15, u64::MAX], 7),
     ]
 }
 
@@ -120,6 +121,8 @@ fn replies() -> Vec<Reply> {
             conn,
         },
         Reply::LinkGone(6),
+        Reply::PeerLost([7, 8], true),
+        Reply::PeerLost([u64::MAX, 0], false),
         Reply::Pipes {
             tag: Tag(7),
             next: (3, vec![1, 2, 3]),
