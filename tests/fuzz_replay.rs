@@ -1,6 +1,6 @@
 //! The fuzz targets without a fuzzer: the kept corpus, and inputs made here, on stable Rust.
 
-use npfs::npfs::{Create, Disposition, EndId, Tag, Timeout};
+use npfs::npfs::{Create, Disposition, EndId, Quality, SecurityParts, Tag, Timeout};
 use npfs::security::{Mask, SecurityDescriptor, Sid};
 use npfs::wire::{Hello, Reply, Request};
 use npfs_tests::{Rng, fuzz, pattern, within};
@@ -61,7 +61,7 @@ fn the_wire_corpus_is_of_this_version() {
     let name = || npfs::Name::parse("name").expect("a name");
     let security = SecurityDescriptor::new().allow(Sid::EVERYONE, Mask::GENERIC_READ);
     let create = Create {
-        name: name(),
+        name: Some(name()),
         access: Mask::GENERIC_ALL,
         direction: npfs::Direction::Duplex,
         disposition: Disposition::OpenIf,
@@ -78,7 +78,7 @@ fn the_wire_corpus_is_of_this_version() {
         ("create", Request::Create(Tag(1), Box::new(create)).encode()),
         (
             "open",
-            Request::Open(Tag(2), name(), Mask::GENERIC_READ).encode(),
+            Request::Open(Tag(2), name(), Mask::GENERIC_READ, Quality::default()).encode(),
         ),
         ("listen", Request::Listen(Tag(3), EndId(9), true).encode()),
         ("disconnect", Request::Disconnect(Tag(4), EndId(9)).encode()),
@@ -90,6 +90,21 @@ fn the_wire_corpus_is_of_this_version() {
         ("cancel", Request::Cancel(Tag(5)).encode()),
         ("list", Request::List(Tag(6), 3, vec![65, 66]).encode()),
         ("info", Request::Info(Tag(7), name(), 8).encode()),
+        (
+            "openat",
+            Request::OpenAt(Tag(8), EndId(9), Mask::GENERIC_ALL, Quality::STATIC).encode(),
+        ),
+        ("describe", Request::Describe(Tag(9), EndId(9)).encode()),
+        (
+            "setsecurity",
+            Request::SetSecurity(
+                Tag(10),
+                EndId(9),
+                SecurityParts::DACL,
+                Box::new(security.clone()),
+            )
+            .encode(),
+        ),
         ("rejoin", Request::Rejoin([9, 10], 1).encode()),
         (
             "done",

@@ -60,7 +60,7 @@ struct Process {
 
 impl From<Peer> for Process {
     fn from(peer: Peer) -> Process {
-        let Peer { pid, uid, gid } = peer;
+        let Peer { pid, uid, gid, .. } = peer;
         Process { pid, uid, gid }
     }
 }

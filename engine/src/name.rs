@@ -87,6 +87,11 @@ impl Name {
         }
     }
 
+    /// What a pipe without a name answers when it is asked for one; not a name to ask for.
+    pub(crate) fn none() -> Name {
+        Name(Vec::new())
+    }
+
     /// The units.
     #[must_use]
     pub fn units(&self) -> &[u16] {
@@ -96,7 +101,10 @@ impl Name {
     /// What names are compared by (NP-NAME-02).
     #[must_use]
     pub(crate) fn folded(&self) -> Key {
-        Key(self.0.iter().map(|&unit| upcase(unit)).collect())
+        Key {
+            units: self.0.iter().map(|&unit| upcase(unit)).collect(),
+            unnamed: 0,
+        }
     }
 }
 
@@ -114,15 +122,34 @@ impl fmt::Debug for Name {
 
 /// A name as it is compared: each unit in upper case. Ten thousand instances share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Key(Arc<[u16]>);
+pub(crate) struct Key {
+    units: Arc<[u16]>,
+    /// Of a pipe without a name: a number that no other has (NP-NAME-11); 0 for names.
+    unnamed: u64,
+}
 
 impl Key {
     pub(crate) fn units(&self) -> &[u16] {
-        &self.0
+        &self.units
     }
 
     pub(crate) fn from_units(units: &[u16]) -> Key {
-        Key(units.into())
+        Key {
+            units: units.into(),
+            unnamed: 0,
+        }
+    }
+
+    /// Of a pipe that no name leads to.
+    pub(crate) fn unnamed(number: u64) -> Key {
+        Key {
+            units: Arc::default(),
+            unnamed: number,
+        }
+    }
+
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.unnamed != 0
     }
 }
 

@@ -43,6 +43,7 @@ statuses! {
     OBJECT_NAME_NOT_FOUND = 0xC000_0034, "No pipe has that name.";
     OBJECT_PATH_INVALID = 0xC000_0039, "Not a path.";
     REVISION_MISMATCH = 0xC000_0059, "Built for another version.";
+    INVALID_OWNER = 0xC000_005A, "Not an owner that the caller may name.";
     INVALID_SECURITY_DESCR = 0xC000_0079, "Not a security descriptor.";
     INSUFFICIENT_RESOURCES = 0xC000_009A, "No memory, or a limit was reached.";
     BAD_IMPERSONATION_LEVEL = 0xC000_00A5, "The client did not allow that much.";

@@ -339,6 +339,13 @@ pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
     poll(pidfd, libc::POLLIN, Some(0)).unwrap_or(false)
 }
 
+/// The session of a process (getsid(2)); 0 if it cannot be told.
+pub(crate) fn session_of(pid: u32) -> u32 {
+    // SAFETY: numbers in, a number out.
+    let session = unsafe { libc::getsid(pid as libc::pid_t) };
+    u32::try_from(session).unwrap_or(0)
+}
+
 /// Whether no process of that number runs any more; one that is dead and not reaped yet does not.
 pub(crate) fn process_has_exited(pid: u32) -> bool {
     // SAFETY: numbers in, a fresh descriptor out.

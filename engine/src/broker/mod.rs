@@ -48,7 +48,7 @@ use crate::{
     client::Namespace,
     lock::lock,
     name::{Key, Name},
-    npfs::{Asker, ClientId, Completion, EndId, InstanceInfo, Shard, Tag, nanoseconds},
+    npfs::{Asker, ClientId, Completion, EndId, InstanceInfo, Quality, Shard, Tag, nanoseconds},
     security::Mask,
     status::NtStatus,
     sys,
@@ -596,7 +596,11 @@ impl Core {
             | Request::Disconnect(tag, _)
             | Request::Wait(tag, ..)
             | Request::List(tag, ..)
-            | Request::Info(tag, ..) => *tag,
+            | Request::Info(tag, ..)
+            | Request::OpenAt(tag, ..)
+            | Request::Describe(tag, _)
+            | Request::Security(tag, ..)
+            | Request::SetSecurity(tag, ..) => *tag,
         };
         if tag.0 != 0 {
             let outstanding = session.outstanding.fetch_add(1, Ordering::Relaxed);
@@ -614,18 +618,53 @@ impl Core {
             Request::Hello(_) => {}
             Request::Create(_, create) => {
                 if self.may_open(session) {
-                    let shard = self.shard_of(&create.name.folded());
+                    let shard = match &create.name {
+                        Some(name) => self.shard_of(&name.folded()),
+                        // No two of them ever meet: any will do.
+                        None => self.shard_of_end(EndId(session.id.0)),
+                    };
                     self.at(shard, |shard, _, out| shard.create(asker, *create, out));
                 } else {
                     self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
                 }
             }
-            Request::Open(_, name, access) => {
+            Request::Open(_, name, access, quality) => {
                 if self.may_open(session) {
-                    self.open(asker, &name, access);
+                    self.open(asker, &name, (access, quality));
                 } else {
                     self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
                 }
+            }
+            Request::OpenAt(_, end, access, quality) => {
+                if self.may_open(session) {
+                    let shard = self.shard_of_end(end);
+                    self.at(shard, |shard, wires, out| {
+                        shard.open_at(asker, end, (access, quality), wires, out);
+                    });
+                } else {
+                    self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
+                }
+            }
+            Request::Describe(_, end) => {
+                let described = lock(&self.pipes[self.shard_of_end(end)]).describe(session.id, end);
+                self.answer_or_refuse(session, tag, described, |tag, info| Reply::Described {
+                    tag,
+                    info: Box::new(info),
+                });
+            }
+            Request::Security(_, end, parts) => {
+                let shard = self.shard_of_end(end);
+                let security = lock(&self.pipes[shard]).security(session.id, end, parts);
+                self.answer_or_refuse(session, tag, security, |tag, security| {
+                    Reply::Security(tag, Box::new(security))
+                });
+            }
+            Request::SetSecurity(_, end, parts, security) => {
+                let shard = self.shard_of_end(end);
+                let set = lock(&self.pipes[shard]).set_security(asker, end, parts, *security);
+                self.answer_or_refuse(session, tag, set, |tag, ()| {
+                    Reply::Done(tag, NtStatus::SUCCESS)
+                });
             }
             Request::Listen(_, end, pends) => {
                 let shard = self.shard_of_end(end);
@@ -694,11 +733,24 @@ impl Core {
     }
 
     /// A name that nobody has made is answered here, once: this is where the provider of a prefix will be asked first.
-    fn open(&self, asker: Asker<'_>, name: &Name, access: Mask) {
+    fn open(&self, asker: Asker<'_>, name: &Name, wanted: (Mask, Quality)) {
         let shard = self.shard_of(&name.folded());
         self.at(shard, |shard, wires, out| {
-            shard.open(asker, name, access, wires, out);
+            shard.open(asker, name, wanted, wires, out);
         });
+    }
+
+    fn answer_or_refuse<T>(
+        &self,
+        session: &Arc<Session>,
+        tag: Tag,
+        answer: Result<T, NtStatus>,
+        reply: impl FnOnce(Tag, T) -> Reply,
+    ) {
+        match answer {
+            Ok(answer) => self.answer(session, tag, &reply(tag, answer)),
+            Err(status) => self.refuse(session, tag, status),
+        }
     }
 
     fn may_open(&self, session: &Session) -> bool {
@@ -819,7 +871,7 @@ impl Core {
                     tag,
                     end,
                     granted,
-                    conn: self.conn(&conn, client, server, grant),
+                    conn: self.conn(&conn, client, server, grant, Quality::default()),
                 };
                 to(client, &reply, Some(&conn), tag.0 != 0);
             }
@@ -829,12 +881,13 @@ impl Core {
                 listener,
                 conn,
                 client,
+                quality,
             } => {
                 let Some(&(grant, _)) = made else { return };
                 let reply = Reply::Connected {
                     tag: listener.unwrap_or(Tag(0)),
                     end,
-                    conn: self.conn(&conn, server, client, grant),
+                    conn: self.conn(&conn, server, client, grant, quality),
                 };
                 let answers = listener.is_some_and(|tag| tag.0 != 0);
                 to(server, &reply, Some(&conn), answers);
@@ -842,8 +895,16 @@ impl Core {
         }
     }
 
-    fn conn(&self, conn: &ConnRef, to: ClientId, peer: ClientId, grant: Grant) -> WireConn {
+    fn conn(
+        &self,
+        conn: &ConnRef,
+        to: ClientId,
+        peer: ClientId,
+        grant: Grant,
+        quality: Quality,
+    ) -> WireConn {
         WireConn {
+            quality,
             link: conn.link.id,
             process: conn.link.index(to).get(),
             peer: self.peer(peer).unwrap_or_default(),

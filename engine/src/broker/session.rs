@@ -94,7 +94,12 @@ impl Session {
         Ok(Session {
             id,
             pidfd,
-            peer: Peer { pid, uid, gid },
+            peer: Peer {
+                pid,
+                uid,
+                gid,
+                session: sys::session_of(pid),
+            },
             token: Token::new(uid, gid, groups),
             bits: AtomicU8::new(0),
             worker,

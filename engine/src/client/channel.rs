@@ -564,7 +564,7 @@ impl Channel {
                 let server = lock(&self.state).servers.get(&end).and_then(Weak::upgrade);
                 let answer = match (opened, server) {
                     (Ok(opened), Some(server)) => {
-                        server.connected(opened, conn.peer);
+                        server.connected(opened, conn.peer, conn.quality);
                         Ok(Answer::Done)
                     }
                     // It was closed a moment ago, and the broker hears of that next.
@@ -593,7 +593,10 @@ impl Channel {
                 }
                 Ok(())
             }
-            Reply::Pipes { tag, .. } | Reply::Instances { tag, .. } => {
+            Reply::Pipes { tag, .. }
+            | Reply::Instances { tag, .. }
+            | Reply::Described { tag, .. }
+            | Reply::Security(tag, _) => {
                 self.answer(tag, Ok(Answer::Reply(reply)));
                 Ok(())
             }

@@ -126,7 +126,7 @@ impl Server {
     /// # Errors
     /// [`Error::NotConnected`], [`Error::Disconnected`]: there is none.
     pub fn client(&self) -> Result<Peer> {
-        self.end.client()
+        self.end.client().map(|(peer, _)| peer)
     }
 
     /// Bytes or messages: the pipe's, which its first instance has fixed (NP-CREATE-24).

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Error, Name, Result,
-    npfs::{Create, Direction, Disposition},
+    npfs::{Create, Direction, Disposition, Quality},
     security::{Mask, SecurityDescriptor},
     wire::Request,
 };
@@ -169,7 +169,7 @@ impl ServerOptions {
             }
         });
         let create = Create {
-            name,
+            name: Some(name),
             access: access | Mask::SYNCHRONIZE,
             direction: self.direction,
             disposition: if self.first {
@@ -304,8 +304,10 @@ impl ClientOptions {
             access
         });
         access |= Mask::SYNCHRONIZE;
-        let answer = namespace
-            .ask(|channel, tag| channel.ask(tag, &Request::Open(tag, name.clone(), access)));
+        let answer = namespace.ask(|channel, tag| {
+            let request = Request::Open(tag, name.clone(), access, Quality::default());
+            channel.ask(tag, &request)
+        });
         let (
             channel,
             Answer::Opened {

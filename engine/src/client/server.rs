@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Error, Result,
     lock::lock,
-    npfs::{EndId, State, Tag},
+    npfs::{EndId, Quality, State, Tag},
     security::Mask,
     wire::{Peer, Request},
 };
@@ -43,7 +43,7 @@ struct Place {
 struct Own {
     /// Without a connection: whether a client may open it. With one, this says nothing.
     listening: bool,
-    client: Option<Peer>,
+    client: Option<(Peer, Quality)>,
     read: ReadMode,
     completion: CompletionMode,
     spin: Option<SpinPolicy>,
@@ -107,9 +107,9 @@ impl ServerEnd {
     }
 
     /// A client has opened it.
-    pub(super) fn connected(&self, conn: Conn, client: Peer) {
+    pub(super) fn connected(&self, conn: Conn, client: Peer, quality: Quality) {
         let mut own = lock(&self.own);
-        own.client = Some(client);
+        own.client = Some((client, quality));
         own.listening = false;
         // Fresh and unused: neither can be refused.
         let _ = conn.set_modes(own.read, own.completion);
@@ -151,7 +151,7 @@ impl ServerEnd {
         }
     }
 
-    pub(super) fn client(&self) -> Result<Peer> {
+    pub(super) fn client(&self) -> Result<(Peer, Quality)> {
         self.conn()?;
         lock(&self.own).client.ok_or(Error::NotConnected)
     }

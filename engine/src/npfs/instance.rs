@@ -1,9 +1,11 @@
 //! One server end and the connection that it carries (NPFS: CCB).
 
+use std::sync::Arc;
+
 use npfs_ringbuf::Access;
 
-use super::{ClientId, EndId, Tag};
-use crate::name::Key;
+use super::{ClientId, EndId, Tag, pipe::Fixed};
+use crate::{name::Key, security::Mask};
 
 /// NamedPipeState of an instance, as its server end sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +62,8 @@ pub(super) struct Instance<C> {
     pub(super) pipe: Key,
     pub(super) owner: ClientId,
     pub(super) access: Access,
+    /// What its handle was granted.
+    pub(super) granted: Mask,
     pub(super) in_quota: u32,
     pub(super) out_quota: u32,
     pub(super) link: Wire<C>,
@@ -103,4 +107,11 @@ pub(super) struct Client<C> {
     pub(super) conn: C,
     /// The server end, while both are of one connection.
     pub(super) server: Option<EndId>,
+    /// The server has disconnected; if it has closed, `server` is `None` as well.
+    pub(super) cut_off: bool,
+    /// What its handle was granted.
+    pub(super) granted: Mask,
+    pub(super) pipe: Arc<Fixed>,
+    pub(super) in_quota: u32,
+    pub(super) out_quota: u32,
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use npfs_ringbuf::{Access, End, PipeType};
 
 pub use instance::State;
-pub use pipe::{InstanceInfo, PipeInfo};
+pub use pipe::{EndInfo, InstanceInfo, PipeInfo, SecurityParts};
 pub use shard::Shard;
 
 use crate::{
@@ -110,8 +110,8 @@ impl Direction {
 /// NtCreateNamedPipeFile (section 4 of the specification).
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// Its name.
-    pub name: Name,
+    /// Its name; `None`: a fresh pipe without one (NP-NAME-11).
+    pub name: Option<Name>,
     /// DesiredAccess.
     pub access: Mask,
     /// From ShareAccess.
@@ -130,6 +130,30 @@ pub struct Create {
     pub default_timeout: Option<Duration>,
     /// Of the first instance; `None`: the default of NP-SEC-04.
     pub security: Option<SecurityDescriptor>,
+}
+
+bitflags::bitflags! {
+    /// What a client lets the server do in its name: SECURITY_QUALITY_OF_SERVICE, given with its open (NP-IMP-03).
+    ///
+    /// The low two bits are the level: 0 anonymous, 1 identification, 2 impersonation, 3 delegation.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Quality: u32 {
+        /// The bits of the level.
+        const LEVEL = 3;
+        /// The identity is that of the open, and not that of each write (NP-IMP-04).
+        const STATIC = 4;
+        /// Only what is enabled goes with it.
+        const EFFECTIVE_ONLY = 8;
+
+        const _ = !0;
+    }
+}
+
+impl Default for Quality {
+    /// Impersonation, dynamic, effective only (NP-IMP-03).
+    fn default() -> Quality {
+        Quality::from_bits_retain(2) | Quality::EFFECTIVE_ONLY
+    }
 }
 
 /// How long to wait for an instance (NP-WAIT-06).
@@ -229,5 +253,7 @@ pub enum Completion<C> {
         conn: C,
         /// The session of the client end.
         client: ClientId,
+        /// What it lets the server do in its name.
+        quality: Quality,
     },
 }

@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 use std::ops::Bound;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use npfs_ringbuf::{Access, End};
 
 use super::{
-    Asker, ClientId, Completion, Create, Disposition, EndId, InstanceInfo, Moment, PipeInfo, Plan,
-    State, Tag, Timeout, Wires,
+    Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, InstanceInfo, Moment,
+    PipeInfo, Plan, Quality, SecurityParts, State, Tag, Timeout, Wires,
     ends::Ends,
     instance::{Client, Instance, Wire},
     nanoseconds,
-    pipe::{Pipe, Waiter},
+    pipe::{Fixed, Pipe, Waiter},
 };
 use crate::{
+    lock::lock,
     name::{Key, Name},
     security::{Mask, SecurityDescriptor, check},
     status::NtStatus,
@@ -31,6 +33,13 @@ pub struct Shard<C> {
     deadlines: BTreeSet<(Moment, ClientId, Tag)>,
     /// Counts up with everything that stands in a line.
     order: u64,
+}
+
+/// An open end's own.
+struct EndOf {
+    fixed: Arc<Fixed>,
+    granted: Mask,
+    quotas: (u32, u32),
 }
 
 /// A request that was not answered yet.
@@ -76,7 +85,13 @@ impl<C: Clone> Shard<C> {
                 return Err(NtStatus::INVALID_PARAMETER);
             }
         }
-        let key = create.name.folded();
+        let key = match &create.name {
+            Some(name) => name.folded(),
+            None => {
+                self.order += 1;
+                Key::unnamed(self.order)
+            }
+        };
         let (granted, first) = match self.pipes.get(&key) {
             Some(pipe) => (further_instance(pipe, asker, &create)?, false),
             None => (first_instance(&create)?, true),
@@ -85,15 +100,19 @@ impl<C: Clone> Shard<C> {
             let security = create
                 .security
                 .unwrap_or_else(|| SecurityDescriptor::npfs_default(asker.token));
+            let fixed = Fixed {
+                key: key.clone(),
+                name: create.name,
+                pipe_type: create.pipe_type,
+                direction: create.direction,
+                max_instances: create.max_instances,
+                default_timeout: create.default_timeout.unwrap_or(Duration::ZERO),
+                security: Mutex::new(security),
+            };
             self.pipes.insert(
                 key.clone(),
                 Pipe {
-                    name: create.name,
-                    pipe_type: create.pipe_type,
-                    direction: create.direction,
-                    max_instances: create.max_instances,
-                    default_timeout: create.default_timeout.unwrap_or(Duration::ZERO),
-                    security,
+                    fixed: Arc::new(fixed),
                     instances: BTreeSet::new(),
                     connected: 0,
                     listening: BTreeMap::new(),
@@ -111,16 +130,17 @@ impl<C: Clone> Shard<C> {
             client: asker.client,
             tag: asker.tag,
             end,
-            pipe_type: pipe.pipe_type,
+            pipe_type: pipe.fixed.pipe_type,
             first,
             granted,
         };
-        let allowed = pipe.direction.access(End::Server);
+        let allowed = pipe.fixed.direction.access(End::Server);
         let access = data_access(granted, allowed);
         self.servers.insert(Instance {
             pipe: key,
             owner: asker.client,
             access,
+            granted,
             in_quota: create.in_quota,
             out_quota: create.out_quota,
             link: Wire::Disconnected,
@@ -138,11 +158,29 @@ impl<C: Clone> Shard<C> {
         &mut self,
         asker: Asker<'_>,
         name: &Name,
-        access: Mask,
+        (access, quality): (Mask, Quality),
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) {
-        if let Err(status) = self.try_open(asker, name, access, wires, out) {
+        let opened = self.try_open(asker, &name.folded(), (access, quality), wires, out);
+        if let Err(status) = opened {
+            out.push(Completion::Done(asker.client, asker.tag, Err(status)));
+        }
+    }
+
+    /// NtCreateFile with an empty name, relative to an open end: the pipe of that end (NP-NAME-12).
+    pub fn open_at<W: Wires<Conn = C>>(
+        &mut self,
+        asker: Asker<'_>,
+        end: EndId,
+        (access, quality): (Mask, Quality),
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        let opened = self
+            .pipe_of(asker.client, end)
+            .and_then(|of| self.try_open(asker, &of.fixed.key, (access, quality), wires, out));
+        if let Err(status) = opened {
             out.push(Completion::Done(asker.client, asker.tag, Err(status)));
         }
     }
@@ -150,22 +188,21 @@ impl<C: Clone> Shard<C> {
     fn try_open<W: Wires<Conn = C>>(
         &mut self,
         asker: Asker<'_>,
-        name: &Name,
-        access: Mask,
+        key: &Key,
+        (access, quality): (Mask, Quality),
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) -> Result<(), NtStatus> {
-        let key = name.folded();
         let pipe = self
             .pipes
-            .get_mut(&key)
+            .get_mut(key)
             .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?; // NP-OPEN-01
         // NP-OPEN-02, 05: the bit is FILE_APPEND_DATA here, which generic writing asks for.
         let wanted = access.map_generic() - Mask::FILE_CREATE_PIPE_INSTANCE;
-        let granted = check(&pipe.security, asker.token, wanted)
+        let granted = check(&lock(&pipe.fixed.security), asker.token, wanted)
             .map_err(|_| NtStatus::ACCESS_DENIED)?
             - Mask::FILE_CREATE_PIPE_INSTANCE; // as much as is allowed may include it
-        let allowed = pipe.direction.access(End::Client);
+        let allowed = pipe.fixed.direction.access(End::Client);
         if (granted.contains(Mask::FILE_READ_DATA) && !allowed.read)
             || (granted.contains(Mask::FILE_WRITE_DATA) && !allowed.write)
         {
@@ -183,7 +220,7 @@ impl<C: Clone> Shard<C> {
             server: instance.owner,
             server_end,
             client: asker.client,
-            pipe_type: pipe.pipe_type,
+            pipe_type: pipe.fixed.pipe_type,
             in_quota: instance.in_quota,
             out_quota: instance.out_quota,
             server_access: instance.access,
@@ -200,11 +237,17 @@ impl<C: Clone> Shard<C> {
         };
         let listens = std::mem::take(&mut instance.listens);
         let server = instance.owner;
-        self.own(asker.client, end);
-        self.clients.insert(Client {
+        let client = Client {
             conn: conn.clone(),
             server: Some(server_end),
-        });
+            cut_off: false,
+            granted,
+            pipe: pipe.fixed.clone(),
+            in_quota: instance.in_quota,
+            out_quota: instance.out_quota,
+        };
+        self.own(asker.client, end);
+        self.clients.insert(client);
         for &tag in &listens {
             self.pending.remove(&(server, tag));
         }
@@ -216,6 +259,7 @@ impl<C: Clone> Shard<C> {
             listener: listens.next(),
             conn: conn.clone(),
             client: asker.client,
+            quality,
         });
         out.extend(listens.map(|tag| Completion::Done(server, tag, Ok(()))));
         out.push(Completion::Opened {
@@ -302,6 +346,7 @@ impl<C: Clone> Shard<C> {
                 }
                 if let Some(client) = self.clients.get_mut(client) {
                     client.server = None; // NP-OBJ-09
+                    client.cut_off = true;
                 }
             }
             Wire::Closing { conn } => wires.disconnect(&conn),
@@ -327,7 +372,7 @@ impl<C: Clone> Shard<C> {
             }
             Some(pipe) => {
                 let after = match timeout {
-                    Timeout::Default => Some(pipe.default_timeout),
+                    Timeout::Default => Some(pipe.fixed.default_timeout),
                     Timeout::After(after) => Some(after),
                     Timeout::Never => None,
                 };
@@ -466,6 +511,7 @@ impl<C: Clone> Shard<C> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.pipes.range::<Key, _>((from, Bound::Unbounded));
         let info = |(key, pipe): (&Key, &Pipe)| (key.clone(), self.info_of(pipe));
+        let range = range.filter(|(key, _)| !key.is_unnamed()); // NP-DIR-07
         range.take(most).map(info).collect()
     }
 
@@ -498,17 +544,132 @@ impl<C: Clone> Shard<C> {
     fn info_of(&self, pipe: &Pipe) -> PipeInfo {
         let count = |many: usize| u32::try_from(many).unwrap_or(u32::MAX);
         PipeInfo {
-            name: pipe.name.clone(),
-            pipe_type: pipe.pipe_type,
-            direction: pipe.direction,
             instances: count(pipe.instances.len()),
-            max_instances: pipe.max_instances,
             listening: count(pipe.listening.len()),
             connected: pipe.connected,
             waiters: count(pipe.waiters.len()),
-            default_timeout: pipe.default_timeout,
-            owner: pipe.security.owner,
+            ..pipe.fixed.info()
         }
+    }
+
+    // ---- about an end ------------------------------------------------------------------------------------------
+
+    /// The pipe of an end of this client's.
+    fn pipe_of(&self, client: ClientId, end: EndId) -> Result<EndOf, NtStatus> {
+        let owned = self.owned.get(&client);
+        if !owned.is_some_and(|owned| owned.contains(&end)) {
+            return Err(NtStatus::INVALID_HANDLE);
+        }
+        if let Some(client) = self.clients.get(end) {
+            return if client.cut_off {
+                Err(NtStatus::PIPE_DISCONNECTED) // NP-INFO-01, NP-SEC-02
+            } else {
+                Ok(EndOf {
+                    fixed: client.pipe.clone(),
+                    granted: client.granted,
+                    quotas: (client.in_quota, client.out_quota),
+                })
+            };
+        }
+        let instance = self.servers.get(end).ok_or(NtStatus::INVALID_HANDLE)?;
+        let pipe = self.pipes.get(&instance.pipe);
+        Ok(EndOf {
+            fixed: pipe.ok_or(NtStatus::INVALID_HANDLE)?.fixed.clone(),
+            granted: instance.granted,
+            quotas: (instance.in_quota, instance.out_quota),
+        })
+    }
+
+    /// What NtQueryInformationFile has to ask (NP-INFO-08, 15). A pipe that has gone has no instances (NP-OBJ-01).
+    ///
+    /// # Errors
+    /// PIPE_DISCONNECTED for a client that was disconnected; INVALID_HANDLE.
+    pub fn describe(&self, client: ClientId, end: EndId) -> Result<EndInfo, NtStatus> {
+        let of = self.pipe_of(client, end)?;
+        let pipe = self.pipes.get(&of.fixed.key);
+        let pipe = pipe.filter(|pipe| Arc::ptr_eq(&pipe.fixed, &of.fixed));
+        Ok(EndInfo {
+            pipe: pipe.map_or_else(|| of.fixed.info(), |pipe| self.info_of(pipe)),
+            in_quota: of.quotas.0,
+            out_quota: of.quotas.1,
+        })
+    }
+
+    /// NtQuerySecurityObject: those parts of the pipe's descriptor (NP-SEC-01).
+    ///
+    /// # Errors
+    /// ACCESS_DENIED without READ_CONTROL; PIPE_DISCONNECTED (NP-SEC-02); INVALID_HANDLE.
+    pub fn security(
+        &self,
+        client: ClientId,
+        end: EndId,
+        parts: SecurityParts,
+    ) -> Result<SecurityDescriptor, NtStatus> {
+        let of = self.pipe_of(client, end)?;
+        if !of.granted.contains(Mask::READ_CONTROL) || parts.contains(SecurityParts::SACL) {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        let whole = lock(&of.fixed.security);
+        let mut some = SecurityDescriptor::new();
+        if parts.contains(SecurityParts::OWNER) {
+            some.owner = whole.owner;
+        }
+        if parts.contains(SecurityParts::GROUP) {
+            some.group = whole.group;
+        }
+        if parts.contains(SecurityParts::DACL) {
+            some.dacl.clone_from(&whole.dacl);
+        } else {
+            some.dacl = None;
+        }
+        Ok(some)
+    }
+
+    /// NtSetSecurityObject: replaces those parts, for all ends and instances to come (NP-SEC-01).
+    ///
+    /// # Errors
+    /// ACCESS_DENIED without WRITE_OWNER (owner, group) or WRITE_DAC; INVALID_OWNER: an owner that the caller may not
+    /// name; INVALID_SECURITY_DESCR: an owner or group is to be set and missing; PIPE_DISCONNECTED (NP-SEC-02).
+    pub fn set_security(
+        &mut self,
+        asker: Asker<'_>,
+        end: EndId,
+        parts: SecurityParts,
+        given: SecurityDescriptor,
+    ) -> Result<(), NtStatus> {
+        let of = self.pipe_of(asker.client, end)?;
+        let mut needed = Mask::empty();
+        if parts.intersects(SecurityParts::OWNER | SecurityParts::GROUP) {
+            needed |= Mask::WRITE_OWNER;
+        }
+        if parts.contains(SecurityParts::DACL) {
+            needed |= Mask::WRITE_DAC;
+        }
+        if !of.granted.contains(needed) || parts.contains(SecurityParts::SACL) {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        let missing = |part, sid: Option<_>| parts.contains(part) && sid.is_none();
+        if missing(SecurityParts::OWNER, given.owner) || missing(SecurityParts::GROUP, given.group)
+        {
+            return Err(NtStatus::INVALID_SECURITY_DESCR);
+        }
+        if parts.contains(SecurityParts::OWNER)
+            && !asker.token.is_privileged()
+            && !given.owner.is_some_and(|owner| asker.token.has(&owner))
+        {
+            return Err(NtStatus::INVALID_OWNER);
+        }
+        let mut whole = lock(&of.fixed.security);
+        if parts.contains(SecurityParts::OWNER) {
+            whole.owner = given.owner;
+        }
+        if parts.contains(SecurityParts::GROUP) {
+            whole.group = given.group;
+        }
+        if parts.contains(SecurityParts::DACL) {
+            whole.dacl = given.dacl;
+        }
+        Ok(())
     }
 
     /// The open ends of a session.
@@ -652,15 +813,15 @@ fn first_instance(create: &Create) -> Result<Mask, NtStatus> {
 /// Section 4.3: it does. The order of the checks is the rule's.
 fn further_instance(pipe: &Pipe, asker: Asker<'_>, create: &Create) -> Result<Mask, NtStatus> {
     let wanted = create.access.map_generic() | Mask::FILE_CREATE_PIPE_INSTANCE;
-    let granted =
-        check(&pipe.security, asker.token, wanted).map_err(|_| NtStatus::ACCESS_DENIED)?; // NP-CREATE-20
-    if pipe.instances.len() >= pipe.max_instances as usize {
+    let granted = check(&lock(&pipe.fixed.security), asker.token, wanted)
+        .map_err(|_| NtStatus::ACCESS_DENIED)?; // NP-CREATE-20
+    if pipe.instances.len() >= pipe.fixed.max_instances as usize {
         return Err(NtStatus::INSTANCE_NOT_AVAILABLE); // NP-CREATE-21, 26
     }
     if create.disposition == Disposition::Create {
         return Err(NtStatus::ACCESS_DENIED); // NP-CREATE-22
     }
-    if create.direction != pipe.direction {
+    if create.direction != pipe.fixed.direction {
         return Err(NtStatus::ACCESS_DENIED); // NP-CREATE-23
     }
     let names_owner = |given: &SecurityDescriptor| given.owner.is_some() || given.group.is_some();

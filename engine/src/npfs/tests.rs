@@ -61,7 +61,7 @@ fn name(text: &str) -> Name {
 
 fn create(text: &str) -> Create {
     Create {
-        name: name(text),
+        name: Some(name(text)),
         access: Mask::FILE_GENERIC_READ | Mask::FILE_GENERIC_WRITE | Mask::SYNCHRONIZE,
         direction: Direction::Duplex,
         disposition: Disposition::OpenIf,
@@ -147,7 +147,7 @@ impl World {
 
     fn open(&mut self, client: ClientId, text: &str, access: Mask) -> Result<EndId, NtStatus> {
         let (tag, out) = self.ask(client, |shard, wires, asker, _, out| {
-            shard.open(asker, &name(text), access, wires, out);
+            shard.open(asker, &name(text), (access, Quality::default()), wires, out);
         });
         match self.answer(tag, out) {
             Some(Completion::Opened { end, .. }) => Ok(end),
@@ -535,7 +535,13 @@ fn np_open_02_as_much_as_is_allowed_is_not_a_right_to_create_instances() {
     let mut world = World::new();
     world.create(SERVER, create("a")).expect("create");
     let (_, out) = world.ask(CLIENT, |shard, wires, asker, _, out| {
-        shard.open(asker, &name("a"), Mask::MAXIMUM_ALLOWED, wires, out);
+        shard.open(
+            asker,
+            &name("a"),
+            (Mask::MAXIMUM_ALLOWED, Quality::default()),
+            wires,
+            out,
+        );
     });
     let Some(Completion::Opened { granted, .. }) = out.last() else {
         panic!("{out:?}");
@@ -588,7 +594,7 @@ fn np_open_10_np_listen_08_every_listen_is_answered_before_the_open() {
     assert_eq!(none, None);
     let (second, _) = world.listen(SERVER, end, true);
     let (_, out) = world.ask(CLIENT, |shard, wires, asker, _, out| {
-        shard.open(asker, &name("a"), BOTH, wires, out);
+        shard.open(asker, &name("a"), (BOTH, Quality::default()), wires, out);
     });
     assert!(
         matches!(
@@ -958,7 +964,7 @@ fn random_requests_are_each_answered_once() {
             let (what, pends) = (next(9), next(2) == 0);
             let (_, out) = world.ask(client, |shard, wires, asker, now, out| match what {
                 0 | 1 => shard.create(asker, create(text), out),
-                2 | 3 => shard.open(asker, &name(text), BOTH, wires, out),
+                2 | 3 => shard.open(asker, &name(text), (BOTH, Quality::default()), wires, out),
                 4 => shard.listen(asker, end, pends, out),
                 5 => shard.disconnect(asker, end, wires, out),
                 6 => {
@@ -1010,4 +1016,208 @@ fn random_requests_are_each_answered_once() {
             assert_eq!(count(End::Server) + cut, 1, "seed {seed}");
         }
     }
+}
+
+// ---- about an end --------------------------------------------------------------------------------------------------
+
+impl World {
+    fn open_at(&mut self, client: ClientId, end: EndId, access: Mask) -> Result<EndId, NtStatus> {
+        let (tag, out) = self.ask(client, |shard, wires, asker, _, out| {
+            shard.open_at(asker, end, (access, Quality::default()), wires, out);
+        });
+        match self.answer(tag, out) {
+            Some(Completion::Opened { end, .. }) => Ok(end),
+            Some(Completion::Done(_, _, Err(status))) => Err(status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn set_security(
+        &mut self,
+        client: ClientId,
+        end: EndId,
+        parts: SecurityParts,
+        given: SecurityDescriptor,
+    ) -> Result<(), NtStatus> {
+        let mut answer = Ok(());
+        self.ask(client, |shard, _, asker, _, _| {
+            answer = shard.set_security(asker, end, parts, given);
+        });
+        answer
+    }
+}
+
+fn unnamed() -> Create {
+    Create {
+        name: None,
+        ..create("x")
+    }
+}
+
+#[test]
+fn np_name_11_two_pipes_without_a_name_never_meet() {
+    let mut world = World::new();
+    let one = world.create(SERVER, unnamed()).expect("create");
+    let two = world.create(SERVER, unnamed()).expect("create");
+    assert_ne!(one, two);
+    for end in [one, two] {
+        let info = world.shard.describe(SERVER, end).expect("info");
+        assert_eq!((info.pipe.instances, info.pipe.listening), (1, 1));
+        assert!(info.pipe.name.units().is_empty());
+    }
+    let open_only = Create {
+        disposition: Disposition::Open,
+        ..unnamed()
+    };
+    assert_eq!(
+        world.create(SERVER, open_only),
+        Err(NtStatus::OBJECT_NAME_NOT_FOUND)
+    );
+}
+
+#[test]
+fn np_dir_07_pipes_without_a_name_are_not_listed() {
+    let mut world = World::new();
+    world.create(SERVER, unnamed()).expect("create");
+    world.create(SERVER, create("named")).expect("create");
+    let listed = world.shard.list(None, 100);
+    let names: Vec<String> = listed
+        .iter()
+        .map(|(_, pipe)| pipe.name.to_string())
+        .collect();
+    assert_eq!(names, ["named"]);
+}
+
+#[test]
+fn np_name_12_an_end_leads_to_the_client_end_of_its_pipe() {
+    let mut world = World::new();
+    for given in [unnamed(), create("named")] {
+        let server = world.create(SERVER, given).expect("create");
+        world.open_at(SERVER, server, BOTH).expect("open");
+        assert_eq!(
+            world.open_at(SERVER, server, BOTH),
+            Err(NtStatus::PIPE_NOT_AVAILABLE)
+        );
+        // Somebody else's handle leads nowhere.
+        assert_eq!(
+            world.open_at(CLIENT, server, BOTH),
+            Err(NtStatus::INVALID_HANDLE)
+        );
+    }
+}
+
+#[test]
+fn np_obj_01_np_info_15_a_client_knows_its_pipe_when_that_has_gone() {
+    let mut world = World::new();
+    let server = world.create(SERVER, create("Spelled")).expect("create");
+    let client = world.open(CLIENT, "spelled", BOTH).expect("open");
+    let before = world.shard.describe(CLIENT, client).expect("info");
+    assert_eq!(before.pipe.instances, 1);
+    assert_eq!((before.in_quota, before.out_quota), (100, 200));
+    world.close(SERVER, server);
+    let after = world.shard.describe(CLIENT, client).expect("info");
+    assert_eq!(after.pipe.instances, 0);
+    assert_eq!(after.pipe.name.to_string(), "Spelled");
+    assert_eq!((after.in_quota, after.out_quota), (100, 200));
+    // The name is free, and the next pipe of that name is another.
+    world.create(SERVER, create("SPELLED")).expect("create");
+    let still = world.shard.describe(CLIENT, client).expect("info");
+    assert_eq!((still.pipe.instances, still), (0, after));
+}
+
+#[test]
+fn np_info_01_np_sec_02_a_client_that_was_disconnected_is_told_nothing() {
+    let mut world = World::new();
+    let server = world.create(SERVER, create("a")).expect("create");
+    let client = world.open(CLIENT, "a", BOTH).expect("open");
+    world.disconnect(SERVER, server).expect("disconnect");
+    let gone = Err(NtStatus::PIPE_DISCONNECTED);
+    assert_eq!(world.shard.describe(CLIENT, client), gone);
+    let parts = SecurityParts::DACL;
+    assert_eq!(
+        world.shard.security(CLIENT, client, parts),
+        Err(NtStatus::PIPE_DISCONNECTED)
+    );
+    assert_eq!(
+        world.set_security(CLIENT, client, parts, SecurityDescriptor::new()),
+        Err(NtStatus::PIPE_DISCONNECTED)
+    );
+    world.shard.describe(SERVER, server).expect("info");
+    world
+        .shard
+        .security(SERVER, server, parts)
+        .expect("security");
+    // Also once the server end is closed.
+    world.close(SERVER, server);
+    assert_eq!(
+        world.shard.describe(CLIENT, client),
+        Err(NtStatus::PIPE_DISCONNECTED)
+    );
+}
+
+#[test]
+fn np_sec_01_one_descriptor_for_all_ends_and_instances_to_come() {
+    let mut world = World::new();
+    let all = Create {
+        access: BOTH | Mask::READ_CONTROL | Mask::WRITE_DAC | Mask::WRITE_OWNER,
+        ..create("a")
+    };
+    let server = world.create(SERVER, all).expect("create");
+    let client = world.open(CLIENT, "a", BOTH).expect("open");
+    let everyone = SecurityDescriptor::new().allow(Sid::EVERYONE, Mask::GENERIC_ALL);
+    let dacl = SecurityParts::DACL;
+    assert_eq!(
+        world.set_security(CLIENT, client, dacl, everyone.clone()),
+        Err(NtStatus::ACCESS_DENIED),
+        "its handle may not"
+    );
+    world
+        .set_security(SERVER, server, dacl, everyone.clone())
+        .expect("set");
+    let seen = world
+        .shard
+        .security(CLIENT, client, dacl)
+        .expect("security");
+    assert_eq!(seen.dacl, everyone.dacl);
+    assert_eq!(seen.owner, None, "not asked for");
+    // The stranger may now, and adds an instance, which has the same.
+    let theirs = world.create(STRANGER, create("a")).expect("create");
+    world.close(SERVER, server);
+    let seen = world
+        .shard
+        .security(STRANGER, theirs, dacl)
+        .expect("security");
+    assert_eq!(seen.dacl, everyone.dacl);
+}
+
+#[test]
+fn an_owner_is_named_by_who_is_it_or_by_an_administrator() {
+    let mut world = World::new();
+    let all = Create {
+        access: BOTH | Mask::WRITE_OWNER,
+        security: Some(SecurityDescriptor::new().allow(Sid::EVERYONE, Mask::GENERIC_ALL)),
+        ..create("a")
+    };
+    let server = world.create(SERVER, all).expect("create");
+    let other = SecurityDescriptor::new().with_owner(Sid::user(2000));
+    let parts = SecurityParts::OWNER;
+    assert_eq!(
+        world.set_security(SERVER, server, parts, other.clone()),
+        Err(NtStatus::INVALID_OWNER)
+    );
+    assert_eq!(
+        world.set_security(SERVER, server, parts, SecurityDescriptor::new()),
+        Err(NtStatus::INVALID_SECURITY_DESCR)
+    );
+    let own = SecurityDescriptor::new().with_owner(Sid::user(1000));
+    world.set_security(SERVER, server, parts, own).expect("set");
+    let roots = world
+        .open(ROOT, "a", BOTH | Mask::WRITE_OWNER)
+        .expect("open");
+    world.set_security(ROOT, roots, parts, other).expect("set");
+    let sacl = SecurityParts::SACL;
+    assert_eq!(
+        world.shard.security(ROOT, roots, sacl),
+        Err(NtStatus::ACCESS_DENIED)
+    );
 }

@@ -5,10 +5,10 @@
 //! tail. Any bytes may arrive: whatever is not exactly a message is a [`WireError`], and nothing panics.
 //!
 //! ```text
-//! request   0 op u16 | 2 flags u16 | 4 tail u32 | 8 tag u64 | 16 end u64 | 24 access u32 | 28 four bytes
+//! request   0 op u16 | 2 flags u16 | 4 tail u32 | 8 tag u64 | 16 end u64 | 24 access u32 | 28 quality u32 or four bytes
 //!          32 three u32 | 44 u32 | 48 u64 | 56 namespace u64
 //! reply     0 op u16 | 2 flags u16 | 4 tail u32 | 8 tag u64 | 16 end u64 | 24 status u32 | 28 granted u32
-//!          32 link u64 | 40 process u8 ... | 44 peer: pid, uid, gid u32 | 56 u64 | 64 grant, 96 bytes
+//!          32 link u64 | 40 process u8 ... | 44 peer: four u32 | 60 quality u32 | 64 grant, 96 bytes
 //! ```
 
 mod reply;

@@ -7,8 +7,8 @@ use npfs_ringbuf::{Grant, PipeType};
 use super::{Put, REPLY_HEAD, Take, WireError, length};
 use crate::{
     name::Name,
-    npfs::{EndId, PipeInfo, State, Tag, nanoseconds},
-    security::{Mask, Sid},
+    npfs::{EndId, EndInfo, PipeInfo, Quality, State, Tag, nanoseconds},
+    security::{Mask, SecurityDescriptor, Sid},
     status::NtStatus,
 };
 
@@ -21,6 +21,8 @@ pub struct Peer {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// Session: getsid(2), as the broker sees it.
+    pub session: u32,
 }
 
 /// A connection, for one of its ends.
@@ -32,6 +34,8 @@ pub struct WireConn {
     pub process: u8,
     /// The other end.
     pub peer: Peer,
+    /// What the client lets the server do in its name.
+    pub quality: Quality,
     /// What this end may do, and where.
     pub grant: Grant,
 }
@@ -99,6 +103,15 @@ pub enum Reply {
         /// In the order of their folded names, within a shard.
         pipes: Vec<PipeInfo>,
     },
+    /// An end, to `Describe`.
+    Described {
+        /// Of the request.
+        tag: Tag,
+        /// What it asked for.
+        info: Box<EndInfo>,
+    },
+    /// A part of a security descriptor, to `Security`.
+    Security(Tag, Box<SecurityDescriptor>),
     /// A pipe and some of its instances.
     Instances {
         /// Of the request.
@@ -134,6 +147,8 @@ const LINK_GONE: u16 = 6;
 const PIPES: u16 = 7;
 const INSTANCES: u16 = 8;
 const PEER_LOST: u16 = 9;
+const DESCRIBED: u16 = 10;
+const SECURITY: u16 = 11;
 
 const MESSAGE: u16 = 1;
 const FIRST: u16 = 2;
@@ -204,6 +219,16 @@ impl Reply {
                 }
                 None
             }
+            Reply::Described { tag, info } => {
+                head(DESCRIBED, 0, *tag, EndId(0), info.in_quota, info.out_quota);
+                put_pipe(&mut tail, &info.pipe);
+                None
+            }
+            Reply::Security(tag, security) => {
+                head(SECURITY, 0, *tag, EndId(0), 0, 0);
+                tail.bytes(&security.to_bytes().unwrap_or_default());
+                None
+            }
             Reply::Instances {
                 tag,
                 pipe,
@@ -220,7 +245,7 @@ impl Reply {
         if let Some(conn) = conn {
             put.u64(conn.link).u8(conn.process).bytes(&[0; 3]);
             put_peer(&mut put, conn.peer);
-            put.u64(0).bytes(&conn.grant.to_bytes());
+            put.u32(conn.quality.bits()).bytes(&conn.grant.to_bytes());
         }
         put.finish(REPLY_HEAD, &tail.0)
     }
@@ -292,6 +317,23 @@ impl Reply {
                     instances: instances.collect::<Result<_, _>>()?,
                 }
             }
+            DESCRIBED => {
+                let pipe = take_pipe(&mut tail)?;
+                let info = EndInfo {
+                    pipe,
+                    in_quota: status,
+                    out_quota: granted.bits(),
+                };
+                Reply::Described {
+                    tag,
+                    info: Box::new(info),
+                }
+            }
+            SECURITY => {
+                let security = SecurityDescriptor::from_bytes(tail.bytes(tail_len)?);
+                let security = security.map_err(|_| WireError("not a security descriptor"))?;
+                Reply::Security(tag, Box::new(security))
+            }
             _ => return Err(WireError("an unknown reply")),
         };
         tail.end()?;
@@ -304,18 +346,22 @@ fn take_conn(mut head: Take<'_>) -> Result<WireConn, WireError> {
     let process = head.u8()?;
     head.bytes(3)?;
     let peer = take_peer(&mut head)?;
-    head.u64()?;
+    let quality = Quality::from_bits_retain(head.u32()?);
     let grant = Grant::from_bytes(head.bytes(Grant::SIZE)?);
     Ok(WireConn {
         link,
         process,
         peer,
+        quality,
         grant: grant.map_err(|_| WireError("not a grant of this version"))?,
     })
 }
 
 fn put_peer(put: &mut Put, peer: Peer) {
-    put.u32(peer.pid).u32(peer.uid).u32(peer.gid);
+    put.u32(peer.pid)
+        .u32(peer.uid)
+        .u32(peer.gid)
+        .u32(peer.session);
 }
 
 fn take_peer(take: &mut Take<'_>) -> Result<Peer, WireError> {
@@ -323,6 +369,7 @@ fn take_peer(take: &mut Take<'_>) -> Result<Peer, WireError> {
         pid: take.u32()?,
         uid: take.u32()?,
         gid: take.u32()?,
+        session: take.u32()?,
     })
 }
 
@@ -359,7 +406,10 @@ fn take_pipe(take: &mut Take<'_>) -> Result<PipeInfo, WireError> {
     let connected = take.u32()?;
     let waiters = take.u32()?;
     let default_timeout = Duration::from_nanos(take.u64()?);
-    let name = Name::from_units(take.units(name_len)?).map_err(|_| WireError("not a name"))?;
+    let name = match take.units(name_len)? {
+        none if none.is_empty() => Name::none(),
+        units => Name::from_units(units).map_err(|_| WireError("not a name"))?,
+    };
     let owner = match owner_len {
         0 => None,
         length => {

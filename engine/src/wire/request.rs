@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Put, REQUEST_HEAD, Take, VERSION, WireError, length};
 use crate::{
     name::{Key, Name},
-    npfs::{Create, Disposition, EndId, Tag, Timeout, nanoseconds},
+    npfs::{Create, Disposition, EndId, Quality, SecurityParts, Tag, Timeout, nanoseconds},
     security::{Mask, SecurityDescriptor},
 };
 
@@ -47,7 +47,7 @@ pub enum Request {
     /// A server end.
     Create(Tag, Box<Create>),
     /// A client end.
-    Open(Tag, Name, Mask),
+    Open(Tag, Name, Mask, Quality),
     /// FSCTL_PIPE_LISTEN; the flag: it may pend.
     Listen(Tag, EndId, bool),
     /// FSCTL_PIPE_DISCONNECT.
@@ -64,6 +64,14 @@ pub enum Request {
     Info(Tag, Name, u64),
     /// A link's descriptor did not arrive: it has to come again with the next message that names the link.
     LostLink(u64),
+    /// NtCreateFile with an empty name relative to an open end (NP-NAME-12).
+    OpenAt(Tag, EndId, Mask, Quality),
+    /// What an end's queries have to ask.
+    Describe(Tag, EndId),
+    /// NtQuerySecurityObject.
+    Security(Tag, EndId, SecurityParts),
+    /// NtSetSecurityObject.
+    SetSecurity(Tag, EndId, SecurityParts, Box<SecurityDescriptor>),
     /// A link that an earlier broker made, by its token, and this process's index in it: whoever else comes with that
     /// token hears when this process goes, and the other way round.
     Rejoin([u64; 2], u8),
@@ -81,6 +89,10 @@ const LIST: u16 = 9;
 const INFO: u16 = 10;
 const LOST_LINK: u16 = 11;
 const REJOIN: u16 = 12;
+const OPEN_AT: u16 = 13;
+const DESCRIBE: u16 = 14;
+const SECURITY: u16 = 15;
+const SET_SECURITY: u16 = 16;
 
 /// Where in the head the namespace stands.
 const NAMESPACE: usize = 56;
@@ -109,9 +121,9 @@ impl Request {
                     .u8(hello.bits);
             }
             Request::Create(tag, create) => encode_create(&mut put, &mut tail, *tag, create),
-            Request::Open(tag, name, access) => {
+            Request::Open(tag, name, access, quality) => {
                 head(&mut put, OPEN, 0, *tag, EndId(0));
-                put.u32(access.bits());
+                put.u32(access.bits()).u32(quality.bits());
                 tail.units(name.units());
             }
             Request::Listen(tag, end, pends) => {
@@ -138,6 +150,21 @@ impl Request {
                 tail.units(name.units());
             }
             Request::LostLink(link) => head(&mut put, LOST_LINK, 0, Tag(0), EndId(*link)),
+            Request::OpenAt(tag, end, access, quality) => {
+                head(&mut put, OPEN_AT, 0, *tag, *end);
+                put.u32(access.bits()).u32(quality.bits());
+            }
+            Request::Describe(tag, end) => head(&mut put, DESCRIBE, 0, *tag, *end),
+            Request::Security(tag, end, parts) => {
+                head(&mut put, SECURITY, 0, *tag, *end);
+                put.u32(parts.bits());
+            }
+            Request::SetSecurity(tag, end, parts, security) => {
+                head(&mut put, SET_SECURITY, 0, *tag, *end);
+                put.u32(parts.bits());
+                // As in `encode_create`.
+                tail.bytes(&security.to_bytes().unwrap_or_default());
+            }
             Request::Rejoin([low, high], index) => {
                 head(&mut put, REJOIN, u16::from(*index), Tag(*low), EndId(*high));
             }
@@ -180,6 +207,7 @@ impl Request {
                 tag,
                 name(&mut tail, tail_len)?,
                 Mask::from_bits_retain(head.u32()?),
+                Quality::from_bits_retain(head.u32()?),
             ),
             LISTEN => Request::Listen(tag, end, flags & PENDS != 0),
             DISCONNECT => Request::Disconnect(tag, end),
@@ -197,6 +225,20 @@ impl Request {
             LIST => Request::List(tag, end.0, tail.units(tail_len)?),
             INFO => Request::Info(tag, name(&mut tail, tail_len)?, end.0),
             LOST_LINK => Request::LostLink(end.0),
+            OPEN_AT => Request::OpenAt(
+                tag,
+                end,
+                Mask::from_bits_retain(head.u32()?),
+                Quality::from_bits_retain(head.u32()?),
+            ),
+            DESCRIBE => Request::Describe(tag, end),
+            SECURITY => Request::Security(tag, end, SecurityParts::from_bits_retain(head.u32()?)),
+            SET_SECURITY => {
+                let parts = SecurityParts::from_bits_retain(head.u32()?);
+                let security = SecurityDescriptor::from_bytes(tail.bytes(tail_len)?);
+                let security = security.map_err(|_| WireError("not a security descriptor"))?;
+                Request::SetSecurity(tag, end, parts, Box::new(security))
+            }
             REJOIN => Request::Rejoin(
                 [tag.0, end.0],
                 u8::try_from(flags).map_err(|_| WireError("not a process's index"))?,
@@ -235,6 +277,8 @@ fn encode_create(put: &mut Put, tail: &mut Put, tag: Tag, create: &Create) {
         flags |= HAS_SECURITY;
     }
     let timeout = create.default_timeout.map_or(0, nanoseconds);
+    // No units: a pipe without a name.
+    let units = create.name.as_ref().map_or(&[][..], Name::units);
     head(put, CREATE, flags, tag, EndId(timeout));
     put.u32(create.access.bits())
         .direction(create.direction)
@@ -248,8 +292,8 @@ fn encode_create(put: &mut Put, tail: &mut Put, tag: Tag, create: &Create) {
         .u32(create.max_instances)
         .u32(create.in_quota)
         .u32(create.out_quota)
-        .u32(length(2 * create.name.units().len()));
-    tail.units(create.name.units());
+        .u32(length(2 * units.len()));
+    tail.units(units);
     if let Some(security) = security {
         tail.bytes(&security);
     }
@@ -276,7 +320,10 @@ fn decode_create(
     let in_quota = head.u32()?;
     let out_quota = head.u32()?;
     let name_len = head.u32()? as usize;
-    let name = name(tail, name_len)?;
+    let name = match name_len {
+        0 => None,
+        len => Some(name(tail, len)?),
+    };
     let security = if flags & HAS_SECURITY != 0 {
         let bytes = tail.bytes(tail.0.len())?;
         let parsed = SecurityDescriptor::from_bytes(bytes);

@@ -7,7 +7,10 @@ use npfs_ringbuf::{Grant, PipeType, books::*};
 use super::*;
 use crate::{
     name::Name,
-    npfs::{Create, Direction, Disposition, EndId, PipeInfo, State, Tag, Timeout},
+    npfs::{
+        Create, Direction, Disposition, EndId, EndInfo, PipeInfo, Quality, SecurityParts, State,
+        Tag, Timeout,
+    },
     security::{Mask, SecurityDescriptor, Sid},
     status::NtStatus,
 };
@@ -15,8 +18,9 @@ use crate::{
 fn requests() -> Vec<Request> {
     let name = Name::parse("Ä name").expect("a name");
     let create = |security, timeout| {
+        let unnamed = timeout == Some(Duration::from_millis(8));
         Box::new(Create {
-            name: name.clone(),
+            name: (!unnamed).then(|| name.clone()),
             access: Mask::GENERIC_ALL,
             direction: Direction::Outbound,
             disposition: Disposition::Create,
@@ -34,9 +38,24 @@ fn requests() -> Vec<Request> {
         Request::Create(Tag(1), create(None, None)),
         Request::Create(
             Tag(2),
-            create(Some(security), Some(Duration::from_millis(7))),
+            create(Some(security.clone()), Some(Duration::from_millis(7))),
         ),
-        Request::Open(Tag(3), name.clone(), Mask::GENERIC_WRITE),
+        Request::Create(Tag(16), create(None, Some(Duration::from_millis(8)))),
+        Request::Open(
+            Tag(3),
+            name.clone(),
+            Mask::GENERIC_WRITE,
+            Quality::default(),
+        ),
+        Request::OpenAt(Tag(17), EndId(1), Mask::GENERIC_READ, Quality::STATIC),
+        Request::Describe(Tag(18), EndId(2)),
+        Request::Security(Tag(19), EndId(3), SecurityParts::OWNER),
+        Request::SetSecurity(
+            Tag(20),
+            EndId(4),
+            SecurityParts::DACL | SecurityParts::GROUP,
+            Box::new(security),
+        ),
         Request::Listen(Tag(4), EndId(9), true),
         Request::Listen(Tag(5), EndId(9), false),
         Request::Disconnect(Tag(6), EndId(8)),
@@ -68,8 +87,10 @@ fn replies() -> Vec<Reply> {
         pid: 1,
         uid: 2,
         gid: 3,
+        session: 4,
     };
     let conn = WireConn {
+        quality: Quality::STATIC,
         link: 77,
         process: 1,
         peer,
@@ -128,6 +149,21 @@ fn replies() -> Vec<Reply> {
             next: (3, vec![1, 2, 3]),
             pipes: vec![pipe("a", None), pipe("b", Some(Sid::user(1000)))],
         },
+        Reply::Described {
+            tag: Tag(9),
+            info: Box::new(EndInfo {
+                pipe: PipeInfo {
+                    name: Name::none(),
+                    ..pipe("unnamed", None)
+                },
+                in_quota: 1,
+                out_quota: u32::MAX,
+            }),
+        },
+        Reply::Security(
+            Tag(10),
+            Box::new(SecurityDescriptor::new().with_owner(Sid::user(1))),
+        ),
         Reply::Instances {
             tag: Tag(8),
             pipe: Box::new(pipe("c", Some(Sid::EVERYONE))),
