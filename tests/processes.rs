@@ -515,6 +515,29 @@ fn who_died_while_there_was_no_broker_is_missed_once_it_is_back() {
 }
 
 #[test]
+fn a_namespace_may_go_after_the_next_broker_has_come() {
+    let mut site = site();
+    let namespace = site.namespace();
+    let server = serve(&namespace, "pipe");
+    let mut peer = site.actor(child_exe!());
+    peer.must("open v pipe rw");
+    server.connect().expect("connect");
+    another_broker(&mut site, &[&mut peer]);
+    drop(namespace);
+    thread::sleep(Duration::from_millis(200));
+    peer.must("write v still");
+    assert_eq!(server.read(&mut [0; 8]).expect("read"), Read::Whole(5));
+    // With the end goes all.
+    drop(server);
+    assert_eq!(peer.ask("read v"), "STATUS_PIPE_BROKEN");
+    eventually("only the peer is left", || {
+        site.broker().stats().sessions == 1
+    });
+    drop(peer);
+    site.is_clean();
+}
+
+#[test]
 fn brokers_may_die_one_after_the_other() {
     let mut site = site();
     let namespace = site.namespace();

@@ -87,7 +87,7 @@ impl Conn {
                 queue.consumer().forbid_keeping();
             }
         }
-        link.note(grant.slot, grant.end, true);
+        link.note_open(grant.slot, grant.end, grant.generation);
         Ok(conn)
     }
 
@@ -596,12 +596,13 @@ impl Conn {
     /// [`Error::InvalidState`] for a client end (STATUS_ILLEGAL_FUNCTION, NP-DISC-05), [`Error::Disconnected`] the
     /// second time (NP-DISC-03).
     pub fn disconnect(&self) -> Result<(), Error> {
-        self.check_open()?;
         if self.end == End::Client {
+            self.check_open()?;
             return Err(Error::InvalidState);
         }
-        let mut wakes = Wakes::default();
         self.leave();
+        self.check_open()?;
+        let mut wakes = Wakes::default();
         for queue in [self.incoming(), self.outgoing()] {
             queue.close(DISCONNECTED, &mut wakes);
             self.deliver(&mut wakes);
@@ -609,12 +610,12 @@ impl Conn {
         Ok(())
     }
 
-    /// This process's end of the slot is of no more use, unless the slot serves another connection already.
+    /// This process has no more use for its end.
     fn leave(&self) {
-        let attention = self.incoming().attention();
-        if attention.generation() == Attention(self.calm).generation() {
-            self.refs.link().note(self.slot, self.end, false);
-        }
+        let generation = Attention(self.calm).generation();
+        self.refs
+            .link()
+            .note_closed(self.slot, self.end, generation);
     }
 
     // ---- inside ------------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ use std::{
 };
 
 use crate::{
+    attention::{Attention, DISCONNECTED},
     books,
     doorbell::Bell,
     error::AttachError,
     geometry::Geometry,
     layout::{ABI_VERSION, PAGE, PROCESSES},
     region::{self, Region},
-    sync::process::{AtomicU64, Ordering},
+    sync::process::{AtomicU32, Ordering},
     types::{Access, End, PipeType, ProcessIndex},
 };
 
@@ -22,8 +23,8 @@ pub struct Link {
     region: Region,
     process: ProcessIndex,
     token: [u64; 2],
-    /// Two bits for each slot, by `End::index`: this process has that end open.
-    open: Box<[AtomicU64]>,
+    /// Two for each slot, by `End::index`: the generation in which this process has that end open, or 0.
+    open: Box<[AtomicU32]>,
 }
 
 impl Link {
@@ -50,12 +51,12 @@ impl Link {
             .map(|half| half.load(Ordering::Relaxed));
         drop(first);
         let map = Region::map(fd.as_fd(), len).map_err(AttachError::Io)?;
-        let words = (geometry.slots as usize).div_ceil(SLOTS_A_WORD);
+        let ends = 2 * geometry.slots as usize;
         Ok(Arc::new(Link {
             region: Region::new(map, geometry),
             process,
             token,
-            open: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            open: (0..ends).map(|_| AtomicU32::new(0)).collect(),
         }))
     }
 
@@ -83,32 +84,65 @@ impl Link {
 
     // ---- without the broker that made it -----------------------------------------------------------------------
 
-    /// An end of this process's on that slot was opened, or is of no more use to it.
-    pub(crate) fn note(&self, slot: u32, end: End, open: bool) {
-        let (word, bit) = place(slot, end);
-        let Some(word) = self.open.get(word) else {
-            return;
-        };
-        if open {
-            word.fetch_or(bit, Ordering::Relaxed);
-        } else {
-            word.fetch_and(!bit, Ordering::Relaxed);
+    fn own(&self, slot: u32, end: End) -> Option<&AtomicU32> {
+        self.open.get(2 * slot as usize + end.index())
+    }
+
+    /// This process has opened that end.
+    pub(crate) fn note_open(&self, slot: u32, end: End, generation: u32) {
+        if let Some(own) = self.own(slot, end) {
+            own.store(generation, Ordering::Relaxed);
         }
+    }
+
+    /// The end is of no more use to this process; the slot may serve another connection already.
+    pub(crate) fn note_closed(&self, slot: u32, end: End, generation: u32) {
+        if let Some(own) = self.own(slot, end) {
+            let _ = own.compare_exchange(generation, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// The generation of the connection that a slot serves, or has served last; 0: none yet.
+    fn attention(&self, slot: u32) -> Attention {
+        let queue = &self.region.slot(slot).queues[End::Server.index()];
+        Attention::load(&queue.common.0.attention)
+    }
+
+    /// Whether this process has that end of the slot's connection open.
+    fn has(&self, slot: u32, end: End) -> bool {
+        let generation = self
+            .own(slot, end)
+            .map_or(0, |own| own.load(Ordering::Relaxed));
+        // A broker closes on behalf of who it has parted with.
+        let closed = self.region.slot(slot).closed.load(Ordering::SeqCst);
+        generation != 0
+            && generation == self.attention(slot).generation()
+            && closed & 1 << end.index() == 0
     }
 
     /// Connections of which this process has one end open, and another process the other: slot and own end.
     fn shared(&self) -> impl Iterator<Item = (u32, End)> {
         (0..self.region.geometry().slots).filter_map(|slot| {
-            let has = |end| {
-                let (word, bit) = place(slot, end);
-                self.open[word].load(Ordering::Relaxed) & bit != 0
-            };
-            match (has(End::Client), has(End::Server)) {
+            match (self.has(slot, End::Client), self.has(slot, End::Server)) {
                 (true, false) => Some((slot, End::Client)),
                 (false, true) => Some((slot, End::Server)),
                 _ => None,
             }
         })
+    }
+
+    /// Connections that a broker made in its last moment, and whose grant has not come here: nobody will ever use this
+    /// side of them, and the other side is to know. Only when that broker has gone and nothing of its is unread.
+    pub fn close_what_never_came(&self) {
+        for slot in 0..self.region.geometry().slots {
+            let attention = self.attention(slot);
+            let untouched = self.region.slot(slot).closed.load(Ordering::SeqCst) == 0;
+            let ours = self.has(slot, End::Client) || self.has(slot, End::Server);
+            if attention.generation() != 0 && untouched && !ours && !attention.has(DISCONNECTED) {
+                books::close_end(&self.region, slot, End::Client);
+                books::close_end(&self.region, slot, End::Server);
+            }
+        }
     }
 
     /// Whether this process has an open end here whose other end is another process's.
@@ -132,15 +166,6 @@ impl Link {
             books::close_end(&self.region, slot, own.other());
         }
     }
-}
-
-const SLOTS_A_WORD: usize = 32;
-
-/// The word and the bit of one slot's end.
-fn place(slot: u32, end: End) -> (usize, u64) {
-    let slot = slot as usize;
-    let bit = 1 << (2 * (slot % SLOTS_A_WORD) + end.index());
-    (slot / SLOTS_A_WORD, bit)
 }
 
 /// What the broker tells one process about its end of one connection: private numbers that decide where the shared

@@ -40,7 +40,7 @@ pub use poller::IoKind;
 
 use self::{
     links::{ConnRef, Links, Wiring},
-    orphans::{LinkToken, Lost, Orphans},
+    orphans::{LinkToken, Lost, Orphans, Rejoined, Side},
     session::{Flushed, Session, User},
     worker::Command,
 };
@@ -705,21 +705,30 @@ impl Core {
             Request::LostLink(link) => {
                 session.forget_link(link);
             }
-            Request::Rejoin(token, index) => self.rejoin(session, token, index)?,
+            Request::Rejoin(token, index) => self.rejoin(session, token, index),
         }
         Ok(())
     }
 
     /// A process goes on with a link of an earlier broker.
-    fn rejoin(&self, session: &Session, token: LinkToken, index: u8) -> Result<(), &'static str> {
+    fn rejoin(&self, session: &Session, token: LinkToken, index: u8) {
+        let me = Side {
+            session: session.id,
+            index,
+            pid: session.peer.pid,
+        };
         let until = sys::now() + nanoseconds(ALONE);
-        let most = self.limits.links;
-        if !lock(&self.orphans).rejoin(session.id, token, index, until, most) {
-            return Err("it has too many links of earlier brokers");
+        // A link has one open end at least.
+        let rejoined = lock(&self.orphans).rejoin(me, token, until, self.limits.ends);
+        match rejoined {
+            // Whose clock it is.
+            Rejoined::Yes => self.doors[0].ring(),
+            Rejoined::Alone => self.tell_lost(vec![(session.id, token)], false),
+            Rejoined::TooMany => {
+                let pid = session.peer.pid;
+                tracing::warn!("process {pid} has too many links of earlier brokers");
+            }
         }
-        // Whose clock it is.
-        self.doors[0].ring();
-        Ok(())
     }
 
     /// Tells those whose other half of a link has gone.

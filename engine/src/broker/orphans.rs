@@ -23,10 +23,35 @@ pub(super) struct Orphans {
 
 #[derive(Debug)]
 struct Orphan {
-    /// A session, and its process's index in the link.
-    first: (ClientId, u8),
-    second: Option<(ClientId, u8)>,
+    first: Side,
+    second: Option<Side>,
     until: u64,
+}
+
+/// One process of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Side {
+    pub(super) session: ClientId,
+    /// Its index in the link.
+    pub(super) index: u8,
+    pub(super) pid: u32,
+}
+
+impl Side {
+    /// The same process, whose session before has not ended yet.
+    fn is_again(self, other: Side) -> bool {
+        (self.index, self.pid) == (other.index, other.pid)
+    }
+}
+
+/// What became of a rejoin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rejoined {
+    Yes,
+    /// Two processes are on the link already, or one of that index is: as far as this one knows, the other has gone.
+    Alone,
+    /// This session has as many as it may.
+    TooMany,
 }
 
 impl Orphans {
@@ -35,22 +60,19 @@ impl Orphans {
         self.links.is_empty()
     }
 
-    /// A process goes on with a link; the other has until then to say the same. A third is not heard: what it says of
-    /// a link that it is not on would change what the two hear of each other. `false`: this one has too many.
+    /// A process goes on with a link; the other has until then to say the same. A third is not believed: what it says of
+    /// a link that it is not on would change what the two hear of each other.
     pub(super) fn rejoin(
         &mut self,
-        session: ClientId,
+        me: Side,
         token: LinkToken,
-        index: u8,
         until: u64,
         most: usize,
-    ) -> bool {
-        let count = self.of.get(&session).map_or(0, HashSet::len);
-        if count >= most {
-            return false;
+    ) -> Rejoined {
+        if self.of.get(&me.session).map_or(0, HashSet::len) >= most {
+            return Rejoined::TooMany;
         }
-        let me = (session, index);
-        let joined = match self.links.get_mut(&token) {
+        match self.links.get_mut(&token) {
             None => {
                 let orphan = Orphan {
                     first: me,
@@ -59,19 +81,23 @@ impl Orphans {
                 };
                 self.links.insert(token, orphan);
                 self.alone.insert((until, token));
-                true
             }
-            Some(orphan) if orphan.second.is_none() && orphan.first.1 != index => {
-                orphan.second = Some(me);
-                self.alone.remove(&(orphan.until, token));
-                true
+            Some(orphan) => {
+                let sides = [Some(&mut orphan.first), orphan.second.as_mut()];
+                let again = sides.into_iter().flatten().find(|side| side.is_again(me));
+                if let Some(before) = again {
+                    let before = std::mem::replace(before, me);
+                    self.forget(before.session, token);
+                } else if orphan.second.is_none() && orphan.first.index != me.index {
+                    orphan.second = Some(me);
+                    self.alone.remove(&(orphan.until, token));
+                } else {
+                    return Rejoined::Alone;
+                }
             }
-            Some(_) => false,
-        };
-        if joined {
-            self.of.entry(session).or_default().insert(token);
         }
-        true
+        self.of.entry(me.session).or_default().insert(token);
+        Rejoined::Yes
     }
 
     /// The session has ended.
@@ -84,10 +110,10 @@ impl Orphans {
             };
             self.alone.remove(&(orphan.until, token));
             let sides = [Some(orphan.first), orphan.second];
-            for (other, _) in sides.into_iter().flatten() {
-                if other != session {
-                    self.forget(other, token);
-                    lost.push((other, token));
+            for other in sides.into_iter().flatten() {
+                if other.session != session {
+                    self.forget(other.session, token);
+                    lost.push((other.session, token));
                 }
             }
         }
@@ -100,8 +126,8 @@ impl Orphans {
         while let Some(&(until, token)) = self.alone.first().filter(|(until, _)| *until <= now) {
             self.alone.remove(&(until, token));
             if let Some(orphan) = self.links.remove(&token) {
-                self.forget(orphan.first.0, token);
-                lost.push((orphan.first.0, token));
+                self.forget(orphan.first.session, token);
+                lost.push((orphan.first.session, token));
             }
         }
         lost
@@ -132,8 +158,17 @@ mod tests {
     const B: ClientId = ClientId(2);
     const C: ClientId = ClientId(3);
 
-    fn rejoin(orphans: &mut Orphans, session: ClientId, token: LinkToken, index: u8) {
-        assert!(orphans.rejoin(session, token, index, 100, 8));
+    fn side(session: ClientId, index: u8) -> Side {
+        let pid = u32::try_from(session.0).expect("small");
+        Side {
+            session,
+            index,
+            pid,
+        }
+    }
+
+    fn rejoin(orphans: &mut Orphans, session: ClientId, token: LinkToken, index: u8) -> Rejoined {
+        orphans.rejoin(side(session, index), token, 100, 8)
     }
 
     #[test]
@@ -167,18 +202,33 @@ mod tests {
         let mut orphans = Orphans::default();
         rejoin(&mut orphans, A, LINK, 0);
         // The same index twice: one of the two lies, and who came first is believed.
-        rejoin(&mut orphans, C, LINK, 0);
-        rejoin(&mut orphans, B, LINK, 1);
-        rejoin(&mut orphans, C, LINK, 2);
+        assert_eq!(rejoin(&mut orphans, C, LINK, 0), Rejoined::Alone);
+        assert_eq!(rejoin(&mut orphans, B, LINK, 1), Rejoined::Yes);
+        assert_eq!(rejoin(&mut orphans, C, LINK, 2), Rejoined::Alone);
         assert_eq!(orphans.leave(C), []);
         assert_eq!(orphans.leave(A), [(B, LINK)]);
     }
 
     #[test]
+    fn a_process_may_come_again_before_its_session_has_ended() {
+        let mut orphans = Orphans::default();
+        rejoin(&mut orphans, A, LINK, 0);
+        rejoin(&mut orphans, B, LINK, 1);
+        let again = Side {
+            session: C,
+            ..side(B, 1)
+        };
+        assert_eq!(orphans.rejoin(again, LINK, 100, 8), Rejoined::Yes);
+        assert_eq!(orphans.leave(B), []);
+        assert_eq!(orphans.leave(C), [(A, LINK)]);
+        assert!(orphans.is_empty() && orphans.of.is_empty());
+    }
+
+    #[test]
     fn one_session_has_only_so_many() {
         let mut orphans = Orphans::default();
-        assert!(orphans.rejoin(A, LINK, 0, 100, 1));
-        assert!(!orphans.rejoin(A, OTHER, 0, 100, 1));
+        assert_eq!(orphans.rejoin(side(A, 0), LINK, 100, 1), Rejoined::Yes);
+        assert_eq!(orphans.rejoin(side(A, 0), OTHER, 100, 1), Rejoined::TooMany);
         assert_eq!(orphans.leave(A), []);
         assert!(orphans.is_empty());
     }

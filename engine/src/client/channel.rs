@@ -36,6 +36,8 @@ pub(crate) struct Channel {
     pub(super) place: String,
     /// Whoever watches for the broker's end, once there is something to see to then.
     watcher: OnceLock<Watcher>,
+    /// The channel to the next broker, if links of this one went on there.
+    next: OnceLock<Arc<Channel>>,
     state: Mutex<State>,
     /// Messages that nobody waits for and that did not fit the socket yet. Whoever sends or reads sends them first.
     backlog: Mutex<VecDeque<Vec<u8>>>,
@@ -69,16 +71,16 @@ struct State {
 #[derive(Debug)]
 struct Attached {
     link: Arc<Link>,
-    /// The other process.
-    peer: u32,
+    /// The other process, if its number means something here.
+    peer: Option<u32>,
 }
 
 /// A link whose broker has gone, for as long as something is open on it.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     link: Weak<Link>,
-    /// The other process.
-    peer: u32,
+    /// The other process, if its number means something here.
+    peer: Option<u32>,
 }
 
 impl Kept {
@@ -159,6 +161,7 @@ impl Channel {
             fd: Arc::new(fd),
             place: place.to_owned(),
             watcher: OnceLock::new(),
+            next: OnceLock::new(),
             state: Mutex::new(State {
                 buf,
                 ..State::default()
@@ -356,6 +359,7 @@ impl Channel {
         }
         let mut patience = deadline;
         let mut late = false;
+        let mut drained = false;
         loop {
             if state
                 .waiting
@@ -370,6 +374,11 @@ impl Channel {
                     Err(Error::Cancelled) if late => Err(Error::TimedOut),
                     answer => answer,
                 };
+            }
+            if self.is_gone() && !state.reading && !drained {
+                drained = true;
+                state = self.lead(state, Deadline::after(Duration::ZERO), Some(tag));
+                continue;
             }
             if self.is_gone() && !state.reading {
                 state.waiting.remove(&tag);
@@ -486,7 +495,8 @@ impl Channel {
             // Not for long: it may have been about to sleep when this looked.
             state = sleep(&round, state, Deadline::after(Duration::from_millis(5)));
         }
-        if !state.reading && !self.is_gone() {
+        // Also when the broker has gone: what it said last is still there.
+        if !state.reading {
             let state = self.lead(state, Deadline::after(Duration::ZERO), None);
             pass_on(&state);
         }
@@ -589,7 +599,8 @@ impl Channel {
                 if let Some(kept) = kept
                     && let Some(link) = kept.link.upgrade()
                 {
-                    link.bury_others(exited || sys::process_has_exited(kept.peer));
+                    let exited = exited || kept.peer.is_some_and(sys::process_has_exited);
+                    link.bury_others(exited);
                 }
                 Ok(())
             }
@@ -649,7 +660,8 @@ impl Channel {
         let link = Link::attach(fd, index)?;
         let attached = Attached {
             link: link.clone(),
-            peer: conn.peer.pid,
+            // In another pid namespace nothing can be said of it.
+            peer: Some(conn.peer.pid).filter(|&pid| !sys::process_has_exited(pid)),
         };
         lock(&self.state).links.insert(conn.link, attached);
         if let Some(watcher) = self.watcher.get() {
@@ -679,6 +691,7 @@ impl Channel {
         for kept in links {
             if let Some(link) = kept.link.upgrade() {
                 let token = link.token();
+                link.close_what_never_came();
                 lock(&self.state).kept.insert(token, kept);
                 self.put(&Request::Rejoin(token, link.process().get()));
             }
@@ -686,11 +699,26 @@ impl Channel {
         self.hurry();
     }
 
-    /// Whether word may come of a link of an earlier broker.
-    pub(super) fn keeps_links(&self) -> bool {
+    /// What its watcher has to wait for, besides the end, as poll(2) has it: word of a link of an earlier broker; room for
+    /// what is in line.
+    pub(super) fn needs(&self) -> libc::c_short {
         let mut state = lock(&self.state);
         state.kept.retain(|_, kept| kept.is_of_use());
-        !state.kept.is_empty()
+        let mut events = 0;
+        if !state.kept.is_empty() {
+            events |= libc::POLLIN;
+            drop(state);
+            if !lock(&self.backlog).is_empty() {
+                events |= libc::POLLOUT;
+            }
+        }
+        events
+    }
+
+    /// Ends that were opened through this channel keep the next one, too: it is there that their processes' deaths are
+    /// told.
+    pub(super) fn is_followed_by(&self, next: &Arc<Channel>) {
+        let _ = self.next.set(next.clone());
     }
 
     /// Sends the request by which a server end was made once more, on its behalf.

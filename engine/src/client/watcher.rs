@@ -59,7 +59,8 @@ impl Watcher {
                 .spawn(move || watch(channel, &namespace, &path))
         });
         if let Err(error) = begun {
-            tracing::warn!("nobody watches for the broker's end: {error}");
+            tracing::warn!("nobody watches for the broker's end yet: {error}");
+            self.begun.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -67,25 +68,23 @@ impl Watcher {
 /// The life of the thread: it ends with the channel, or when the broker has gone and nothing is open on its links.
 fn watch(channel: Weak<Channel>, namespace: &Weak<Inner>, path: &Path) {
     let mut channel = channel;
-    // Held here when nobody has the namespace any more, while ends that it opened are open.
-    let mut _own = None;
-    while let Some(links) = wait_for_the_end(&channel) {
+    while let Some((before, links)) = wait_for_the_end(&channel) {
         let Some(next) = wait_for_the_next(&links, namespace, path) else {
             return;
         };
         next.is_watched();
-        next.rejoin(links);
         channel = Arc::downgrade(&next);
-        _own = namespace.upgrade().is_none().then_some(next);
+        // What is open through the one needs the other now.
+        before.is_followed_by(&next);
+        next.rejoin(links);
     }
 }
 
 /// Sleeps until the broker goes, reading what it says if nobody else may. What is open on its links, if anything is.
-fn wait_for_the_end(channel: &Weak<Channel>) -> Option<Vec<Kept>> {
+fn wait_for_the_end(channel: &Weak<Channel>) -> Option<(Arc<Channel>, Vec<Kept>)> {
     let socket = channel.upgrade()?.socket();
     loop {
-        let keeps = channel.upgrade()?.keeps_links();
-        let events = if keeps { libc::POLLIN } else { 0 };
+        let events = channel.upgrade()?.needs();
         let ready = match sys::poll_which(socket.as_fd(), events, None) {
             Ok(ready) => ready,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -93,10 +92,10 @@ fn wait_for_the_end(channel: &Weak<Channel>) -> Option<Vec<Kept>> {
         };
         let channel = channel.upgrade()?;
         channel.drain();
-        if ready & !libc::POLLIN != 0 {
+        if ready & !(libc::POLLIN | libc::POLLOUT) != 0 {
             channel.give_up();
             let links = channel.take_links();
-            return (!links.is_empty()).then_some(links);
+            return (!links.is_empty()).then_some((channel, links));
         }
     }
 }
@@ -120,7 +119,7 @@ fn wait_for_the_next(links: &[Kept], namespace: &Weak<Inner>, path: &Path) -> Op
     None
 }
 
-const STACK: usize = 128 << 10;
+const STACK: usize = 256 << 10;
 /// Between two looks for a broker: well below the 5 s after which the other process of a link counts as gone.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const MOST_DELAY: Duration = Duration::from_secs(1);

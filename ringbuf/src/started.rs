@@ -1,0 +1,341 @@
+//! Operations that belong to nobody's stack: started by one thread, moved on by any.
+//!
+//! An overlapped call returns to its caller while it pends, so what it needs (the handle, the buffer) has to live somewhere
+//! else: here. Whoever holds a [`Started`] polls it when there may be something new, and [`wait_any`] sleeps until one of
+//! several has.
+
+use std::sync::Arc;
+
+use crate::{
+    Conn, Deadline, Error, Read,
+    consume::Side,
+    futex,
+    queue::Queue,
+    record::{Phase, Wakes},
+    sync::{AtomicU32, Ordering},
+    wait::Wait,
+};
+
+/// An operation under way, or its answer. Dropped before it has completed, it is cancelled.
+#[derive(Debug)]
+pub struct Started {
+    conn: Arc<Conn>,
+    work: Work,
+    index: usize,
+    /// A role was in the way when this last wanted to go on.
+    held: bool,
+    answer: Option<Result<Answer, Error>>,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Also a transact whose request is sent.
+    Read {
+        buf: Box<[u8]>,
+        copied: usize,
+    },
+    Write(Box<[u8]>),
+    Flush,
+}
+
+/// What an operation has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// So many bytes are in its buffer.
+    Read(Read),
+    /// So many bytes were written.
+    Wrote(usize),
+    /// Everything written before has been read.
+    Flushed,
+}
+
+impl Started {
+    /// [`Conn::start_read`] into a buffer of its own.
+    ///
+    /// # Errors
+    /// As [`Conn::start_read`].
+    pub fn read(conn: &Arc<Conn>, mut buf: Box<[u8]>) -> Result<Started, Error> {
+        let wait = Wait::new();
+        let mut read = conn.start_read(&wait, &mut buf)?;
+        let (answer, index) = (read.poll(), read.leave());
+        let work = Work::Read { buf, copied: 0 };
+        Ok(Started::new(conn, work, index, answer.map(|a| a.map(Answer::Read))))
+    }
+
+    /// [`Conn::start_write`] of data of its own.
+    ///
+    /// # Errors
+    /// As [`Conn::start_write`].
+    pub fn write(conn: &Arc<Conn>, data: Box<[u8]>) -> Result<Started, Error> {
+        let wait = Wait::new();
+        let mut write = conn.start_write(&wait, &data)?;
+        let (answer, index) = (write.poll(), write.leave());
+        let work = Work::Write(data);
+        Ok(Started::new(conn, work, index, answer.map(|a| a.map(Answer::Wrote))))
+    }
+
+    /// [`Conn::start_flush`].
+    ///
+    /// # Errors
+    /// As [`Conn::start_flush`].
+    pub fn flush(conn: &Arc<Conn>) -> Result<Started, Error> {
+        let wait = Wait::new();
+        let mut flush = conn.start_flush(&wait)?;
+        let (answer, index) = (flush.poll(), flush.leave());
+        let answer = answer.map(|a| a.map(|()| Answer::Flushed));
+        Ok(Started::new(conn, Work::Flush, index, answer))
+    }
+
+    /// [`Conn::start_transact`] with a buffer of its own for the reply.
+    ///
+    /// # Errors
+    /// As [`Conn::start_transact`].
+    pub fn transact(
+        conn: &Arc<Conn>,
+        request: &[u8],
+        mut reply: Box<[u8]>,
+    ) -> Result<Started, Error> {
+        let wait = Wait::new();
+        let mut transact = conn.start_transact(&wait, request, &mut reply)?;
+        let (answer, index) = (transact.poll(), transact.leave());
+        let work = Work::Read {
+            buf: reply,
+            copied: 0,
+        };
+        Ok(Started::new(conn, work, index, answer.map(|a| a.map(Answer::Read))))
+    }
+
+    fn new(
+        conn: &Arc<Conn>,
+        work: Work,
+        index: usize,
+        answer: Option<Result<Answer, Error>>,
+    ) -> Started {
+        Started {
+            conn: conn.clone(),
+            work,
+            index,
+            held: false,
+            answer,
+        }
+    }
+
+    fn queue(&self) -> Queue<'_> {
+        match self.work {
+            Work::Read { .. } => self.conn.incoming(),
+            Work::Write(_) | Work::Flush => self.conn.outgoing(),
+        }
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    /// Never blocks: the answer once there is one, and the same from then on.
+    pub fn poll(&mut self) -> Option<Result<Answer, Error>> {
+        if self.answer.is_some() {
+            return self.answer;
+        }
+        let mut wakes = Wakes::default();
+        let (conn, me, index) = (&*self.conn, self.conn.me(), self.index);
+        let mut held: Option<Side> = None;
+        let answer = match &mut self.work {
+            Work::Read { buf, copied } => conn
+                .incoming()
+                .poll_read(me, index, buf, copied, &mut wakes)
+                .map(|answer| answer.map(Answer::Read)),
+            Work::Write(data) => conn
+                .outgoing()
+                .poll_write(me, index, data, &mut held, &mut wakes)
+                .map(|answer| answer.map(Answer::Wrote)),
+            Work::Flush => conn
+                .outgoing()
+                .poll_flush(me, index, &mut wakes)
+                .map(|answer| answer.map(|()| Answer::Flushed)),
+        };
+        conn.deliver(&mut wakes);
+        self.held = held.is_some();
+        self.answer = answer.map(|answer| answer.map_err(|error| conn.after(error)));
+        self.answer
+    }
+
+    /// What a read has brought, once it has completed.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        match (&self.work, self.answer) {
+            (Work::Read { buf, .. }, Some(Ok(Answer::Read(read)))) => &buf[..read.count()],
+            _ => &[],
+        }
+    }
+
+    /// Withdraws it: `true` if it had not completed, and answers [`Error::Cancelled`] from now on
+    /// (NP-CANCEL-01, 04).
+    pub fn cancel(&mut self) -> bool {
+        if self.answer.is_some() {
+            return false;
+        }
+        let mut wakes = Wakes::default();
+        let queue = self.queue();
+        let withdrawn = queue.withdraw_own(self.conn.me(), self.index, &mut wakes);
+        let cut = match self.work {
+            Work::Read { copied, .. } if copied != 0 => Some(queue.cut_short(copied)),
+            _ => None,
+        };
+        self.conn.deliver(&mut wakes);
+        if !withdrawn {
+            return false;
+        }
+        // What a streaming read has brought is brought: it ends as a read with a smaller buffer would.
+        self.answer = Some(cut.map_or(Err(Error::Cancelled), |read| Ok(Answer::Read(read))));
+        cut.is_none()
+    }
+
+    /// Announces that somebody sleeps until this has something new. `None`: it may have now.
+    fn fall_asleep(&self) -> Option<(&AtomicU32, u32)> {
+        if self.answer.is_some() || self.held {
+            return None;
+        }
+        let record = &self.queue().records[self.index];
+        record.fall_asleep().map(|value| (&record.state, value))
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let mut rounds = 64;
+        while self.answer.is_none() && rounds != 0 {
+            rounds -= 1;
+            if !self.cancel() {
+                self.poll();
+            }
+        }
+    }
+}
+
+/// A word of this process by which a thread that sleeps in [`wait_any`] is told of something else.
+#[derive(Debug, Default)]
+pub struct Alarm(AtomicU32);
+
+impl Alarm {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new() -> Alarm {
+        Alarm(AtomicU32::new(0))
+    }
+
+    /// To be taken before whatever is looked at that the alarm tells of.
+    #[must_use]
+    pub fn now(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Whoever took its value before this does not sleep, or is woken.
+    pub fn ring(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        futex::wake(&self.0);
+    }
+}
+
+/// Sleeps until one of the operations may have something new, the alarm has rung since `seen`, or the deadline has passed
+/// (`false`). The caller polls them then.
+///
+/// futex_waitv(2) takes 128 words. With more operations, or where one cannot be slept on just now, this comes back every
+/// millisecond.
+pub fn wait_any<'a>(
+    operations: impl IntoIterator<Item = &'a Started>,
+    alarm: &Alarm,
+    seen: u32,
+    deadline: Deadline,
+) -> bool {
+    if deadline.passed() {
+        return false;
+    }
+    let mut words = Vec::new();
+    let mut until = deadline;
+    for operation in operations {
+        if operation.held || words.len() == futex::MOST_WORDS - 1 {
+            until = until.min(Deadline::after(SLICE));
+            continue;
+        }
+        match operation.fall_asleep() {
+            Some(word) => words.push(word),
+            None => return true,
+        }
+    }
+    futex::wait_many(&words, &alarm.0, seen, until) || !deadline.passed()
+}
+
+const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Link, books::*, types::PipeType};
+    use std::{os::fd::AsFd, thread, time::Duration};
+
+    fn pair() -> (LinkBooks, Arc<Conn>, Arc<Conn>) {
+        let mut books = LinkBooks::create(&LinkConfig::default()).expect("a link");
+        let me = books.add_process(None).expect("a process");
+        let spec = ConnSpec::new(PipeType::Message, 100);
+        let (_, server, client) = books.connect(&spec, me, me).expect("a connection");
+        let fd = books.fd().as_fd().try_clone_to_owned().expect("a duplicate");
+        let link = Link::attach(fd, me).expect("attached");
+        let open = |grant| Arc::new(Conn::open(&link, grant).expect("open"));
+        (books, open(&server), open(&client))
+    }
+
+    #[test]
+    fn a_read_outlives_the_call_that_started_it() {
+        let (_books, server, client) = pair();
+        let mut read = Started::read(&server, vec![0; 8].into()).expect("started");
+        assert_eq!(read.poll(), None);
+        client.try_write(b"hello").expect("write");
+        let mut read = thread::spawn(move || {
+            assert_eq!(read.poll(), Some(Ok(Answer::Read(Read::Whole(5)))));
+            read
+        })
+        .join()
+        .expect("no panic");
+        assert_eq!(read.data(), b"hello");
+        assert!(!read.cancel(), "it has completed");
+    }
+
+    #[test]
+    fn a_dropped_operation_is_withdrawn() {
+        let (_books, server, client) = pair();
+        drop(Started::read(&server, vec![0; 8].into()).expect("started"));
+        drop(Started::write(&client, vec![1; 200].into()).expect("started"));
+        client.try_write(b"next").expect("the quota is free again");
+        let mut buf = [0; 8];
+        assert_eq!(server.try_read(&mut buf), Ok(Read::Whole(4)));
+    }
+
+    #[test]
+    fn several_are_slept_on_at_once() {
+        let (_books, server, client) = pair();
+        let mut read = Started::read(&server, vec![0; 8].into()).expect("started");
+        let mut write = Started::write(&server, vec![1; 200].into()).expect("started");
+        let alarm = Alarm::new();
+        let soon = || Deadline::after(Duration::from_millis(20));
+        let seen = alarm.now();
+        assert!(!wait_any([&read, &write], &alarm, seen, soon()));
+        alarm.ring();
+        assert!(wait_any([&read, &write], &alarm, seen, Deadline::NEVER));
+        let seen = alarm.now();
+        let peer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            client.try_read(&mut [0; 300]).expect("the stalled write's bytes");
+            client
+        });
+        while write.poll().is_none() {
+            assert!(wait_any([&read, &write], &alarm, seen, Deadline::NEVER));
+        }
+        assert_eq!(write.poll(), Some(Ok(Answer::Wrote(200))));
+        assert_eq!(read.poll(), None);
+        let client = peer.join().expect("no panic");
+        client.close();
+        assert_eq!(read.poll(), Some(Err(Error::Broken)));
+    }
+}
