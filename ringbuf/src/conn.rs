@@ -24,6 +24,14 @@ use crate::{
     wait::{Entered, Spin},
 };
 
+/// One connection among all that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    link: [u64; 2],
+    slot: u32,
+    generation: u32,
+}
+
 /// A handle on one end of a connection. Any thread may call; calls of several threads are served in turn.
 ///
 /// Dropping a handle does not close the end: other handles, in this process or another, may be on it. Who holds the
@@ -109,6 +117,23 @@ impl Conn {
     #[must_use]
     pub fn link(&self) -> &Arc<Link> {
         self.refs.link()
+    }
+
+    /// What both ends of one connection, and no other handles, have in common.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        ConnectionId {
+            link: self.refs.link().token(),
+            slot: self.slot,
+            generation: Attention(self.calm).generation(),
+        }
+    }
+
+    /// Bytes that each direction may hold unread (NP-LIM-04): of the end's incoming direction, of its outgoing one.
+    #[must_use]
+    pub fn quotas(&self) -> (u32, u32) {
+        let own = self.end.index();
+        (self.quotas[own], self.quotas[1 - own])
     }
 
     /// The connection as this end sees it; one whose slot serves another connection by now is disconnected.

@@ -20,7 +20,7 @@ use std::{
     marker::PhantomData,
     ops::Deref,
     ptr::{self, NonNull},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
@@ -81,7 +81,9 @@ impl<T> Current<T> {
     }
 
     fn exchange<'w>(&self, value: Option<T>, words: impl Fn() -> Vec<&'w AtomicPtr<()>>) {
-        let value = value.map_or(ptr::null_mut(), |value| Box::into_raw(Box::new(value)));
+        let value = value.map_or(ptr::null_mut(), |value| {
+            Arc::into_raw(Arc::new(value)).cast_mut()
+        });
         let old = self.value.swap(value, Ordering::SeqCst); // 1
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.extend(NonNull::new(old));
@@ -103,10 +105,11 @@ impl<T> Current<T> {
         drop(retired);
         for value in free {
             // SAFETY:
-            // - It came from `Box::into_raw`, was swapped out, and stands in `retired` once: nobody else frees it.
+            // - It came from `Arc::into_raw`, was swapped out, and stands in `retired` once: nobody else gives this count
+            //   of it back.
             // - No thread's word names it and nobody is pinned, after a fence that follows the swap: who names it
             //   later finds another value in d.
-            drop(unsafe { Box::from_raw(value.as_ptr()) });
+            drop(unsafe { Arc::from_raw(value.as_ptr()) });
         }
     }
 }
@@ -119,8 +122,8 @@ impl<T> Drop for Current<T> {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         for value in retired.drain(..).chain(NonNull::new(value)) {
-            // SAFETY: from `Box::into_raw`, and no `Held` is left, since each borrows this.
-            drop(unsafe { Box::from_raw(value.as_ptr()) });
+            // SAFETY: from `Arc::into_raw`, and no `Held` is left, since each borrows this.
+            drop(unsafe { Arc::from_raw(value.as_ptr()) });
         }
     }
 }
@@ -188,6 +191,19 @@ mod held {
     enum By<'c> {
         Word(&'static Word),
         Pin(&'c AtomicU32),
+    }
+
+    impl<T> Held<'_, T> {
+        /// To keep, on whatever thread: a count of its own.
+        #[must_use]
+        pub fn share(&self) -> Arc<T> {
+            // SAFETY: the pointer is from `Arc::into_raw`, and the count that `Current` has of it is not given back while
+            // this thread's word names it, or `pins` counts this.
+            unsafe {
+                Arc::increment_strong_count(self.value.as_ptr());
+                Arc::from_raw(self.value.as_ptr())
+            }
+        }
     }
 
     impl<T> Deref for Held<'_, T> {

@@ -52,7 +52,8 @@ pub(crate) fn wait(
 
     static NO_WAITV: process::AtomicU32 = process::AtomicU32::new(0);
     if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
-        match waitv(shared, shared_value, own, own_value, deadline.0) {
+        let waiters = [waiter(shared, shared_value), waiter(own, own_value)];
+        match waitv(&waiters, deadline.0) {
             Ok(()) => return Woke::Woken,
             Err(libc::ETIMEDOUT) => return Woke::TimedOut,
             Err(libc::ENOSYS | libc::EPERM) => NO_WAITV.store(1, process::Ordering::Relaxed),
@@ -72,41 +73,79 @@ pub(crate) fn wait(
     }
 }
 
+/// Words that one call may wait on (FUTEX_WAITV_MAX).
+#[cfg(not(loom))]
+pub(crate) const MOST_WORDS: usize = 128;
+
+/// The same for several shared words, and one of the caller's own; without futex_waitv(2) in slices of a millisecond on
+/// the own one. `false`: the deadline has passed.
 #[cfg(all(not(loom), not(miri)))]
-fn waitv(
-    shared: &AtomicU32,
-    shared_value: u32,
+pub(crate) fn wait_many(
+    shared: &[(&AtomicU32, u32)],
     own: &AtomicU32,
     own_value: u32,
-    deadline: u64,
-) -> Result<(), i32> {
-    /// `struct futex_waitv` of linux/futex.h.
-    #[repr(C)]
-    struct Waiter {
-        value: u64,
-        address: u64,
-        flags: u32,
-        reserved: u32,
+    deadline: crate::Deadline,
+) -> bool {
+    let mut waiters = Vec::with_capacity(shared.len() + 1);
+    waiters.extend(shared.iter().map(|&(word, value)| waiter(word, value)));
+    waiters.push(waiter(own, own_value));
+    match waitv(&waiters, deadline.0) {
+        Err(libc::ETIMEDOUT) => false,
+        Err(libc::ENOSYS | libc::EPERM) => {
+            let slice = deadline.0.min(now().saturating_add(1_000_000));
+            wait_one(own, own_value, slice) != Err(libc::ETIMEDOUT) || slice != deadline.0
+        }
+        _ => true,
     }
+}
+
+#[cfg(miri)]
+pub(crate) fn wait_many(
+    shared: &[(&AtomicU32, u32)],
+    own: &AtomicU32,
+    own_value: u32,
+    deadline: crate::Deadline,
+) -> bool {
+    let word = shared.first().copied().unwrap_or((own, own_value));
+    wait(word.0, word.1, own, own_value, deadline) != Woke::TimedOut
+}
+
+/// `struct futex_waitv` of linux/futex.h.
+#[cfg(all(not(loom), not(miri)))]
+#[repr(C)]
+struct Waiter {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+#[cfg(all(not(loom), not(miri)))]
+fn waiter(word: &AtomicU32, value: u32) -> Waiter {
     const FUTEX_32: u32 = 2;
-    let waiter = |word: &AtomicU32, value| Waiter {
+    Waiter {
         value: u64::from(value),
         address: word as *const AtomicU32 as usize as u64,
         flags: FUTEX_32,
         reserved: 0,
-    };
-    let waiters = [waiter(shared, shared_value), waiter(own, own_value)];
+    }
+}
+
+/// Waits on words that outlive the call, each made by [`waiter`] of a reference.
+#[cfg(all(not(loom), not(miri)))]
+fn waitv(waiters: &[Waiter], deadline: u64) -> Result<(), i32> {
+    let count = waiters.len().min(MOST_WORDS);
     let time = timespec(deadline);
     let timeout = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY:
-    // - `waiters` is an array of two `futex_waitv`, alive during the call.
-    // - The addresses are those of two live, aligned 32-bit words; the kernel only reads them.
+    // - `waiters` is an array of `count` `futex_waitv` at least, alive during the call.
+    // - The kernel only reads at the addresses, and answers EFAULT where nothing is mapped.
     // - `timeout` is null or points to `time`; the number is an absolute time of CLOCK_MONOTONIC.
     let got = unsafe {
         libc::syscall(
             libc::SYS_futex_waitv,
             waiters.as_ptr(),
-            2_u32,
+            count,
             0_u32,
             timeout,
             libc::CLOCK_MONOTONIC,

@@ -102,12 +102,14 @@ mod record;
 mod region;
 mod role;
 mod settle;
+#[cfg(not(loom))]
+mod started;
 mod sync;
 mod types;
 mod wait;
 
 #[cfg(not(loom))]
-pub use conn::Conn;
+pub use conn::{Conn, ConnectionId};
 pub use current::Current;
 #[cfg(not(loom))]
 pub use current::Held;
@@ -119,6 +121,8 @@ pub use link::{Grant, Link};
 #[cfg(not(loom))]
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};
+#[cfg(not(loom))]
+pub use started::{Alarm, Answer, Rest, Sleeper, Started, wait_any};
 pub use types::{
     Access, CompletionMode, Deadline, End, Info, Peek, PipeType, ProcessIndex, Read, ReadMode,
     State,

@@ -165,6 +165,14 @@ macro_rules! pending {
             pub fn cancel(&mut self) -> bool {
                 self.withdraw(Error::Cancelled) && self.op.answer == Some(Err(Error::Cancelled))
             }
+
+            /// Its answer, or, without it, its record goes on for whoever has the index. Not to be polled before.
+            pub(crate) fn leave(self) -> (usize, Option<Result<$out, Error>>) {
+                let mut this = self;
+                // What it drops with: nothing is left to withdraw.
+                let answer = this.op.answer.replace(Err(Error::Cancelled));
+                (this.op.index, answer)
+            }
         }
 
         impl Drop for $name<'_> {
@@ -403,5 +411,9 @@ impl<'a> PendingTransact<'a> {
     #[must_use]
     pub fn data(&self) -> &[u8] {
         self.read.data()
+    }
+
+    pub(crate) fn leave(self) -> (usize, Option<Result<Read, Error>>) {
+        self.read.leave()
     }
 }

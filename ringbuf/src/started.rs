@@ -11,7 +11,7 @@ use crate::{
     consume::Side,
     futex,
     queue::Queue,
-    record::{Phase, Wakes},
+    record::Wakes,
     sync::{AtomicU32, Ordering},
     wait::Wait,
 };
@@ -56,10 +56,15 @@ impl Started {
     /// As [`Conn::start_read`].
     pub fn read(conn: &Arc<Conn>, mut buf: Box<[u8]>) -> Result<Started, Error> {
         let wait = Wait::new();
-        let mut read = conn.start_read(&wait, &mut buf)?;
-        let (answer, index) = (read.poll(), read.leave());
+        let read = conn.start_read(&wait, &mut buf)?;
+        let (index, answer) = read.leave();
         let work = Work::Read { buf, copied: 0 };
-        Ok(Started::new(conn, work, index, answer.map(|a| a.map(Answer::Read))))
+        Ok(Started::new(
+            conn,
+            work,
+            index,
+            answer.map(|a| a.map(Answer::Read)),
+        ))
     }
 
     /// [`Conn::start_write`] of data of its own.
@@ -68,10 +73,15 @@ impl Started {
     /// As [`Conn::start_write`].
     pub fn write(conn: &Arc<Conn>, data: Box<[u8]>) -> Result<Started, Error> {
         let wait = Wait::new();
-        let mut write = conn.start_write(&wait, &data)?;
-        let (answer, index) = (write.poll(), write.leave());
+        let write = conn.start_write(&wait, &data)?;
+        let (index, answer) = write.leave();
         let work = Work::Write(data);
-        Ok(Started::new(conn, work, index, answer.map(|a| a.map(Answer::Wrote))))
+        Ok(Started::new(
+            conn,
+            work,
+            index,
+            answer.map(|a| a.map(Answer::Wrote)),
+        ))
     }
 
     /// [`Conn::start_flush`].
@@ -80,8 +90,8 @@ impl Started {
     /// As [`Conn::start_flush`].
     pub fn flush(conn: &Arc<Conn>) -> Result<Started, Error> {
         let wait = Wait::new();
-        let mut flush = conn.start_flush(&wait)?;
-        let (answer, index) = (flush.poll(), flush.leave());
+        let flush = conn.start_flush(&wait)?;
+        let (index, answer) = flush.leave();
         let answer = answer.map(|a| a.map(|()| Answer::Flushed));
         Ok(Started::new(conn, Work::Flush, index, answer))
     }
@@ -96,13 +106,18 @@ impl Started {
         mut reply: Box<[u8]>,
     ) -> Result<Started, Error> {
         let wait = Wait::new();
-        let mut transact = conn.start_transact(&wait, request, &mut reply)?;
-        let (answer, index) = (transact.poll(), transact.leave());
+        let transact = conn.start_transact(&wait, request, &mut reply)?;
+        let (index, answer) = transact.leave();
         let work = Work::Read {
             buf: reply,
             copied: 0,
         };
-        Ok(Started::new(conn, work, index, answer.map(|a| a.map(Answer::Read))))
+        Ok(Started::new(
+            conn,
+            work,
+            index,
+            answer.map(|a| a.map(Answer::Read)),
+        ))
     }
 
     fn new(
@@ -192,13 +207,56 @@ impl Started {
         cut.is_none()
     }
 
-    /// Announces that somebody sleeps until this has something new. `None`: it may have now.
-    fn fall_asleep(&self) -> Option<(&AtomicU32, u32)> {
-        if self.answer.is_some() || self.held {
-            return None;
+    /// Announces that somebody will sleep until this has something new. Take it after [`Started::poll`] has answered
+    /// nothing.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        if self.answer.is_some() {
+            return Rest::Look;
         }
-        let record = &self.queue().records[self.index];
-        record.fall_asleep().map(|value| (&record.state, value))
+        if self.held {
+            return Rest::Soon;
+        }
+        match self.queue().records[self.index].fall_asleep() {
+            None => Rest::Look,
+            Some(value) => Rest::On(Sleeper {
+                conn: self.conn.clone(),
+                incoming: matches!(self.work, Work::Read { .. }),
+                index: self.index,
+                value,
+            }),
+        }
+    }
+}
+
+/// How to wait for an operation.
+#[derive(Debug)]
+pub enum Rest {
+    /// There may be something new: poll it.
+    Look,
+    /// Somebody is in the middle of a copy: poll it in a moment.
+    Soon,
+    /// Sleep.
+    On(Sleeper),
+}
+
+/// What is slept on; keeps nothing of the operation but its connection.
+#[derive(Debug)]
+pub struct Sleeper {
+    conn: Arc<Conn>,
+    incoming: bool,
+    index: usize,
+    value: u32,
+}
+
+impl Sleeper {
+    fn word(&self) -> (&AtomicU32, u32) {
+        let queue = if self.incoming {
+            self.conn.incoming()
+        } else {
+            self.conn.outgoing()
+        };
+        (&queue.records[self.index].state, self.value)
     }
 }
 
@@ -241,29 +299,19 @@ impl Alarm {
 /// Sleeps until one of the operations may have something new, the alarm has rung since `seen`, or the deadline has passed
 /// (`false`). The caller polls them then.
 ///
-/// futex_waitv(2) takes 128 words. With more operations, or where one cannot be slept on just now, this comes back every
-/// millisecond.
-pub fn wait_any<'a>(
-    operations: impl IntoIterator<Item = &'a Started>,
-    alarm: &Alarm,
-    seen: u32,
-    deadline: Deadline,
-) -> bool {
+/// futex_waitv(2) takes 128 words: with more, this comes back every millisecond.
+#[must_use]
+pub fn wait_any(sleepers: &[Sleeper], alarm: &Alarm, seen: u32, deadline: Deadline) -> bool {
     if deadline.passed() {
         return false;
     }
-    let mut words = Vec::new();
-    let mut until = deadline;
-    for operation in operations {
-        if operation.held || words.len() == futex::MOST_WORDS - 1 {
-            until = until.min(Deadline::after(SLICE));
-            continue;
-        }
-        match operation.fall_asleep() {
-            Some(word) => words.push(word),
-            None => return true,
-        }
-    }
+    let most = futex::MOST_WORDS - 1;
+    let until = if sleepers.len() > most {
+        deadline.min(Deadline::after(SLICE))
+    } else {
+        deadline
+    };
+    let words: Vec<_> = sleepers.iter().take(most).map(Sleeper::word).collect();
     futex::wait_many(&words, &alarm.0, seen, until) || !deadline.passed()
 }
 
@@ -280,7 +328,11 @@ mod tests {
         let me = books.add_process(None).expect("a process");
         let spec = ConnSpec::new(PipeType::Message, 100);
         let (_, server, client) = books.connect(&spec, me, me).expect("a connection");
-        let fd = books.fd().as_fd().try_clone_to_owned().expect("a duplicate");
+        let fd = books
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .expect("a duplicate");
         let link = Link::attach(fd, me).expect("attached");
         let open = |grant| Arc::new(Conn::open(&link, grant).expect("open"));
         (books, open(&server), open(&client))
@@ -318,19 +370,40 @@ mod tests {
         let mut read = Started::read(&server, vec![0; 8].into()).expect("started");
         let mut write = Started::write(&server, vec![1; 200].into()).expect("started");
         let alarm = Alarm::new();
+        let sleepers = |started: [&Started; 2]| -> Vec<Sleeper> {
+            let on = |rest| match rest {
+                Rest::On(sleeper) => Some(sleeper),
+                Rest::Look | Rest::Soon => None,
+            };
+            started
+                .into_iter()
+                .filter_map(|one| on(one.rest()))
+                .collect()
+        };
         let soon = || Deadline::after(Duration::from_millis(20));
         let seen = alarm.now();
-        assert!(!wait_any([&read, &write], &alarm, seen, soon()));
+        assert!(!wait_any(&sleepers([&read, &write]), &alarm, seen, soon()));
         alarm.ring();
-        assert!(wait_any([&read, &write], &alarm, seen, Deadline::NEVER));
+        assert!(wait_any(
+            &sleepers([&read, &write]),
+            &alarm,
+            seen,
+            Deadline::NEVER
+        ));
         let seen = alarm.now();
         let peer = thread::spawn(move || {
             thread::sleep(Duration::from_millis(20));
-            client.try_read(&mut [0; 300]).expect("the stalled write's bytes");
+            let read = client.try_read(&mut [0; 300]);
+            assert_eq!(read, Ok(Read::Whole(200)), "a stalled write's bytes");
             client
         });
         while write.poll().is_none() {
-            assert!(wait_any([&read, &write], &alarm, seen, Deadline::NEVER));
+            assert!(wait_any(
+                &sleepers([&read, &write]),
+                &alarm,
+                seen,
+                Deadline::NEVER
+            ));
         }
         assert_eq!(write.poll(), Some(Ok(Answer::Wrote(200))));
         assert_eq!(read.poll(), None);
