@@ -116,6 +116,7 @@ mod error;
 mod lock;
 mod name;
 pub mod npfs;
+pub mod nt;
 pub mod security;
 mod status;
 mod sys;
@@ -131,6 +132,7 @@ pub use npfs::{Direction, State};
 pub use npfs_ringbuf::{
     CompletionMode, Deadline, Info, Peek, PipeType, Read, ReadMode, SpinPolicy,
 };
+pub use security::Mask;
 pub use status::NtStatus;
 pub use wire::Peer;
 

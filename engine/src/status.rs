@@ -26,6 +26,7 @@ macro_rules! statuses {
 
 statuses! {
     SUCCESS = 0x0000_0000, "Done.";
+    TIMEOUT = 0x0000_0102, "The time of a wait is over.";
     PENDING = 0x0000_0103, "Not done yet.";
     BUFFER_OVERFLOW = 0x8000_0005, "The message goes on.";
     NO_MORE_FILES = 0x8000_0006, "The listing is at its end.";

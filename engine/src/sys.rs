@@ -339,7 +339,19 @@ pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
     poll(pidfd, libc::POLLIN, Some(0)).unwrap_or(false)
 }
 
-/// The session of a process (getsid(2)); 0 if it cannot be told.
+/// This process, as others hear of it.
+pub(crate) fn own_identity() -> crate::wire::Peer {
+    // SAFETY: neither takes anything, and neither can fail.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    crate::wire::Peer {
+        pid: std::process::id(),
+        uid,
+        gid,
+        session: session_of(0),
+    }
+}
+
+/// The session of a process (getsid(2)), of this one for 0; 0 if it cannot be told.
 pub(crate) fn session_of(pid: u32) -> u32 {
     // SAFETY: numbers in, a number out.
     let session = unsafe { libc::getsid(pid as libc::pid_t) };

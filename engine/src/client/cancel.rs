@@ -23,7 +23,7 @@ use crate::{lock::lock, npfs::Tag, wire::Request};
 #[derive(Debug, Default)]
 pub struct Cancel {
     /// Calls in shared memory.
-    pub(super) wait: Wait,
+    pub(crate) wait: Wait,
     /// A request to the broker.
     request: Mutex<Option<(Weak<Channel>, Tag)>>,
 }
@@ -60,7 +60,7 @@ impl Cancel {
     }
 
     /// A request begins, or has ended.
-    pub(super) fn watch(&self, request: Option<(&Arc<Channel>, Tag)>) {
+    pub(crate) fn watch(&self, request: Option<(&Arc<Channel>, Tag)>) {
         *lock(&self.request) = request.map(|(channel, tag)| (Arc::downgrade(channel), tag));
     }
 }

@@ -6,12 +6,13 @@
 use std::{
     cell::Cell,
     collections::{HashMap, VecDeque},
-    io,
+    fmt, io,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -62,6 +63,10 @@ struct State {
     leaving: HashMap<Tag, Weak<ServerEnd>>,
     waiting: HashMap<Tag, Slot>,
     servers: HashMap<EndId, Weak<ServerEnd>>,
+    /// Those among `waiting` that no thread waits for.
+    notified: usize,
+    /// A thread reads for them.
+    reader: bool,
     links: HashMap<u64, Attached>,
     /// Links of earlier brokers, by their tokens.
     kept: HashMap<[u64; 2], Kept>,
@@ -90,9 +95,12 @@ impl Kept {
     }
 }
 
-#[derive(Debug)]
+/// What is done with an answer that no thread waits for. It may not ask the broker anything.
+pub(crate) type Notify = Box<dyn FnOnce(Result<Answer>) + Send>;
+
 struct Slot {
     answer: Option<Result<Answer>>,
+    notify: Option<Notify>,
     wake: Arc<Condvar>,
     /// Its caller sleeps, or is about to: it may be asked to read.
     waits: bool,
@@ -100,11 +108,20 @@ struct Slot {
     orphan: bool,
 }
 
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("answer", &self.answer)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a request has brought.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Done,
-    Created(Arc<ServerEnd>),
+    /// The flag: so was the pipe.
+    Created(Arc<ServerEnd>, bool),
     Opened {
         end: EndId,
         granted: Mask,
@@ -115,7 +132,7 @@ pub(super) enum Answer {
 }
 
 /// A request under way that another thread may want to end.
-pub(super) type Watch<'a> = &'a dyn Fn(Option<(&Arc<Channel>, Tag)>);
+pub(crate) type Watch<'a> = &'a dyn Fn(Option<(&Arc<Channel>, Tag)>);
 
 impl Channel {
     /// Says hello on a connected socket.
@@ -194,7 +211,7 @@ impl Channel {
         self.gone.load(Ordering::SeqCst)
     }
 
-    pub(super) fn next_tag(&self) -> Tag {
+    pub(crate) fn next_tag(&self) -> Tag {
         Tag(self.next_tag.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -216,7 +233,7 @@ impl Channel {
     // ---- sending -----------------------------------------------------------------------------------------------
 
     /// Sends what nobody waits for. While the broker is behind it waits a moment, reading if nobody else does.
-    pub(super) fn tell(self: &Arc<Self>, request: &Request) {
+    pub(crate) fn tell(self: &Arc<Self>, request: &Request) {
         self.put(request);
         self.hurry();
     }
@@ -311,13 +328,13 @@ impl Channel {
     // ---- asking ------------------------------------------------------------------------------------------------
 
     /// Asks, and waits for the answer.
-    pub(super) fn ask(self: &Arc<Self>, tag: Tag, request: &Request) -> Result<Answer> {
+    pub(crate) fn ask(self: &Arc<Self>, tag: Tag, request: &Request) -> Result<Answer> {
         self.ask_until(tag, request, Deadline::NEVER, &|_| ())
     }
 
     /// Asks, and waits until the deadline, or until somebody sends a cancel for this tag. `watch` is called with the
     /// tag before the wait, with nothing after it.
-    pub(super) fn ask_until(
+    pub(crate) fn ask_until(
         self: &Arc<Self>,
         tag: Tag,
         request: &Request,
@@ -330,6 +347,7 @@ impl Channel {
         let wake = Arc::new(Condvar::new());
         let slot = Slot {
             answer: None,
+            notify: None,
             wake: wake.clone(),
             waits: false,
             orphan: false,
@@ -345,6 +363,92 @@ impl Channel {
         let answer = self.await_answer(tag, &wake, deadline);
         watch(None);
         answer
+    }
+
+    /// Asks, and has the answer given to `notify`, on whatever thread it comes to; also if the broker goes.
+    pub(crate) fn ask_and_go(
+        self: &Arc<Self>,
+        tag: Tag,
+        request: &Request,
+        notify: Notify,
+    ) -> Result<()> {
+        if self.is_gone() {
+            return Err(self.no_broker());
+        }
+        let slot = Slot {
+            answer: None,
+            notify: Some(notify),
+            wake: Arc::new(Condvar::new()),
+            waits: false,
+            orphan: false,
+        };
+        let mut state = lock(&self.state);
+        state.waiting.insert(tag, slot);
+        state.notified += 1;
+        let begin = !std::mem::replace(&mut state.reader, true);
+        drop(state);
+        if begin {
+            let channel = self.clone();
+            let begun = sys::without_signals(|| {
+                thread::Builder::new()
+                    .name("npfs-reader".to_owned())
+                    .stack_size(READER_STACK)
+                    .spawn(move || channel.read_for_the_notified())
+            });
+            if let Err(error) = begun {
+                let mut state = lock(&self.state);
+                state.reader = false;
+                return self.forget_notified(state, tag, error.into());
+            }
+        }
+        match self.send(request, Deadline::NEVER) {
+            Ok(()) => Ok(()),
+            Err(error) => self.forget_notified(lock(&self.state), tag, error),
+        }
+    }
+
+    fn forget_notified(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        tag: Tag,
+        error: Error,
+    ) -> Result<()> {
+        match state.waiting.remove(&tag) {
+            Some(_) => {
+                state.notified -= 1;
+                Err(error)
+            }
+            // It has been told already.
+            None => Ok(()),
+        }
+    }
+
+    /// The life of a thread that reads while there are answers to come that no thread waits for.
+    fn read_for_the_notified(self: Arc<Self>) {
+        let mut state = lock(&self.state);
+        while state.notified != 0 {
+            if state.reading {
+                let round = state.round.clone();
+                state = sleep(&round, state, Deadline::NEVER);
+            } else if self.is_gone() {
+                let tags: Vec<Tag> = state.waiting.keys().copied().collect();
+                let slots = tags.into_iter().filter_map(|tag| {
+                    let notified = state.waiting.get(&tag)?.notify.is_some();
+                    notified.then(|| state.waiting.remove(&tag))?
+                });
+                let slots: Vec<Slot> = slots.collect();
+                state.notified -= slots.len();
+                drop(state);
+                for notify in slots.into_iter().filter_map(|slot| slot.notify) {
+                    notify(Err(self.no_broker()));
+                }
+                state = lock(&self.state);
+            } else {
+                state = self.lead(state, Deadline::NEVER, None);
+                pass_on(&state);
+            }
+        }
+        state.reader = false;
     }
 
     fn await_answer(
@@ -482,7 +586,7 @@ impl Channel {
 
     /// Reads what is there, without waiting for more: a client may have connected. If another thread reads just now,
     /// what it has begun to take is waited for.
-    pub(super) fn drain(self: &Arc<Self>) {
+    pub(crate) fn drain(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         let patience = Deadline::after(PATIENCE);
         while state.reading && !LEADS.get() && !patience.passed() {
@@ -526,8 +630,8 @@ impl Channel {
                 tag,
                 end,
                 pipe_type,
+                first,
                 granted,
-                ..
             } => {
                 let returning = lock(&self.state).returning.remove(&tag);
                 let server = match returning.and_then(|server| server.upgrade()) {
@@ -540,7 +644,7 @@ impl Channel {
                 lock(&self.state)
                     .servers
                     .insert(end, Arc::downgrade(&server));
-                self.answer(tag, Ok(Answer::Created(server)));
+                self.answer(tag, Ok(Answer::Created(server, first)));
                 Ok(())
             }
             Reply::Opened {
@@ -621,6 +725,17 @@ impl Channel {
             Some(slot) if slot.orphan => {
                 state.waiting.remove(&tag);
                 true
+            }
+            Some(slot) if slot.notify.is_some() => {
+                let slot = state.waiting.remove(&tag);
+                state.notified -= 1;
+                // Its reader, if that is another thread, may have nothing to read for any more.
+                state.round.notify_all();
+                drop(state);
+                if let Some(notify) = slot.and_then(|slot| slot.notify) {
+                    notify(answer);
+                }
+                return;
             }
             Some(slot) => {
                 let before = slot.answer.replace(answer);
@@ -796,7 +911,7 @@ fn milliseconds(deadline: Deadline) -> Option<i32> {
 }
 
 /// What is known to be no error of the broker's.
-pub(super) fn done(answer: Answer) -> Result<()> {
+pub(crate) fn done(answer: Answer) -> Result<()> {
     match answer {
         Answer::Done => Ok(()),
         _ => Err(Error::Status(NtStatus::INVALID_DEVICE_REQUEST)),
@@ -808,6 +923,7 @@ thread_local! {
     static LEADS: Cell<bool> = const { Cell::new(false) };
 }
 
+const READER_STACK: usize = 256 << 10;
 const HELLO_TIME: Duration = Duration::from_secs(5);
 /// How long a broker may take nothing at all before closing an end no longer waits for it.
 const PATIENCE: Duration = Duration::from_secs(1);

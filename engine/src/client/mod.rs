@@ -9,6 +9,8 @@ mod server;
 mod watcher;
 
 pub use cancel::Cancel;
+pub(crate) use channel::{Answer, Channel, done};
 pub use end::{Client, Server};
 pub use namespace::{Namespace, PipeDetails, default_socket};
 pub use options::{ClientOptions, ServerOptions};
+pub(crate) use server::ServerEnd;

@@ -136,21 +136,34 @@ impl Namespace {
         })))
     }
 
+    /// The socket.
+    pub(crate) fn channel(&self) -> Result<Arc<Channel>> {
+        self.0.channel()
+    }
+
     /// A server end, which is made again at the next broker when it next listens.
-    pub(super) fn create(&self, create: &Create) -> Result<Arc<ServerEnd>> {
+    pub(crate) fn create(&self, create: &Create) -> Result<Arc<ServerEnd>> {
+        self.create_and_tell(create).map(|(end, _)| end)
+    }
+
+    /// The same, and whether the pipe was made too.
+    pub(crate) fn create_and_tell(&self, create: &Create) -> Result<(Arc<ServerEnd>, bool)> {
         let answer = self
             .ask(|channel, tag| channel.ask(tag, &Request::Create(tag, Box::new(create.clone()))));
-        let (_, Answer::Created(end)) = answer? else {
+        let (_, Answer::Created(end, first)) = answer? else {
             return Err(Error::Protocol("no server end"));
         };
-        end.remember(Arc::downgrade(&self.0), self.0.recipe(create));
-        Ok(end)
+        // Without a name there is nothing to come back to.
+        if create.name.is_some() {
+            end.remember(Arc::downgrade(&self.0), self.0.recipe(create));
+        }
+        Ok((end, first))
     }
 
     /// Asks; a second time if the broker has gone, or goes meanwhile, and is there again. What it knew went with it, so
     /// that nothing is done twice. (Its last messages may have been taken by a socket that outlived it: io_uring closes
     /// what it polls a moment after its process has ended.)
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &self,
         ask: impl Fn(&Arc<Channel>, Tag) -> Result<Answer>,
     ) -> Result<(Arc<Channel>, Answer)> {
@@ -184,7 +197,7 @@ impl Namespace {
         self.wait_for(&Name::parse(name)?, timeout, cancel)
     }
 
-    pub(super) fn wait_for(
+    pub(crate) fn wait_for(
         &self,
         name: &Name,
         timeout: Option<Duration>,

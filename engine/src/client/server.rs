@@ -1,12 +1,15 @@
 //! What a process keeps of one server end: its state, its modes, and the connection that it has just now.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
 use npfs_ringbuf::{CompletionMode, Conn, Current, Deadline, Held, PipeType, ReadMode, SpinPolicy};
 
 use super::{
     cancel::Cancel,
-    channel::{Channel, done},
+    channel::{Channel, Notify, done},
     namespace::Inner,
 };
 use crate::{
@@ -22,11 +25,12 @@ use crate::{
 pub(crate) struct ServerEnd {
     me: Weak<ServerEnd>,
     place: Mutex<Place>,
-    pub(super) pipe_type: PipeType,
-    pub(super) granted: Mask,
+    pub(crate) pipe_type: PipeType,
+    pub(crate) granted: Mask,
     /// The connection, while a client has this instance open or has left it closing.
     current: Current<Conn>,
     own: Mutex<Own>,
+    closed: AtomicBool,
 }
 
 /// Which broker knows the instance, and by what id.
@@ -73,6 +77,7 @@ impl ServerEnd {
                 completion: CompletionMode::Queue,
                 spin: None,
             }),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -121,7 +126,7 @@ impl ServerEnd {
 
     /// The connection; the state's error if there is none (NP-READ-05).
     #[inline]
-    pub(super) fn conn(&self) -> Result<Held<'_, Conn>> {
+    pub(crate) fn conn(&self) -> Result<Held<'_, Conn>> {
         match self.current.get() {
             Some(conn) => Ok(conn),
             None => self.news(),
@@ -142,7 +147,7 @@ impl ServerEnd {
         })
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         match self.conn().map(|conn| conn.state()) {
             Ok(npfs_ringbuf::State::Connected) => State::Connected,
             Ok(npfs_ringbuf::State::Closing) => State::Closing,
@@ -151,13 +156,13 @@ impl ServerEnd {
         }
     }
 
-    pub(super) fn client(&self) -> Result<(Peer, Quality)> {
+    pub(crate) fn client(&self) -> Result<(Peer, Quality)> {
         self.conn()?;
         lock(&self.own).client.ok_or(Error::NotConnected)
     }
 
     /// FSCTL_PIPE_LISTEN (section 7).
-    pub(super) fn listen(&self, cancel: &Cancel, deadline: Deadline) -> Result<()> {
+    pub(crate) fn listen(&self, cancel: &Cancel, deadline: Deadline) -> Result<()> {
         // Without news: if a client has come, its connection arrives before the broker's refusal to listen.
         if let Some(conn) = self.current.get() {
             return Err(match conn.state() {
@@ -183,7 +188,7 @@ impl ServerEnd {
     }
 
     /// FSCTL_PIPE_DISCONNECT (section 8). The client hears of it at once; the broker is told, and not waited for.
-    pub(super) fn disconnect(&self) -> Result<()> {
+    pub(crate) fn disconnect(&self) -> Result<()> {
         if self.state() == State::Listening {
             // NP-DISC-04; a client may come at the same moment, so the broker decides, and its answer takes its place
             // among the connections that come.
@@ -221,13 +226,13 @@ impl ServerEnd {
         self.current.set(None);
     }
 
-    pub(super) fn modes(&self) -> (ReadMode, CompletionMode) {
+    pub(crate) fn modes(&self) -> (ReadMode, CompletionMode) {
         let own = lock(&self.own);
         (own.read, own.completion)
     }
 
     /// NP-INFO-05, 06: of this end, whatever it is connected to.
-    pub(super) fn set_modes(&self, read: ReadMode, completion: CompletionMode) -> Result<()> {
+    pub(crate) fn set_modes(&self, read: ReadMode, completion: CompletionMode) -> Result<()> {
         if read == ReadMode::Message && self.pipe_type == PipeType::Byte {
             return Err(Error::InvalidMode);
         }
@@ -249,13 +254,53 @@ impl ServerEnd {
     }
 }
 
-impl Drop for ServerEnd {
-    fn drop(&mut self) {
+impl ServerEnd {
+    /// For operations that outlive the call which starts them.
+    pub(crate) fn shared(&self) -> Result<Arc<Conn>> {
+        self.conn().map(|conn| conn.share())
+    }
+
+    /// Whether a client has it, as far as this process has heard.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.current.get().is_some()
+    }
+
+    /// What the broker has said in the meantime is heard.
+    pub(crate) fn hear(&self) {
+        self.place().channel.drain();
+    }
+
+    /// Whom to ask about it, and as what.
+    pub(crate) fn known_as(&self) -> (Arc<Channel>, EndId) {
+        let Place { channel, end, .. } = self.place();
+        (channel, end)
+    }
+
+    /// FSCTL_PIPE_LISTEN without a thread that waits. The answer comes to `notify`.
+    pub(crate) fn listen_and_go(&self, notify: Notify) -> Result<(Arc<Channel>, Tag)> {
+        let Place { channel, end, .. } = self.place_now()?;
+        let tag = channel.next_tag();
+        lock(&self.own).listening = true;
+        channel.ask_and_go(tag, &Request::Listen(tag, end, true), notify)?;
+        Ok((channel, tag))
+    }
+
+    /// NtClose of the last handle.
+    pub(crate) fn close(&self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
         if let Some(conn) = self.current.get() {
             conn.close();
         }
         let Place { channel, end, .. } = self.place();
         channel.forget_server(end);
         channel.tell(&Request::Close(end));
+    }
+}
+
+impl Drop for ServerEnd {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -1,0 +1,232 @@
+//! File objects: what handles stand for.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use npfs_ringbuf::{Conn, ConnectionId, Read};
+
+use super::{
+    directory::Listing,
+    io::{Event, Notes, Operation, settle},
+    open::Options,
+};
+use crate::{
+    Error, NtStatus, Result,
+    client::{Channel, ServerEnd},
+    lock::lock,
+    npfs::{EndId, EndInfo, State},
+    wire::{Peer, Reply, Request},
+};
+
+/// A file object.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) kind: Kind,
+    pub(super) options: Options,
+    /// The file object as something to wait for; a new one is signalled (NP-IO-04).
+    pub(super) signal: Event,
+    /// Calls of a synchronous file object, one after the other (NP-IO-10).
+    pub(super) turn: Mutex<()>,
+    pub(super) pended: Mutex<Vec<Arc<Operation>>>,
+    pub(super) notes: Mutex<Notes>,
+    /// The server has read, or peeked at, something of this connection's client (NP-IMP-04).
+    consumed: Mutex<Option<ConnectionId>>,
+    handles: AtomicUsize,
+}
+
+/// What is open.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// `\Device\NamedPipe` (NP-NAME-09).
+    Volume,
+    /// `\Device\NamedPipe\`.
+    Root(Mutex<Listing>),
+    /// The server end of an instance.
+    Server(Arc<ServerEnd>),
+    /// The client end of one.
+    Client(ClientEnd),
+}
+
+/// A client end.
+#[derive(Debug)]
+pub(super) struct ClientEnd {
+    pub(super) conn: Arc<Conn>,
+    pub(super) channel: Arc<Channel>,
+    pub(super) end: EndId,
+    pub(super) server: Peer,
+    closed: AtomicBool,
+}
+
+impl ClientEnd {
+    pub(super) fn new(conn: Conn, channel: Arc<Channel>, end: EndId, server: Peer) -> ClientEnd {
+        ClientEnd {
+            conn: Arc::new(conn),
+            channel,
+            end,
+            server,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn close(&self) {
+        if !self.closed.swap(true, Ordering::SeqCst) {
+            self.conn.close();
+            self.channel.tell(&Request::Close(self.end));
+        }
+    }
+}
+
+impl Drop for ClientEnd {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Which end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Server,
+    Client,
+}
+
+impl File {
+    pub(super) fn new(kind: Kind, options: Options) -> Arc<File> {
+        let signal = Event::new();
+        signal.set();
+        Arc::new(File {
+            kind,
+            options,
+            signal,
+            turn: Mutex::new(()),
+            pended: Mutex::default(),
+            notes: Mutex::default(),
+            consumed: Mutex::default(),
+            handles: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn is_synchronous(&self) -> bool {
+        self.options.is_synchronous()
+    }
+
+    /// Which end of a pipe it is; `None`: the volume, or the root.
+    pub(super) fn side(&self) -> Option<Side> {
+        match self.kind {
+            Kind::Server(_) => Some(Side::Server),
+            Kind::Client(_) => Some(Side::Client),
+            Kind::Volume | Kind::Root(_) => None,
+        }
+    }
+
+    /// The connection; the state's error without one. `on_device`: what the volume and the root answer (section 23).
+    pub(super) fn conn(&self, on_device: NtStatus) -> std::result::Result<Arc<Conn>, NtStatus> {
+        match &self.kind {
+            Kind::Server(end) => end.shared().map_err(|error| error.status()),
+            Kind::Client(end) => Ok(end.conn.clone()),
+            Kind::Volume | Kind::Root(_) => Err(on_device),
+        }
+    }
+
+    /// The state as this end sees it.
+    pub(super) fn state(&self) -> Option<State> {
+        match &self.kind {
+            Kind::Server(end) => Some(end.state()),
+            Kind::Client(end) => Some(match end.conn.state() {
+                npfs_ringbuf::State::Connected => State::Connected,
+                npfs_ringbuf::State::Closing => State::Closing,
+                npfs_ringbuf::State::Disconnected => State::Disconnected,
+            }),
+            Kind::Volume | Kind::Root(_) => None,
+        }
+    }
+
+    /// Whom to ask about it, and as what.
+    pub(super) fn known_as(&self) -> std::result::Result<(Arc<Channel>, EndId), NtStatus> {
+        match &self.kind {
+            Kind::Server(end) => Ok(end.known_as()),
+            Kind::Client(end) => Ok((end.channel.clone(), end.end)),
+            Kind::Volume | Kind::Root(_) => Err(NtStatus::INVALID_PARAMETER),
+        }
+    }
+
+    /// What only the broker knows of it.
+    pub(super) fn describe(&self) -> std::result::Result<EndInfo, NtStatus> {
+        let (channel, end) = self.known_as()?;
+        let tag = channel.next_tag();
+        let answer = channel.ask(tag, &Request::Describe(tag, end));
+        match answer.map_err(|error| error.status())? {
+            crate::client::Answer::Reply(Reply::Described { info, .. }) => Ok(*info),
+            _ => Err(NtStatus::REVISION_MISMATCH),
+        }
+    }
+
+    /// NP-INFO-01: a client that was disconnected is told nothing.
+    pub(super) fn refuses_queries(&self) -> bool {
+        self.side() == Some(Side::Client) && self.state() == Some(State::Disconnected)
+    }
+
+    /// A read has brought something.
+    pub(super) fn has_consumed(&self, read: Read) {
+        // A message without bytes is a message (NP-IMP-04); a part of none took nothing.
+        if read != Read::Part(0)
+            && let Kind::Server(end) = &self.kind
+            && let Ok(conn) = end.conn()
+        {
+            *lock(&self.consumed) = Some(conn.id());
+        }
+    }
+
+    /// Whether anything of this connection's client was read.
+    pub(super) fn consumed_of(&self, id: ConnectionId) -> bool {
+        *lock(&self.consumed) == Some(id)
+    }
+
+    // ---- handles -----------------------------------------------------------------------------------------------
+
+    pub(super) fn one_more(&self) {
+        self.handles.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn one_less(self: &Arc<Self>) {
+        if self.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shut();
+        }
+    }
+
+    /// The last handle has gone (NP-CLOSE-01 to 05).
+    fn shut(self: &Arc<Self>) {
+        let conn = self.conn(NtStatus::INVALID_HANDLE).ok();
+        match &self.kind {
+            Kind::Server(end) => {
+                let (channel, id) = end.known_as();
+                end.close();
+                // The name is free when this returns (NP-OBJ-01), also for other sessions: the broker has come to the close
+                // when it answers what was asked after it.
+                let tag = channel.next_tag();
+                let _ = channel.ask(tag, &Request::Describe(tag, id));
+            }
+            Kind::Client(end) => end.close(),
+            Kind::Volume | Kind::Root(_) => {}
+        }
+        if let Some(conn) = conn {
+            settle(conn.id());
+        }
+        // Listens hear of it from the broker (NP-LISTEN-10), waits are at nobody's end: both end before this returns.
+        let left = lock(&self.pended).clone();
+        for operation in left {
+            match self.side() {
+                Some(_) => operation.finish(NtStatus::PIPE_BROKEN),
+                None => {
+                    operation.cancel();
+                }
+            }
+        }
+    }
+}
+
+/// Of a call of the typed layer.
+pub(super) fn status<T>(result: Result<T>) -> std::result::Result<T, NtStatus> {
+    result.map_err(|error: Error| error.status())
+}

@@ -1,0 +1,235 @@
+//! Named pipes as NT's system calls have them: handles, IO status blocks, events, and an NTSTATUS for everything.
+//!
+//! One [`Nt`] stands for a process's handle table in one namespace. Its calls are those of section 0 of the
+//! specification, with their arguments; what a pointer is there (an IO status block, an event, a buffer that outlives the
+//! call) is a counted value here. The typed API of this crate is for programs; this one is for whoever has to answer as NT
+//! does, bit by bit.
+//!
+//! ```
+//! # fn main() -> Result<(), npfs::NtStatus> {
+//! use npfs::{BrokerOptions, Mask, NtStatus, nt::*};
+//!
+//! let broker = BrokerOptions::new().start().expect("a broker");
+//! let nt = Nt::new(broker.connect().expect("a client of it"));
+//! let name = units(r"\??\pipe\example");
+//! let at = Attributes::named(&name);
+//!
+//! let (server, _) = nt.create_named_pipe(&at, &CreatePipe::default())?;
+//! let (client, _) = nt.open_file(&at, Mask::GENERIC_READ | Mask::GENERIC_WRITE, 0, 0)?;
+//!
+//! let (read, buffer) = (Io::with_event(Event::new()), Buffer::new(16));
+//! assert_eq!(nt.read_file(server, &read, &buffer), NtStatus::PENDING);
+//! assert_eq!(nt.write_file(client, &Io::default(), b"hello"), NtStatus::SUCCESS);
+//! // When the write has returned, the read that it satisfied is complete (NP-IO-13).
+//! assert_eq!((read.status.status(), read.status.information()), (NtStatus::SUCCESS, 5));
+//! assert_eq!(&buffer.bytes()[..5], b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Pended calls** complete when anybody looks: every call on a connection moves on what pends on both its ends in this
+//! process, and [`Nt::wait`] sleeps until there is something to look at. Nothing runs in the background but one thread
+//! that reads the broker's answers while a listen or a wait for an instance pends.
+
+mod control;
+mod data;
+mod directory;
+mod file;
+mod info;
+mod io;
+mod open;
+mod thread;
+
+use std::sync::{
+    Arc, RwLock, RwLockReadGuard,
+    atomic::{AtomicBool, Ordering},
+};
+
+use slab::Slab;
+
+pub use control::Control;
+pub use directory::ListPart;
+pub use info::{InfoClass, VolumeClass};
+pub use io::{Buffer, Event, Io, Port, PortPacket, StatusBlock, Waitable};
+pub use open::{Attributes, CreatePipe, FILE_CREATED, FILE_OPENED, Options, Share};
+pub use thread::{CallingThread, Identity, Level, calling_thread, impersonated, revert_to_self};
+
+use self::file::File;
+use crate::{Mask, Namespace, NtStatus};
+
+/// What a call answers.
+pub type NtResult<T> = Result<T, NtStatus>;
+
+/// A handle: a multiple of 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handle(pub u32);
+
+impl Handle {
+    /// The pseudo handle of the calling process, which is no file (NP-INFO-04).
+    pub const CURRENT_PROCESS: Handle = Handle(u32::MAX);
+    /// The pseudo handle of the calling thread.
+    pub const CURRENT_THREAD: Handle = Handle(u32::MAX - 1);
+}
+
+/// UTF-16 of a text, as names of objects are given.
+#[must_use]
+pub fn units(text: &str) -> Vec<u16> {
+    text.encode_utf16().collect()
+}
+
+/// A handle table over a namespace. Cheap to clone; all clones are one table.
+#[derive(Clone, Debug)]
+pub struct Nt(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    namespace: Namespace,
+    handles: RwLock<Slab<Entry>>,
+    /// NP-WINE-01.
+    wine: AtomicBool,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    file: Arc<File>,
+    granted: Mask,
+}
+
+impl Nt {
+    /// Without any handle.
+    #[must_use]
+    pub fn new(namespace: Namespace) -> Nt {
+        Nt(Arc::new(Inner {
+            namespace,
+            handles: RwLock::default(),
+            wine: AtomicBool::new(false),
+        }))
+    }
+
+    /// Takes what the Win32 layer of Wine 8.0 passes: disposition OVERWRITE_IF means OPEN_IF, a default timeout of 0
+    /// means 50 ms (NP-WINE-01).
+    pub fn set_wine_win32(&self, on: bool) {
+        self.0.wine.store(on, Ordering::Relaxed);
+    }
+
+    fn is_for_wine(&self) -> bool {
+        self.0.wine.load(Ordering::Relaxed)
+    }
+
+    fn namespace(&self) -> &Namespace {
+        &self.0.namespace
+    }
+
+    fn table(&self) -> RwLockReadGuard<'_, Slab<Entry>> {
+        self.0
+            .handles
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn insert(&self, file: &Arc<File>, granted: Mask) -> NtResult<Handle> {
+        let mut handles = self
+            .0
+            .handles
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let entry = handles.vacant_entry();
+        let number = u32::try_from(entry.key()).ok();
+        let number = number.and_then(|key| key.checked_add(1)?.checked_mul(4));
+        let handle = number.filter(|number| *number < u32::MAX - 8);
+        let handle = handle.ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
+        file.one_more();
+        entry.insert(Entry {
+            file: file.clone(),
+            granted,
+        });
+        Ok(Handle(handle))
+    }
+
+    /// What a handle stands for.
+    fn entry(&self, handle: Handle) -> NtResult<Entry> {
+        if handle == Handle::CURRENT_PROCESS || handle == Handle::CURRENT_THREAD {
+            return Err(NtStatus::OBJECT_TYPE_MISMATCH); // NP-INFO-04
+        }
+        let key = key_of(handle).ok_or(NtStatus::INVALID_HANDLE)?;
+        let table = self.table();
+        table.get(key).cloned().ok_or(NtStatus::INVALID_HANDLE)
+    }
+
+    /// The same, with rights that the call needs.
+    fn entry_with(&self, handle: Handle, needed: Mask) -> NtResult<Entry> {
+        let entry = self.entry(handle)?;
+        if entry.granted.contains(needed) {
+            Ok(entry)
+        } else {
+            Err(NtStatus::ACCESS_DENIED)
+        }
+    }
+
+    /// NtClose. The last handle of a file object closes it: what pends on it is answered before this returns
+    /// (NP-CLOSE-01, 02).
+    ///
+    /// # Errors
+    /// INVALID_HANDLE.
+    pub fn close(&self, handle: Handle) -> NtResult<()> {
+        let key = key_of(handle).ok_or(NtStatus::INVALID_HANDLE)?;
+        let mut handles = self
+            .0
+            .handles
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let entry = handles.try_remove(key).ok_or(NtStatus::INVALID_HANDLE)?;
+        drop(handles);
+        entry.file.one_less();
+        Ok(())
+    }
+
+    /// NtDuplicateObject within this table: a further handle of the same file object, with the same rights or fewer.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE; ACCESS_DENIED for rights that the handle does not have.
+    pub fn duplicate(&self, handle: Handle, access: Option<Mask>) -> NtResult<Handle> {
+        let entry = self.entry(handle)?;
+        let granted = match access {
+            None => entry.granted,
+            Some(access) => {
+                let wanted = access.map_generic();
+                let wanted = if wanted.contains(Mask::MAXIMUM_ALLOWED) {
+                    entry.granted
+                } else {
+                    wanted
+                };
+                if !entry.granted.contains(wanted) {
+                    return Err(NtStatus::ACCESS_DENIED);
+                }
+                wanted
+            }
+        };
+        self.insert(&entry.file, granted)
+    }
+
+    /// What a handle was granted (OBJECT_BASIC_INFORMATION, FILE_ACCESS_INFORMATION).
+    ///
+    /// # Errors
+    /// INVALID_HANDLE.
+    pub fn granted(&self, handle: Handle) -> NtResult<Mask> {
+        Ok(self.entry(handle)?.granted)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let handles = self
+            .handles
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for entry in handles.drain() {
+            entry.file.one_less();
+        }
+    }
+}
+
+fn key_of(handle: Handle) -> Option<usize> {
+    let number = handle.0;
+    (number != 0 && number.is_multiple_of(4)).then(|| usize::try_from(number / 4 - 1).ok())?
+}

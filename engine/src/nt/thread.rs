@@ -1,0 +1,121 @@
+//! What a thread is to these calls: whose call blocks, and in whose name it acts.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::{Cancel, NtStatus, lock::lock, npfs::Quality, wire::Peer};
+
+/// A thread of this process, for [`super::Nt::cancel_synchronous_io`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallingThread(u32);
+
+/// The calling thread.
+#[must_use]
+pub fn calling_thread() -> CallingThread {
+    CallingThread(npfs_ringbuf::thread_serial())
+}
+
+/// Calls that block, by their thread.
+static BLOCKED: Mutex<Option<HashMap<CallingThread, Arc<Cancel>>>> = Mutex::new(None);
+
+/// Runs a call that blocks, such that it can be cancelled from outside.
+pub(super) fn blocking<T>(call: impl FnOnce(&Cancel) -> T) -> T {
+    /// Takes the thread off the list, also if the call panics.
+    struct Listed(CallingThread);
+    impl Drop for Listed {
+        fn drop(&mut self) {
+            if let Some(blocked) = lock(&BLOCKED).as_mut() {
+                blocked.remove(&self.0);
+            }
+        }
+    }
+    let cancel = Arc::new(Cancel::new());
+    let me = calling_thread();
+    lock(&BLOCKED)
+        .get_or_insert_default()
+        .insert(me, cancel.clone());
+    let listed = Listed(me);
+    let answer = call(&cancel);
+    drop(listed);
+    answer
+}
+
+/// Ends the call that blocks in that thread.
+pub(super) fn cancel_blocking(thread: CallingThread) -> NtStatus {
+    let blocked = lock(&BLOCKED);
+    let cancel = blocked.as_ref().and_then(|blocked| blocked.get(&thread));
+    let cancel = cancel.cloned();
+    drop(blocked);
+    match cancel {
+        Some(cancel) if cancel.cancel() => NtStatus::SUCCESS,
+        _ => NtStatus::NOT_FOUND,
+    }
+}
+
+/// How far a server may act as its client (SECURITY_IMPERSONATION_LEVEL).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// It does not learn who the client is.
+    Anonymous,
+    /// It learns who the client is.
+    Identification,
+    /// It acts as the client on this machine.
+    Impersonation,
+    /// And on others.
+    Delegation,
+}
+
+/// In whose name a thread acts (NP-IMP-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The client's process, user, group and session; `None` at [`Level::Anonymous`].
+    pub client: Option<Peer>,
+    /// How far.
+    pub level: Level,
+    /// Without what the client has switched off.
+    pub effective_only: bool,
+}
+
+impl Identity {
+    /// What a client of that quality of service lets its server have. A server that is neither the client's user nor an
+    /// administrator gets identification at most (NP-IMP-09).
+    pub(super) fn of(client: Peer, quality: Quality, own_uid: u32) -> Identity {
+        let level = match (quality & Quality::LEVEL).bits() {
+            0 => Level::Anonymous,
+            1 => Level::Identification,
+            2 => Level::Impersonation,
+            _ => Level::Delegation,
+        };
+        let level = if own_uid == 0 || own_uid == client.uid {
+            level
+        } else {
+            level.min(Level::Identification)
+        };
+        Identity {
+            client: (level != Level::Anonymous).then_some(client),
+            level,
+            effective_only: quality.contains(Quality::EFFECTIVE_ONLY),
+        }
+    }
+}
+
+thread_local! {
+    static IMPERSONATED: RefCell<Option<Identity>> = const { RefCell::new(None) };
+}
+
+/// In whose name the calling thread acts; `None`: in its process's own.
+#[must_use]
+pub fn impersonated() -> Option<Identity> {
+    IMPERSONATED.with(|identity| *identity.borrow())
+}
+
+/// The calling thread acts in its process's own name again.
+pub fn revert_to_self() {
+    IMPERSONATED.with(|identity| *identity.borrow_mut() = None);
+}
+
+/// A second one replaces the first (NP-IMP-10).
+pub(super) fn impersonate(identity: Identity) {
+    IMPERSONATED.with(|own| *own.borrow_mut() = Some(identity));
+}
