@@ -8,6 +8,8 @@
 //!
 //! Nothing here is taken from, or shared with, the code under test.
 
+pub mod whole;
+
 use std::collections::VecDeque;
 
 /// Who: the client end is 0, the server end 1. A direction is named by its writer.

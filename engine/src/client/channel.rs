@@ -407,6 +407,13 @@ impl Channel {
         }
     }
 
+    /// Returns when the broker has come to everything that this process has sent it before.
+    pub(crate) fn catch_up(self: &Arc<Self>) {
+        let tag = self.next_tag();
+        // Nobody has that end: the answer is an error, and what counts is that it comes.
+        let _ = self.ask(tag, &Request::Describe(tag, EndId(0)));
+    }
+
     fn forget_notified(
         &self,
         mut state: MutexGuard<'_, State>,

@@ -185,7 +185,9 @@ impl Nt {
         });
         match asked {
             Ok((channel, tag)) => {
-                operation.asked(channel, tag);
+                operation.asked(channel.clone(), tag);
+                // Who listens after this releases it, from whatever session.
+                channel.catch_up();
                 Ok(NtStatus::PENDING)
             }
             Err(error) => {
@@ -283,16 +285,18 @@ fn listen(file: &Arc<File>, io: &Io) -> NtResult<NtStatus> {
     let operation = Operation::broker(file, io);
     let ends = operation.clone();
     let asked = end.listen_and_go(Box::new(move |answer| {
-        ends.finish(
-            answer
-                .and_then(done)
-                .map_or_else(|error| error.status(), |()| NtStatus::SUCCESS),
-        );
+        ends.finish(match answer.and_then(done) {
+            // It was told that it pends: a client that came before the broker heard of it came during the listen.
+            Ok(()) | Err(Error::AlreadyConnected | Error::Closing) => NtStatus::SUCCESS,
+            Err(error) => error.status(),
+        });
     }));
     match asked {
         Ok((channel, tag)) => {
-            operation.asked(channel, tag);
+            operation.asked(channel.clone(), tag);
             lock(&LISTENS).push((Arc::downgrade(end), Arc::downgrade(&operation)));
+            // Who opens after this finds it listening, from whatever session.
+            channel.catch_up();
             Ok(NtStatus::PENDING)
         }
         Err(error) => {
@@ -333,7 +337,7 @@ fn peek(file: &File, output: &Buffer) -> NtResult<(NtStatus, usize)> {
         other => other?, // NP-PEEK-03
     };
     let (header, data) = out.split_at_mut(PEEK_HEADER);
-    let peek = status(conn.peek(data).map_err(Error::from))?;
+    let peek = conn.peek(data).map_err(|error| file.why(error, false))?;
     if peek.copied != 0 {
         file.has_consumed(npfs_ringbuf::Read::Whole(peek.copied)); // NP-IMP-04
     }

@@ -28,14 +28,15 @@ impl Nt {
             let read = blocking(|cancel| conn.read_with(&mut bytes, &cancel.wait, Deadline::NEVER));
             drop(bytes);
             settle(conn.id());
-            let answer = status(read.map_err(Error::from)).map(|read| {
+            let answer = read.map_err(|error| file.why(error, false)).map(|read| {
                 file.has_consumed(read);
                 of_read(read)
             });
             return Ok(report(&file, io, answer));
         }
         let room = buffer.len();
-        let mut started = status(Started::read(&conn, vec![0; room].into()).map_err(Error::from))?;
+        let started = Started::read(&conn, vec![0; room].into());
+        let mut started = started.map_err(|error| file.why(error, false))?;
         let Some(answer) = started.poll() else {
             Operation::ring(&file, io, started, Some(buffer.clone()));
             return Ok(NtStatus::PENDING);
@@ -45,7 +46,8 @@ impl Nt {
             buffer.held()[..data.len()].copy_from_slice(data);
         }
         settle(conn.id());
-        let answer = status(answer.map_err(Error::from)).map(|answer| match answer {
+        let answer = answer.map_err(|error| file.why(error, false));
+        let answer = answer.map(|answer| match answer {
             Answer::Read(read) => {
                 file.has_consumed(read);
                 of_read(read)
@@ -70,7 +72,8 @@ impl Nt {
         let written = if file.is_synchronous() {
             blocking(|cancel| conn.write_with(data, &cancel.wait, Deadline::NEVER))
         } else {
-            let mut started = status(Started::write(&conn, data.into()).map_err(Error::from))?;
+            let started = Started::write(&conn, data.into());
+            let mut started = started.map_err(|error| file.why(error, true))?;
             match started.poll() {
                 Some(answer) => answer.map(|answer| match answer {
                     Answer::Wrote(count) => count,
@@ -83,7 +86,8 @@ impl Nt {
             }
         };
         settle(conn.id());
-        let answer = status(written.map_err(Error::from)).map(|count| (NtStatus::SUCCESS, count));
+        let answer = written.map_err(|error| file.why(error, true));
+        let answer = answer.map(|count| (NtStatus::SUCCESS, count));
         Ok(report(&file, io, answer))
     }
 

@@ -142,6 +142,21 @@ impl File {
         }
     }
 
+    /// Why a call on the connection failed. A handle with the right to do it goes against the pipe's direction then, which
+    /// the state comes before (NP-READ-06, NP-WRITE-02).
+    pub(super) fn why(&self, error: npfs_ringbuf::Error, writes: bool) -> NtStatus {
+        match (error, self.state()) {
+            (npfs_ringbuf::Error::AccessDenied, Some(State::Disconnected)) => {
+                NtStatus::PIPE_DISCONNECTED
+            }
+            (npfs_ringbuf::Error::AccessDenied, Some(State::Closing)) if writes => {
+                NtStatus::PIPE_CLOSING
+            }
+            (npfs_ringbuf::Error::AccessDenied, _) => NtStatus::INVALID_PARAMETER,
+            (error, _) => Error::from(error).status(),
+        }
+    }
+
     /// Whom to ask about it, and as what.
     pub(super) fn known_as(&self) -> std::result::Result<(Arc<Channel>, EndId), NtStatus> {
         match &self.kind {
@@ -200,12 +215,10 @@ impl File {
         let conn = self.conn(NtStatus::INVALID_HANDLE).ok();
         match &self.kind {
             Kind::Server(end) => {
-                let (channel, id) = end.known_as();
+                let (channel, _) = end.known_as();
                 end.close();
-                // The name is free when this returns (NP-OBJ-01), also for other sessions: the broker has come to the close
-                // when it answers what was asked after it.
-                let tag = channel.next_tag();
-                let _ = channel.ask(tag, &Request::Describe(tag, id));
+                // The name is free when this returns (NP-OBJ-01), also for other sessions.
+                channel.catch_up();
             }
             Kind::Client(end) => end.close(),
             Kind::Volume | Kind::Root(_) => {}
