@@ -693,6 +693,29 @@ fn clients_that_are_stopped_in_mid_call_hold_up_nobody_else() {
 }
 
 #[test]
+fn a_fork_leaves_its_parent_s_pipes_alone() {
+    let site = site();
+    let namespace = site.namespace();
+    let server = serve(&namespace, "pipe");
+    let client = open(&namespace, "pipe");
+    let mut ends = Some((server, client, namespace));
+    let status = npfs_tests::sys::in_a_fork(|| {
+        let (server, client, namespace) = ends.take().expect("the child's copy");
+        drop((server, client));
+        // Through a connection to the broker of its own.
+        let seen = namespace.list().map_or(0, |pipes| pipes.len());
+        u8::from(seen != 1)
+    });
+    assert_eq!(status.expect("a fork"), Some(0));
+    let (server, client, namespace) = ends.expect("the parent's");
+    client.write(b"still").expect("write");
+    assert_eq!(server.read(&mut [0; 8]).expect("read"), Read::Whole(5));
+    assert_eq!(namespace.info("pipe").expect("info").instances.len(), 1);
+    drop((server, client, namespace));
+    site.is_clean();
+}
+
+#[test]
 fn state_is_seen_from_both_processes() {
     let site = site();
     let namespace = site.namespace();

@@ -252,3 +252,31 @@ pub fn mappings() -> usize {
         .lines()
         .count()
 }
+
+/// Runs `child` in a child of fork(2), and answers its exit status; `None`: a signal has ended it.
+///
+/// # Errors
+/// Those of fork and waitpid.
+pub fn in_a_fork(child: impl FnOnce() -> u8) -> io::Result<Option<u8>> {
+    // SAFETY: the child runs one closure, of the test's own, in a copy of this thread alone, and leaves without running
+    // anything else; the allocator sees to itself over fork(2).
+    let pid = unsafe { libc::fork() };
+    match pid {
+        ..0 => Err(io::Error::last_os_error()),
+        0 => {
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(101);
+            // SAFETY: ends the process, without its exit handlers.
+            unsafe { libc::_exit(i32::from(code)) }
+        }
+        pid => {
+            let mut status = 0;
+            // SAFETY: our own child, and a status to write to.
+            let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+            if waited < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let code = u8::try_from(libc::WEXITSTATUS(status)).ok();
+            Ok(code.filter(|_| libc::WIFEXITED(status)))
+        }
+    }
+}

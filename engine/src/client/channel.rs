@@ -47,6 +47,8 @@ pub(crate) struct Channel {
     next_tag: AtomicU64,
     /// No broker at the other end any more.
     gone: AtomicBool,
+    /// Whose it is: a child of fork(2) has the socket, too, and no business with it.
+    process: u32,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +189,7 @@ impl Channel {
             stuck: AtomicBool::new(false),
             next_tag: AtomicU64::new(1),
             gone: AtomicBool::new(false),
+            process: std::process::id(),
         }))
     }
 
@@ -208,7 +211,12 @@ impl Channel {
     }
 
     pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
+        self.gone.load(Ordering::SeqCst) || self.is_inherited()
+    }
+
+    /// This is a child of the process that connected: what it has open is not its own to use, or to close.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
     }
 
     pub(crate) fn next_tag(&self) -> Tag {
@@ -225,7 +233,7 @@ impl Channel {
 
     /// Nothing more comes or goes, and the broker closes what is open here if it still can.
     pub(super) fn give_up(&self) {
-        if !self.gone.swap(true, Ordering::SeqCst) {
+        if !self.gone.swap(true, Ordering::SeqCst) && !self.is_inherited() {
             let _ = sys::shutdown(self.fd.as_fd());
         }
     }
@@ -240,11 +248,17 @@ impl Channel {
 
     /// Puts a message in line, which goes out with the next call of [`Channel::hurry`]; for callers that hold locks.
     pub(super) fn put(&self, request: &Request) {
+        if self.is_inherited() {
+            return;
+        }
         lock(&self.backlog).push_back(request.encode());
     }
 
     /// Sends what is in line.
     pub(super) fn hurry(self: &Arc<Self>) {
+        if self.is_inherited() {
+            return;
+        }
         let deadline = Deadline::after(PATIENCE);
         loop {
             if self.push() || self.is_gone() {

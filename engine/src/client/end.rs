@@ -237,6 +237,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        if self.channel.is_inherited() {
+            return; // it is the parent's, and the memory is not even there
+        }
         self.conn.close();
         self.channel.tell(&Request::Close(self.end));
     }

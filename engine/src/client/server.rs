@@ -287,7 +287,7 @@ impl ServerEnd {
 
     /// NtClose of the last handle.
     pub(crate) fn close(&self) {
-        if self.closed.swap(true, Ordering::SeqCst) {
+        if self.closed.swap(true, Ordering::SeqCst) || self.place().channel.is_inherited() {
             return;
         }
         if let Some(conn) = self.current.get() {

@@ -71,7 +71,7 @@ impl ClientEnd {
     }
 
     fn close(&self) {
-        if !self.closed.swap(true, Ordering::SeqCst) {
+        if !self.closed.swap(true, Ordering::SeqCst) && !self.channel.is_inherited() {
             self.conn.close();
             self.channel.tell(&Request::Close(self.end));
         }
@@ -212,6 +212,12 @@ impl File {
 
     /// The last handle has gone (NP-CLOSE-01 to 05).
     fn shut(self: &Arc<Self>) {
+        if self
+            .known_as()
+            .is_ok_and(|(channel, _)| channel.is_inherited())
+        {
+            return; // a child of fork(2) has nothing to close
+        }
         let conn = self.conn(NtStatus::INVALID_HANDLE).ok();
         match &self.kind {
             Kind::Server(end) => {
