@@ -1015,29 +1015,32 @@ fn np_cancel_05_06_cancel_by_file_object_thread_and_status_block() {
     let (server, _client) = pair(nt, &world.far, |_| ());
     let other = nt.duplicate(server, None).expect("duplicate");
     let (_, mine, _) = read(nt, server, 4);
-    let theirs = thread::scope(|scope| {
-        scope
-            .spawn(|| read(nt, server, 4).1)
-            .join()
-            .expect("no panic")
+    thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (over, until) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            tell.send(read(nt, server, 4).1).expect("heard");
+            // It lives on: what it has pending would end with it.
+            let _ = until.recv();
+        });
+        let theirs = told.recv().expect("told");
+        // Through the other handle; this thread's only.
+        nt.cancel_io_file(other).expect("cancel");
+        assert_eq!(block(&mine), (NtStatus::CANCELLED, 0));
+        assert_eq!(block(&theirs), UNTOUCHED);
+        // Two that share a block go together, from any thread.
+        let io = untouched();
+        for _ in 0..2 {
+            let status = nt.read_file(server, &io, &Buffer::new(1));
+            assert_eq!(status, NtStatus::PENDING);
+        }
+        nt.cancel_io_file_ex(other, Some(&io.status))
+            .expect("cancel");
+        assert_eq!(block(&theirs), UNTOUCHED);
+        nt.cancel_io_file_ex(other, Some(&theirs.status))
+            .expect("cancel");
+        drop(over);
     });
-    // Through the other handle; this thread's only.
-    nt.cancel_io_file(other).expect("cancel");
-    assert_eq!(block(&mine), (NtStatus::CANCELLED, 0));
-    assert_eq!(block(&theirs), UNTOUCHED);
-    // Two that share a block go together, from any thread.
-    let io = untouched();
-    for _ in 0..2 {
-        assert_eq!(
-            nt.read_file(server, &io, &Buffer::new(1)),
-            NtStatus::PENDING
-        );
-    }
-    nt.cancel_io_file_ex(other, Some(&io.status))
-        .expect("cancel");
-    assert_eq!(block(&theirs), UNTOUCHED);
-    nt.cancel_io_file_ex(other, Some(&theirs.status))
-        .expect("cancel");
     assert_eq!(nt.cancel_io_file_ex(other, None), Err(NtStatus::NOT_FOUND));
     assert_eq!(
         nt.cancel_io_file(other),
@@ -1898,6 +1901,174 @@ fn one_thread_waits_for_many() {
 }
 
 #[test]
+fn what_is_issued_during_a_wait_is_waited_for_too() {
+    both_ways(|near, far| {
+        let (server, client) = pair(near, far, |_| ());
+        let port = Port::new();
+        near.set_completion_port(server, &port, 1).expect("a port");
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                let within = Deadline::after(5 * SECOND);
+                near.wait(&[Waitable::Port(port.clone())], within)
+            });
+            thread::sleep(Duration::from_millis(20));
+            let io = Io {
+                context: 1,
+                ..Io::default()
+            };
+            assert_eq!(
+                near.read_file(server, &io, &Buffer::new(4)),
+                NtStatus::PENDING
+            );
+            thread::sleep(Duration::from_millis(20));
+            // By the data path alone, as from another process: nobody moves it on but the waiter.
+            let writes = scope.spawn(|| write(far, client, b"data").0);
+            assert_eq!(writes.join().expect("no panic"), NtStatus::SUCCESS);
+            assert_eq!(waits.join().expect("no panic"), Ok(0));
+        });
+        assert_eq!(port.take().map(|packet| packet.information), Some(4));
+    });
+}
+
+/// More than the area of a small quota holds.
+const LARGE: usize = 300_000;
+
+#[test]
+fn np_flush_04_np_write_08_a_write_larger_than_its_area_goes_on_while_its_thread_waits() {
+    both_ways(|near, far| {
+        let (server, client) = pair(near, far, |create| create.in_quota = 0);
+        let (status, writes) = write(far, client, &vec![7; LARGE]);
+        assert_eq!(status, NtStatus::PENDING);
+        thread::scope(|scope| {
+            let reads = scope.spawn(|| {
+                let (status, io, buffer) = read(near, server, LARGE);
+                if status == NtStatus::PENDING {
+                    awaited(near, &io);
+                }
+                (block(&io), buffer.bytes() == vec![7; LARGE])
+            });
+            // In a flush,
+            let flushed = far.flush_buffers_file(client, &StatusBlock::default());
+            assert_eq!(flushed, NtStatus::SUCCESS);
+            assert_eq!(
+                reads.join().expect("no panic"),
+                ((NtStatus::SUCCESS, LARGE), true)
+            );
+        });
+        assert_eq!(awaited(far, &writes), (NtStatus::SUCCESS, LARGE));
+        // and in a wait for something else.
+        let (_, answer, _) = read(far, client, 2);
+        let (status, _) = write(far, client, &vec![8; LARGE]);
+        assert_eq!(status, NtStatus::PENDING);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (status, io, _) = read(near, server, LARGE);
+                if status == NtStatus::PENDING {
+                    awaited(near, &io);
+                }
+                assert_eq!(write(near, server, b"ok").0, NtStatus::SUCCESS);
+            });
+            assert_eq!(awaited(far, &answer), (NtStatus::SUCCESS, 2));
+        });
+    });
+}
+
+#[test]
+fn np_write_05_np_io_09_a_thread_feeds_its_own_read() {
+    both_ways(|near, far| {
+        let server = create(near, "pipe", |create| create.in_quota = 0).expect("create");
+        let name = path("pipe");
+        let options = Options::SYNCHRONOUS.bits();
+        let access = BOTH | Mask::SYNCHRONIZE;
+        let client = far.open_file(&Attributes::named(&name), access, 1, options);
+        let (client, _) = client.expect("open");
+        let (status, io, buffer) = read(near, server, LARGE);
+        assert_eq!(status, NtStatus::PENDING);
+        let data = npfs_tests::pattern(1, LARGE);
+        assert_eq!(write(far, client, &data).0, NtStatus::SUCCESS);
+        assert_eq!(block(&io), (NtStatus::SUCCESS, LARGE));
+        assert!(buffer.bytes() == data);
+    });
+}
+
+#[test]
+fn np_cancel_01_05_a_call_that_blocks_is_cancelled_by_its_file_object_too() {
+    let world = World::new();
+    let nt = &world.near;
+    let (server, _client) = pair(nt, &world.far, synchronous);
+    for by_block in [true, false] {
+        let io = untouched();
+        let begin = std::time::Instant::now();
+        let status = thread::scope(|scope| {
+            let reads = scope.spawn(|| nt.read_file(server, &io, &Buffer::new(4)));
+            let with = by_block.then_some(&io.status);
+            let other = StatusBlock::default();
+            while nt.cancel_io_file_ex(server, with).is_err() {
+                let none = nt.cancel_io_file_ex(server, Some(&other));
+                assert_eq!(none, Err(NtStatus::NOT_FOUND));
+                assert!(begin.elapsed() < SECOND);
+            }
+            reads.join().expect("no panic")
+        });
+        assert_eq!((status, block(&io)), (NtStatus::CANCELLED, UNTOUCHED));
+    }
+}
+
+#[test]
+fn np_cancel_08_what_a_thread_has_pending_ends_with_it() {
+    both_ways(|near, far| {
+        let (server, client) = pair(near, far, |create| create.in_quota = 4);
+        let other = create(far, "other", |_| ()).expect("create");
+        let (reads, writes, listens) = thread::spawn({
+            let far = far.clone();
+            move || {
+                let reads = read(&far, client, 4).1;
+                let (status, writes) = write(&far, client, b"more than four");
+                assert_eq!(status, NtStatus::PENDING);
+                let listens = untouched();
+                let none = Buffer::new(0);
+                let status = far.fs_control_file(other, &listens, Control::LISTEN, &[], &none);
+                assert_eq!(status, NtStatus::PENDING);
+                (reads, writes, listens)
+            }
+        })
+        .join()
+        .expect("no panic");
+        for io in [&reads, &writes, &listens] {
+            assert_eq!(awaited(far, io), (NtStatus::CANCELLED, 0));
+        }
+        // The pipe is empty, and usable.
+        assert_eq!(local(near, server).expect("info")[5], 0);
+        assert_eq!(write(far, client, b"next").0, NtStatus::SUCCESS);
+        assert_eq!(read(near, server, 4).0, NtStatus::SUCCESS);
+    });
+}
+
+#[test]
+fn np_flush_05_06_07_the_control_that_flushes_pends() {
+    both_ways(|near, far| {
+        let (server, client) = pair(near, far, |_| ());
+        let flush = || {
+            let io = untouched();
+            let status = far.fs_control_file(client, &io, Control::FLUSH, &[], &Buffer::new(0));
+            (status, io)
+        };
+        assert_eq!(flush().0, NtStatus::SUCCESS);
+        write(far, client, b"before");
+        let (status, io) = flush();
+        assert_eq!(status, NtStatus::PENDING);
+        write(far, client, b"after");
+        assert_eq!(read(near, server, 3).0, NtStatus::BUFFER_OVERFLOW);
+        assert_eq!(block(&io), UNTOUCHED);
+        assert_eq!(read(near, server, 3).0, NtStatus::SUCCESS);
+        assert_eq!(block(&io), (NtStatus::SUCCESS, 0));
+        let (_, io) = flush();
+        near.close(server).expect("close");
+        assert_eq!(block(&io), (NtStatus::PIPE_BROKEN, 0));
+    });
+}
+
+#[test]
 fn any_arguments_are_answered() {
     use npfs_tests::Rng;
     let world = World::new();
@@ -1965,9 +2136,7 @@ fn any_arguments_are_answered() {
             }
             4..=6 => {
                 let code = Control::ALL[any() as usize % Control::ALL.len()];
-                if code != Control::FLUSH {
-                    nt.fs_control_file(handle, &io, code, &data, &Buffer::new(room));
-                }
+                nt.fs_control_file(handle, &io, code, &data, &Buffer::new(room));
             }
             7 => {
                 nt.fs_control_file(handle, &io, Control(any()), &data, &Buffer::new(room));

@@ -317,7 +317,8 @@ pub fn wait_any(sleepers: &[Sleeper], alarm: &Alarm, seen: u32, deadline: Deadli
 
 const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
 
-#[cfg(test)]
+// Miri has no memfd_create(2).
+#[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
     use crate::{Link, books::*, types::PipeType};

@@ -425,7 +425,8 @@ impl Channel {
     pub(crate) fn catch_up(self: &Arc<Self>) {
         let tag = self.next_tag();
         // Nobody has that end: the answer is an error, and what counts is that it comes.
-        let _ = self.ask(tag, &Request::Describe(tag, EndId(0)));
+        let request = Request::Describe(tag, EndId(0));
+        let _ = self.ask_until(tag, &request, Deadline::after(HELLO_TIME), &|_| ());
     }
 
     fn forget_notified(

@@ -177,9 +177,19 @@ impl<C: Clone> Shard<C> {
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) {
-        let opened = self
-            .pipe_of(asker.client, end)
-            .and_then(|of| self.try_open(asker, &of.fixed.key, (access, quality), wires, out));
+        let opened = self.pipe_of(asker.client, end).and_then(|of| {
+            let key = &of.fixed.key;
+            // Not the next pipe of that name (NP-OBJ-01).
+            let lives = self
+                .pipes
+                .get(key)
+                .is_some_and(|pipe| Arc::ptr_eq(&pipe.fixed, &of.fixed));
+            if lives {
+                self.try_open(asker, key, (access, quality), wires, out)
+            } else {
+                Err(NtStatus::OBJECT_NAME_NOT_FOUND)
+            }
+        });
         if let Err(status) = opened {
             out.push(Completion::Done(asker.client, asker.tag, Err(status)));
         }

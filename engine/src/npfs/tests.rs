@@ -1123,6 +1123,10 @@ fn np_obj_01_np_info_15_a_client_knows_its_pipe_when_that_has_gone() {
     world.create(SERVER, create("SPELLED")).expect("create");
     let still = world.shard.describe(CLIENT, client).expect("info");
     assert_eq!((still.pipe.instances, still), (0, after));
+    assert_eq!(
+        world.open_at(CLIENT, client, BOTH),
+        Err(NtStatus::OBJECT_NAME_NOT_FOUND)
+    );
 }
 
 #[test]

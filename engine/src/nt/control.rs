@@ -5,12 +5,13 @@ use std::{
     time::Duration,
 };
 
-use npfs_ringbuf::{CompletionMode, Deadline, Started};
+use npfs_ringbuf::{Answer, CompletionMode, Deadline, Started};
 
 use super::{
     Entry, Handle, Nt, NtResult,
+    data::insist,
     file::{File, Kind, Side, status},
-    io::{Buffer, Io, Operation, begin, of_read, report, settle},
+    io::{Buffer, Io, Operation, begin, drive, of_read, report, settle},
     open::hundreds_of_ns,
     thread::{Identity, blocking, impersonate},
 };
@@ -109,16 +110,15 @@ impl Nt {
             _ => {}
         }
         let Entry { file, .. } = self.entry_with(handle, control.needs())?;
-        if control == Control::FLUSH {
-            begin(&file, io);
-            let flushed = self.flush(handle);
-            return Ok(report(&file, io, flushed.map(|()| (NtStatus::SUCCESS, 0))));
+        if control == Control::FLUSH && file.is_synchronous() {
+            return self.flush(handle, io);
         }
         let _turn = file.is_synchronous().then(|| lock(&file.turn));
         begin(&file, io);
         let answer = match control {
             Control::LISTEN => return listen(&file, io),
             Control::WAIT => return self.wait_pipe(&file, io, input),
+            Control::FLUSH => return flush(&file, io),
             Control::TRANSCEIVE | Control::INTERNAL_TRANSCEIVE => {
                 return transceive(&file, io, input, output);
             }
@@ -165,7 +165,9 @@ impl Nt {
                 Timeout::After(after) => Some(after),
                 Timeout::Never => Some(Duration::MAX),
             };
-            let waited = blocking(|cancel| self.namespace().wait_for(&name, timeout, cancel));
+            let waited = blocking(file, &io.status, |ending| {
+                self.namespace().wait_for(&name, timeout, &ending.cancel)
+            });
             let answer = status(waited).map(|()| (NtStatus::SUCCESS, 0));
             return Ok(report(file, io, answer));
         }
@@ -278,7 +280,9 @@ fn listen(file: &Arc<File>, io: &Io) -> NtResult<NtStatus> {
     }
     let queues = end.modes().1 == CompletionMode::Queue;
     if file.is_synchronous() || !queues {
-        let listened = blocking(|cancel| end.listen(cancel, Deadline::NEVER));
+        let listened = blocking(file, &io.status, |ending| {
+            end.listen(&ending.cancel, Deadline::NEVER)
+        });
         let answer = status(listened).map(|()| (NtStatus::SUCCESS, 0));
         return Ok(report(file, io, answer));
     }
@@ -294,7 +298,10 @@ fn listen(file: &Arc<File>, io: &Io) -> NtResult<NtStatus> {
     match asked {
         Ok((channel, tag)) => {
             operation.asked(channel.clone(), tag);
-            lock(&LISTENS).push((Arc::downgrade(end), Arc::downgrade(&operation)));
+            let mut listens = lock(&LISTENS);
+            listens.retain(|(_, operation)| operation.strong_count() != 0);
+            listens.push((Arc::downgrade(end), Arc::downgrade(&operation)));
+            drop(listens);
             // Who opens after this finds it listening, from whatever session.
             channel.catch_up();
             Ok(NtStatus::PENDING)
@@ -339,7 +346,7 @@ fn peek(file: &File, output: &Buffer) -> NtResult<(NtStatus, usize)> {
     let (header, data) = out.split_at_mut(PEEK_HEADER);
     let peek = conn.peek(data).map_err(|error| file.why(error, false))?;
     if peek.copied != 0 {
-        file.has_consumed(npfs_ringbuf::Read::Whole(peek.copied)); // NP-IMP-04
+        file.has_consumed(conn.id(), npfs_ringbuf::Read::Whole(peek.copied)); // NP-IMP-04
     }
     let state = match peek.state {
         npfs_ringbuf::State::Closing => State::Closing,
@@ -368,23 +375,49 @@ fn transceive(file: &Arc<File>, io: &Io, input: &[u8], output: &Buffer) -> NtRes
         Err(_) if file.side() == Some(Side::Server) => return Err(NtStatus::INVALID_PIPE_STATE),
         other => other?, // NP-XCV-01
     };
+    let room = output.len();
+    let start = || Started::transact(&conn, input, vec![0; room].into());
+    let mut started = status(insist(&conn, start).map_err(Error::from))?;
     if file.is_synchronous() {
-        let mut reply = vec![0; output.len()];
-        let read =
-            blocking(|cancel| conn.transact_with(input, &mut reply, &cancel.wait, Deadline::NEVER));
+        let read = blocking(file, &io.status, |ending| drive(&mut started, ending));
         settle(conn.id());
-        let answer = status(read.map_err(Error::from)).map(|read| {
-            output.held()[..read.count()].copy_from_slice(&reply[..read.count()]);
-            file.has_consumed(read);
-            of_read(read)
+        let answer = status(read.map_err(Error::from)).map(|answer| {
+            let data = started.data();
+            output.held()[..data.len()].copy_from_slice(data);
+            match answer {
+                Answer::Read(read) => {
+                    file.has_consumed(conn.id(), read);
+                    of_read(read)
+                }
+                Answer::Wrote(_) | Answer::Flushed => (NtStatus::SUCCESS, 0),
+            }
         });
         return Ok(report(file, io, answer));
     }
-    let reply = vec![0; output.len()].into();
-    let started = Started::transact(&conn, input, reply).map_err(Error::from);
     // It always pends first (NP-XCV-05).
-    Operation::ring(file, io, status(started)?, Some(output.clone()));
+    Operation::ring(file, io, started, Some(output.clone()));
     Ok(NtStatus::PENDING)
+}
+
+/// FSCTL_PIPE_FLUSH on an overlapped file object: unlike NtFlushBuffersFile it may pend.
+fn flush(file: &Arc<File>, io: &Io) -> NtResult<NtStatus> {
+    let done = Ok((NtStatus::SUCCESS, 0));
+    let conn = match file.conn(NtStatus::PIPE_DISCONNECTED) {
+        Err(_) if file.side() == Some(Side::Server) => return Ok(report(file, io, done)),
+        other => other?,
+    };
+    let started = insist(&conn, || Started::flush(&conn)).map_err(Error::from);
+    let mut started = status(started)?;
+    match started.poll() {
+        Some(answer) => {
+            let flushed = status(answer.map_err(Error::from));
+            Ok(report(file, io, flushed.and(done)))
+        }
+        None => {
+            Operation::ring(file, io, started, None);
+            Ok(NtStatus::PENDING)
+        }
+    }
 }
 
 // ---- who the other end is ------------------------------------------------------------------------------------------

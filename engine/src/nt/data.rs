@@ -1,12 +1,21 @@
 //! NtReadFile, NtWriteFile, NtFlushBuffersFile and the three kinds of cancel: sections 11 to 16 of the specification.
 
-use npfs_ringbuf::{Answer, Deadline, Started};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use npfs_ringbuf::{Answer, Conn, Deadline, Read, Started};
 
 use super::{
     Handle, Nt, NtResult,
     file::{Side, status},
-    io::{Buffer, Io, Operation, StatusBlock, begin, of_read, report, settle},
-    thread::{CallingThread, blocking, calling_thread, cancel_blocking},
+    io::{
+        Buffer, Io, Operation, StatusBlock, anything_pends, begin, drive, of_read, pending_on,
+        report, settle,
+    },
+    thread::{CallingThread, blocking, calling_thread, cancel_blocking, cancel_blocking_on},
 };
 use crate::{Error, Mask, NtStatus, lock::lock};
 
@@ -23,19 +32,31 @@ impl Nt {
         let _turn = file.is_synchronous().then(|| lock(&file.turn));
         begin(&file, io);
         let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-READ-22
+        let id = conn.id();
         if file.is_synchronous() {
-            let mut bytes = buffer.held();
-            let read = blocking(|cancel| conn.read_with(&mut bytes, &cancel.wait, Deadline::NEVER));
-            drop(bytes);
-            settle(conn.id());
+            // Not into the buffer itself: whoever else has it must not wait for this.
+            let mut bytes = vec![0; buffer.len()];
+            let read = blocking(&file, &io.status, |ending| {
+                if !anything_pends() {
+                    return conn.read_with(&mut bytes, &ending.cancel.wait, Deadline::NEVER);
+                }
+                let mut started = insist(&conn, || Started::read(&conn, bytes.clone().into()))?;
+                let answer = drive(&mut started, ending)?;
+                let data = started.data();
+                bytes[..data.len()].copy_from_slice(data);
+                Ok(count_of(answer))
+            });
+            settle(id);
             let answer = read.map_err(|error| file.why(error, false)).map(|read| {
-                file.has_consumed(read);
+                let count = read.count();
+                buffer.held()[..count].copy_from_slice(&bytes[..count]);
+                file.has_consumed(id, read);
                 of_read(read)
             });
             return Ok(report(&file, io, answer));
         }
         let room = buffer.len();
-        let started = Started::read(&conn, vec![0; room].into());
+        let started = insist(&conn, || Started::read(&conn, vec![0; room].into()));
         let mut started = started.map_err(|error| file.why(error, false))?;
         let Some(answer) = started.poll() else {
             Operation::ring(&file, io, started, Some(buffer.clone()));
@@ -45,14 +66,12 @@ impl Nt {
             let data = started.data();
             buffer.held()[..data.len()].copy_from_slice(data);
         }
-        settle(conn.id());
+        settle(id);
         let answer = answer.map_err(|error| file.why(error, false));
-        let answer = answer.map(|answer| match answer {
-            Answer::Read(read) => {
-                file.has_consumed(read);
-                of_read(read)
-            }
-            Answer::Wrote(_) | Answer::Flushed => (NtStatus::SUCCESS, 0),
+        let answer = answer.map(|answer| {
+            let read = count_of(answer);
+            file.has_consumed(id, read);
+            of_read(read)
         });
         Ok(report(&file, io, answer))
     }
@@ -70,15 +89,18 @@ impl Nt {
         begin(&file, io);
         let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-WRITE-16
         let written = if file.is_synchronous() {
-            blocking(|cancel| conn.write_with(data, &cancel.wait, Deadline::NEVER))
+            blocking(&file, &io.status, |ending| {
+                if !anything_pends() {
+                    return conn.write_with(data, &ending.cancel.wait, Deadline::NEVER);
+                }
+                let mut started = insist(&conn, || Started::write(&conn, data.into()))?;
+                drive(&mut started, ending).map(written_of)
+            })
         } else {
-            let started = Started::write(&conn, data.into());
+            let started = insist(&conn, || Started::write(&conn, data.into()));
             let mut started = started.map_err(|error| file.why(error, true))?;
             match started.poll() {
-                Some(answer) => answer.map(|answer| match answer {
-                    Answer::Wrote(count) => count,
-                    Answer::Read(_) | Answer::Flushed => 0,
-                }),
+                Some(answer) => answer.map(written_of),
                 None => {
                     Operation::ring(&file, io, started, None);
                     return Ok(NtStatus::PENDING);
@@ -93,26 +115,32 @@ impl Nt {
 
     /// NtFlushBuffersFile: returns when everything written before has been read, whatever the handle (NP-FLUSH-04).
     pub fn flush_buffers_file(&self, handle: Handle, status: &StatusBlock) -> NtStatus {
-        match self.flush(handle) {
-            Ok(()) => {
-                status.set(NtStatus::SUCCESS, 0);
-                NtStatus::SUCCESS
-            }
-            Err(status) => status,
+        let io = Io {
+            status: status.clone(),
+            ..Io::default()
+        };
+        match self.flush(handle, &io) {
+            Ok(status) | Err(status) => status,
         }
     }
 
-    pub(super) fn flush(&self, handle: Handle) -> NtResult<()> {
+    pub(super) fn flush(&self, handle: Handle, io: &Io) -> NtResult<NtStatus> {
         let file = self.entry(handle)?.file;
         let _turn = file.is_synchronous().then(|| lock(&file.turn));
+        begin(&file, io);
+        let done = Ok((NtStatus::SUCCESS, 0));
         let conn = match file.conn(NtStatus::PIPE_DISCONNECTED) {
             // NP-FLUSH-02: a server end without a client has nothing unread.
-            Err(_) if file.side() == Some(Side::Server) => return Ok(()),
+            Err(_) if file.side() == Some(Side::Server) => return Ok(report(&file, io, done)),
             other => other?, // NP-FLUSH-03
         };
-        let flushed = blocking(|cancel| conn.flush_with(&cancel.wait, Deadline::NEVER));
+        let flushed = blocking(&file, &io.status, |ending| {
+            let mut started = insist(&conn, || Started::flush(&conn))?;
+            drive(&mut started, ending)
+        });
         settle(conn.id());
-        status(flushed.map_err(Error::from))
+        let flushed = status(flushed.map_err(Error::from));
+        Ok(report(&file, io, flushed.and(done)))
     }
 
     // ---- cancel ------------------------------------------------------------------------------------------------
@@ -145,6 +173,7 @@ impl Nt {
                 any |= one.cancel();
             }
         }
+        any |= cancel_blocking_on(&file, with);
         self.after_cancel(handle);
         if any {
             Ok(())
@@ -167,9 +196,51 @@ impl Nt {
     /// # Errors
     /// NOT_FOUND: none does.
     pub fn cancel_synchronous_io(&self, thread: CallingThread) -> NtResult<()> {
-        match cancel_blocking(thread) {
-            NtStatus::SUCCESS => Ok(()),
-            status => Err(status),
+        if cancel_blocking(thread) {
+            Ok(())
+        } else {
+            Err(NtStatus::NOT_FOUND)
         }
     }
 }
+
+/// The bytes of a read's answer.
+fn count_of(answer: Answer) -> Read {
+    match answer {
+        Answer::Read(read) => read,
+        Answer::Wrote(_) | Answer::Flushed => Read::Whole(0),
+    }
+}
+
+/// The bytes of a write's answer.
+fn written_of(answer: Answer) -> usize {
+    match answer {
+        Answer::Wrote(count) => count,
+        Answer::Read(_) | Answer::Flushed => 0,
+    }
+}
+
+/// Starts an operation, again while another call is in the middle of a long copy: NT knows no such refusal. One that finds
+/// 16 operations pending in its direction is refused as busy.
+pub(super) fn insist<T>(
+    conn: &Arc<Conn>,
+    mut start: impl FnMut() -> Result<T, npfs_ringbuf::Error>,
+) -> Result<T, npfs_ringbuf::Error> {
+    let begin = Instant::now();
+    loop {
+        match start() {
+            Err(npfs_ringbuf::Error::Busy)
+                if pending_on(conn.id()) < MOST_PENDED && begin.elapsed() < PATIENCE =>
+            {
+                thread::sleep(BETWEEN);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Operations that pend in one direction.
+const MOST_PENDED: usize = 16;
+/// How long somebody may copy.
+const PATIENCE: Duration = Duration::from_secs(5);
+const BETWEEN: Duration = Duration::from_micros(100);

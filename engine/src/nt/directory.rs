@@ -52,10 +52,15 @@ impl Nt {
         out: &mut [u8],
     ) -> NtStatus {
         let answer = self.list_into(handle, part, out);
-        write_back(io, answer.map(|count| (NtStatus::SUCCESS, count)))
+        write_back(io, answer)
     }
 
-    fn list_into(&self, handle: Handle, part: &ListPart<'_>, out: &mut [u8]) -> NtResult<usize> {
+    fn list_into(
+        &self,
+        handle: Handle,
+        part: &ListPart<'_>,
+        out: &mut [u8],
+    ) -> NtResult<(NtStatus, usize)> {
         let entry = self.entry(handle)?;
         let Kind::Root(listing) = &entry.file.kind else {
             return Err(NtStatus::INVALID_PARAMETER); // NP-DIR-01
@@ -67,15 +72,13 @@ impl Nt {
         let form = Form::of(part.class)?;
         let mut listing = lock(listing);
         let first = listing.pattern.is_none();
-        if first {
-            listing.pattern = Some(
-                part.pattern
-                    .map_or_else(|| vec![u16::from(b'*')], <[u16]>::to_vec),
-            );
-        }
         if part.restart || listing.left.is_none() {
             let all = status(self.namespace().list())?;
-            let pattern = listing.pattern.clone().unwrap_or_default();
+            let given = || {
+                part.pattern
+                    .map_or_else(|| vec![u16::from(b'*')], <[u16]>::to_vec)
+            };
+            let pattern = listing.pattern.get_or_insert_with(given).clone();
             let mut of: Vec<PipeInfo> = all;
             of.retain(|pipe| matches(&pattern, pipe.name.units()));
             listing.left = Some(of.into_iter());
@@ -91,7 +94,7 @@ impl Nt {
                 let nothing = begun.is_none();
                 listing.next = Some(pipe);
                 if nothing {
-                    return Err(NtStatus::BUFFER_OVERFLOW);
+                    return Ok((NtStatus::BUFFER_OVERFLOW, 0));
                 }
                 break;
             };
@@ -108,7 +111,7 @@ impl Nt {
             }
         }
         match begun {
-            Some(_) => Ok(end),
+            Some(_) => Ok((NtStatus::SUCCESS, end)),
             // NP-DIR-06 (open question): the general convention of NT's file systems.
             None if first => Err(NtStatus::NO_SUCH_FILE),
             None => Err(NtStatus::NO_MORE_FILES),

@@ -11,6 +11,7 @@ use super::{
     directory::Listing,
     io::{Event, Notes, Operation, settle},
     open::Options,
+    thread::cancel_blocking_on,
 };
 use crate::{
     Error, NtStatus, Result,
@@ -34,6 +35,9 @@ pub(super) struct File {
     /// The server has read, or peeked at, something of this connection's client (NP-IMP-04).
     consumed: Mutex<Option<ConnectionId>>,
     handles: AtomicUsize,
+    shut: AtomicBool,
+    /// What the broker has said of it last (of use when that has gone).
+    known: Mutex<Option<EndInfo>>,
 }
 
 /// What is open.
@@ -104,6 +108,8 @@ impl File {
             notes: Mutex::default(),
             consumed: Mutex::default(),
             handles: AtomicUsize::new(0),
+            shut: AtomicBool::new(false),
+            known: Mutex::default(),
         })
     }
 
@@ -170,10 +176,17 @@ impl File {
     pub(super) fn describe(&self) -> std::result::Result<EndInfo, NtStatus> {
         let (channel, end) = self.known_as()?;
         let tag = channel.next_tag();
-        let answer = channel.ask(tag, &Request::Describe(tag, end));
-        match answer.map_err(|error| error.status())? {
-            crate::client::Answer::Reply(Reply::Described { info, .. }) => Ok(*info),
-            _ => Err(NtStatus::REVISION_MISMATCH),
+        match channel.ask(tag, &Request::Describe(tag, end)) {
+            Ok(crate::client::Answer::Reply(Reply::Described { info, .. })) => {
+                *lock(&self.known) = Some((*info).clone());
+                Ok(*info)
+            }
+            Ok(_) => Err(NtStatus::REVISION_MISMATCH),
+            // Without a broker: as it was when it was asked last, if it ever was.
+            Err(Error::NoBroker { .. }) => {
+                lock(&self.known).clone().ok_or(NtStatus::NO_SUCH_DEVICE)
+            }
+            Err(error) => Err(error.status()),
         }
     }
 
@@ -183,13 +196,10 @@ impl File {
     }
 
     /// A read has brought something.
-    pub(super) fn has_consumed(&self, read: Read) {
+    pub(super) fn has_consumed(&self, of: ConnectionId, read: Read) {
         // A message without bytes is a message (NP-IMP-04); a part of none took nothing.
-        if read != Read::Part(0)
-            && let Kind::Server(end) = &self.kind
-            && let Ok(conn) = end.conn()
-        {
-            *lock(&self.consumed) = Some(conn.id());
+        if read != Read::Part(0) && self.side() == Some(Side::Server) {
+            *lock(&self.consumed) = Some(of);
         }
     }
 
@@ -210,6 +220,11 @@ impl File {
         }
     }
 
+    /// Whether its last handle has gone.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::SeqCst)
+    }
+
     /// The last handle has gone (NP-CLOSE-01 to 05).
     fn shut(self: &Arc<Self>) {
         if self
@@ -218,6 +233,7 @@ impl File {
         {
             return; // a child of fork(2) has nothing to close
         }
+        self.shut.store(true, Ordering::SeqCst);
         let conn = self.conn(NtStatus::INVALID_HANDLE).ok();
         match &self.kind {
             Kind::Server(end) => {
@@ -232,16 +248,10 @@ impl File {
         if let Some(conn) = conn {
             settle(conn.id());
         }
-        // Listens hear of it from the broker (NP-LISTEN-10), waits are at nobody's end: both end before this returns.
+        // Whatever is left ends before this returns.
         let left = lock(&self.pended).clone();
-        for operation in left {
-            match self.side() {
-                Some(_) => operation.finish(NtStatus::PIPE_BROKEN),
-                None => {
-                    operation.cancel();
-                }
-            }
-        }
+        left.iter().for_each(Operation::end_with_its_file);
+        cancel_blocking_on(self, None);
     }
 }
 

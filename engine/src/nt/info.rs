@@ -150,7 +150,7 @@ impl Nt {
                 bytes.u64(readable(&file)?);
             }
             InfoClass::MODE => {
-                bytes.u32(file.options.bits());
+                bytes.u32(file.options.mode());
             }
             InfoClass::ALL => {
                 basic(&mut bytes);
@@ -160,7 +160,7 @@ impl Nt {
                     .u32(0)
                     .u32(granted.bits())
                     .u64(readable(&file)?)
-                    .u32(file.options.bits())
+                    .u32(file.options.mode())
                     .u32(0);
                 return put_name(out, &bytes, &name_of(&file.describe()?)); // NP-INFO-17
             }
@@ -249,6 +249,9 @@ impl Nt {
             return Err(NtStatus::INVALID_PARAMETER);
         }
         notes.port = Some((port.clone(), key));
+        drop(notes);
+        // Who waits for it already may have something to wait for now.
+        super::io::ring_alarm();
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use npfs_ringbuf::{Alarm, Answer, ConnectionId, Deadline, Read, Rest, Started, w
 use super::{
     Handle, Nt,
     file::File,
-    thread::{CallingThread, calling_thread},
+    thread::{CallingThread, Ending, calling_thread, owns},
 };
 use crate::{Error, NtStatus, client::Channel, lock::lock, npfs::Tag, wire::Request};
 
@@ -70,6 +70,13 @@ static ALARM: Alarm = Alarm::new();
 /// Threads in [`Nt::wait`].
 static WAITERS: AtomicU32 = AtomicU32::new(0);
 
+/// Who waits looks again. Either a waiter has seen what happened before this, or this sees the waiter.
+pub(super) fn ring_alarm() {
+    if WAITERS.load(Ordering::SeqCst) != 0 {
+        ALARM.ring();
+    }
+}
+
 impl Event {
     /// Not set.
     #[must_use]
@@ -80,10 +87,7 @@ impl Event {
     /// NtSetEvent.
     pub fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
-        // Either the waiter sees the event, or this the waiter.
-        if WAITERS.load(Ordering::SeqCst) != 0 {
-            ALARM.ring();
-        }
+        ring_alarm();
     }
 
     /// NtResetEvent.
@@ -95,10 +99,6 @@ impl Event {
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
-    }
-
-    fn is(&self, other: &Event) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -172,7 +172,6 @@ pub struct Port(Arc<Packets>);
 #[derive(Debug, Default)]
 struct Packets {
     queue: Mutex<VecDeque<PortPacket>>,
-    more: Condvar,
 }
 
 /// What a completion port tells of one call.
@@ -203,10 +202,7 @@ impl Port {
 
     fn put(&self, packet: PortPacket) {
         lock(&self.0.queue).push_back(packet);
-        self.0.more.notify_one();
-        if WAITERS.load(Ordering::SeqCst) != 0 {
-            ALARM.ring();
-        }
+        ring_alarm();
     }
 
     fn is_empty(&self) -> bool {
@@ -238,8 +234,21 @@ pub enum Waitable {
 // ---- completing ----------------------------------------------------------------------------------------------------
 
 /// Outcome (b) of NP-IO-01, and the end of (c). `pended`: it was told that it pends.
-pub(super) fn complete(file: &File, io: &Io, status: NtStatus, information: usize, pended: bool) {
+pub(super) fn complete(
+    file: Option<&File>,
+    io: &Io,
+    status: NtStatus,
+    information: usize,
+    pended: bool,
+) {
     io.status.set(status, information);
+    let Some(file) = file else {
+        // The last handle has gone, and with it the file object; the caller's event is the caller's.
+        if let Some(event) = &io.event {
+            event.set();
+        }
+        return;
+    };
     let notes = lock(&file.notes);
     if let Some((port, key)) = &notes.port
         && io.context != 0
@@ -271,7 +280,7 @@ pub(super) fn report(
 ) -> NtStatus {
     match answer {
         Ok((status, information)) => {
-            complete(file, io, status, information, false);
+            complete(Some(file), io, status, information, false);
             status
         }
         Err(status) => status,
@@ -334,15 +343,22 @@ impl Operation {
             work: Mutex::new(Work::Ring(Box::new(started), buffer)),
             over: Condvar::new(),
         });
-        lock(&file.pended).push(operation.clone());
+        owns(&operation);
+        // Before the file object knows it: who closes that finds it here, to move on.
         PENDED.fetch_add(1, Ordering::SeqCst);
         lock(&RINGS)
             .get_or_insert_default()
             .entry(id)
             .or_default()
-            .push(operation);
+            .push(operation.clone());
+        lock(&file.pended).push(operation.clone());
         // What came between its start and its place in the list.
         settle(id);
+        if file.is_shut() {
+            operation.end_with_its_file();
+        }
+        // Who waits for what it signals sleeps on it, too.
+        ring_alarm();
     }
 
     /// One at the broker.
@@ -354,6 +370,7 @@ impl Operation {
             work: Mutex::new(Work::Asking),
             over: Condvar::new(),
         });
+        owns(&operation);
         lock(&file.pended).push(operation.clone());
         operation
     }
@@ -363,6 +380,8 @@ impl Operation {
         let mut work = lock(&self.work);
         if matches!(*work, Work::Asking) {
             *work = Work::Broker(channel, tag);
+            // Somebody may want to cancel it, and could not name it.
+            self.over.notify_all();
         }
     }
 
@@ -379,11 +398,32 @@ impl Operation {
             return;
         }
         *work = Work::Over;
-        if let Some(file) = self.file.upgrade() {
-            complete(&file, &self.io, status, 0, true);
-        }
+        complete(self.file.upgrade().as_deref(), &self.io, status, 0, true);
         drop(work);
         self.leave();
+    }
+
+    /// Its file object is closed: what has an answer keeps it, and nothing pends any longer (NP-CLOSE-01 to 04).
+    pub(super) fn end_with_its_file(self: &Arc<Self>) {
+        if self.is_ring() {
+            if !self.advance() {
+                self.cancel();
+            }
+        } else {
+            let server = self
+                .file
+                .upgrade()
+                .is_some_and(|file| file.side().is_some());
+            if server {
+                self.finish(NtStatus::PIPE_BROKEN); // NP-LISTEN-10
+            } else {
+                self.cancel();
+            }
+        }
+    }
+
+    fn is_ring(&self) -> bool {
+        matches!(*lock(&self.work), Work::Ring(..))
     }
 
     fn leave(self: &Arc<Self>) {
@@ -408,7 +448,7 @@ impl Operation {
                     buffer.fill(started.data());
                 }
                 if let Some(file) = self.file.upgrade() {
-                    file.has_consumed(read);
+                    file.has_consumed(started.conn().id(), read);
                 }
                 of_read(read)
             }
@@ -417,9 +457,8 @@ impl Operation {
             Err(error) => (Error::from(error).status(), 0),
         };
         let id = started.conn().id();
-        if let Some(file) = self.file.upgrade() {
-            complete(&file, &self.io, status, information, true);
-        }
+        let file = self.file.upgrade();
+        complete(file.as_deref(), &self.io, status, information, true);
         *work = Work::Over;
         drop(work);
         if let Some(rings) = lock(&RINGS).as_mut()
@@ -447,15 +486,18 @@ impl Operation {
                 cancelled
             }
             Work::Asking | Work::Broker(..) => {
-                if let Work::Broker(channel, tag) = &*work {
-                    let (channel, tag) = (channel.clone(), *tag);
-                    drop(work);
-                    channel.tell(&Request::Cancel(tag));
-                    work = lock(&self.work);
-                }
-                // Its answer is on its way.
+                // Its answer is on its way, once the broker has been told.
                 let deadline = Deadline::after(BROKER_TIME);
+                let mut told = false;
                 while !matches!(*work, Work::Over) {
+                    if let (Work::Broker(channel, tag), false) = (&*work, told) {
+                        told = true;
+                        let (channel, tag) = (channel.clone(), *tag);
+                        drop(work);
+                        channel.tell(&Request::Cancel(tag));
+                        work = lock(&self.work);
+                        continue;
+                    }
                     let Some(left) = deadline.remaining().filter(|left| !left.is_zero()) else {
                         break;
                     };
@@ -472,25 +514,90 @@ impl Operation {
         self.thread == thread
     }
 
-    /// Whether its completion signals that.
-    fn signals(&self, object: &Target) -> bool {
-        match object {
-            Target::Event(event) => self.io.event.as_ref().is_some_and(|own| own.is(event)),
-            Target::File(file) => std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(file)),
-            Target::Port(port) => self.file.upgrade().is_some_and(|file| {
-                let notes = lock(&file.notes);
-                let of = notes.port.as_ref();
-                of.is_some_and(|(of, _)| Arc::ptr_eq(&of.0, &port.0))
-            }),
-        }
-    }
-
     fn rest(&self) -> Rest {
         match &*lock(&self.work) {
             Work::Ring(started, _) => started.rest(),
             _ => Rest::Look,
         }
     }
+}
+
+/// Moves on everything that pends in this process, and says how to wait for more of it.
+fn move_on() -> (bool, Vec<Rest>) {
+    let rings = lock(&RINGS);
+    let all = rings.iter().flat_map(|rings| rings.values().flatten());
+    let all: Vec<Arc<Operation>> = all.cloned().collect();
+    drop(rings);
+    let advanced = all.iter().filter(|one| one.advance()).count();
+    if advanced != 0 {
+        return (true, Vec::new());
+    }
+    (false, all.iter().map(|one| one.rest()).collect())
+}
+
+/// Waits for one operation that belongs to a call which blocks, and moves on all others meanwhile: one that is larger than
+/// its area holds, or that this waits for, would otherwise stand still.
+pub(super) fn drive(started: &mut Started, ending: &Ending) -> Result<Answer, npfs_ringbuf::Error> {
+    let _waiting = Waiting::begin();
+    loop {
+        let seen = ALARM.now();
+        if let Some(answer) = started.poll() {
+            return answer;
+        }
+        if ending.is_asked() {
+            started.cancel();
+            continue;
+        }
+        let (advanced, mut rests) = move_on();
+        if advanced {
+            continue;
+        }
+        rests.insert(0, started.rest());
+        rest(rests, seen, Deadline::NEVER);
+    }
+}
+
+/// Sleeps until one of several operations, or the alarm, has something new. `false`: the deadline has passed.
+fn rest(rests: Vec<Rest>, seen: u32, deadline: Deadline) -> bool {
+    let mut sleepers = Vec::new();
+    let mut until = deadline;
+    for rest in rests {
+        match rest {
+            Rest::On(sleeper) => sleepers.push(sleeper),
+            Rest::Soon => until = until.min(Deadline::after(SOON)),
+            Rest::Look => return !deadline.passed(),
+        }
+    }
+    wait_any(&sleepers, &ALARM, seen, until) || !deadline.passed()
+}
+
+/// Counted among the waiters, however the wait ends.
+struct Waiting;
+
+impl Waiting {
+    fn begin() -> Waiting {
+        WAITERS.fetch_add(1, Ordering::SeqCst);
+        Waiting
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITERS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether anything pends in shared memory in this process.
+pub(super) fn anything_pends() -> bool {
+    PENDED.load(Ordering::SeqCst) != 0
+}
+
+/// How much pends on a connection in this process.
+pub(super) fn pending_on(id: ConnectionId) -> usize {
+    lock(&RINGS)
+        .as_ref()
+        .and_then(|rings| rings.get(&id))
+        .map_or(0, Vec::len)
 }
 
 /// Moves on whatever pends on either end of a connection in this process (NP-IO-13).
@@ -530,13 +637,6 @@ impl Nt {
     /// # Errors
     /// TIMEOUT; INVALID_HANDLE, ACCESS_DENIED (a file handle without SYNCHRONIZE).
     pub fn wait(&self, objects: &[Waitable], deadline: Deadline) -> Result<usize, NtStatus> {
-        /// Off the count, however the wait ends.
-        struct Waiting;
-        impl Drop for Waiting {
-            fn drop(&mut self) {
-                WAITERS.fetch_sub(1, Ordering::SeqCst);
-            }
-        }
         let target = |object: &Waitable| {
             Ok(match object {
                 Waitable::Event(event) => Target::Event(event.clone()),
@@ -550,40 +650,18 @@ impl Nt {
             .iter()
             .map(target)
             .collect::<Result<_, NtStatus>>()?;
-        WAITERS.fetch_add(1, Ordering::SeqCst);
-        let _waiting = Waiting;
+        let _waiting = Waiting::begin();
         loop {
             let seen = ALARM.now();
             let signalled = || targets.iter().position(Target::is_signalled);
             if let Some(index) = signalled() {
                 return Ok(index);
             }
-            let rings = lock(&RINGS);
-            let all = rings.iter().flat_map(|rings| rings.values().flatten());
-            let of: Vec<Arc<Operation>> = all
-                .filter(|one| targets.iter().any(|target| one.signals(target)))
-                .cloned()
-                .collect();
-            drop(rings);
-            let advanced = of.iter().filter(|one| one.advance()).count();
-            if advanced != 0 {
-                continue;
-            }
-            let mut sleepers = Vec::new();
-            let mut until = deadline;
-            let mut look = false;
-            for one in &of {
-                match one.rest() {
-                    Rest::On(sleeper) => sleepers.push(sleeper),
-                    Rest::Soon => until = until.min(Deadline::after(SOON)),
-                    Rest::Look => look = true,
-                }
-            }
-            if !look && !wait_any(&sleepers, &ALARM, seen, until) && deadline.passed() {
+            // All of them, not only those that signal what is waited for: what that needs may wait for another.
+            let (advanced, rests) = move_on();
+            if !advanced && !rest(rests, seen, deadline) {
                 // Something may have come at the last moment.
-                of.iter().for_each(|one| {
-                    one.advance();
-                });
+                move_on();
                 return signalled().ok_or(NtStatus::TIMEOUT);
             }
         }

@@ -190,6 +190,23 @@ impl Nt {
     /// INVALID_HANDLE; ACCESS_DENIED for rights that the handle does not have.
     pub fn duplicate(&self, handle: Handle, access: Option<Mask>) -> NtResult<Handle> {
         let entry = self.entry(handle)?;
+        // Not while its last handle closes: one lock for the look and the count.
+        let table = self.table();
+        let key = key_of(handle).ok_or(NtStatus::INVALID_HANDLE)?;
+        let same = table
+            .get(key)
+            .is_some_and(|now| Arc::ptr_eq(&now.file, &entry.file));
+        if !same {
+            return Err(NtStatus::INVALID_HANDLE);
+        }
+        entry.file.one_more();
+        drop(table);
+        let made = self.duplicate_held(&entry, access);
+        entry.file.one_less();
+        made
+    }
+
+    fn duplicate_held(&self, entry: &Entry, access: Option<Mask>) -> NtResult<Handle> {
         let granted = match access {
             None => entry.granted,
             Some(access) => {

@@ -1,6 +1,6 @@
 //! NtCreateNamedPipeFile, NtCreateFile and NtOpenFile: sections 3 to 5 of the specification.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bitflags::bitflags;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Direction, Mask, Name, NtStatus,
-    client::Answer,
+    client::{Answer, Channel},
     npfs::{Create, Disposition, EndId, Quality},
     security::SecurityDescriptor,
     wire::Request,
@@ -54,6 +54,12 @@ impl Options {
     #[must_use]
     pub fn is_synchronous(self) -> bool {
         self.intersects(Options::SYNCHRONOUS_ALERT | Options::SYNCHRONOUS)
+    }
+
+    /// FileModeInformation: those that say how calls go (NP-INFO-17).
+    pub(super) fn mode(self) -> u32 {
+        let mode = Options::WRITE_THROUGH | Options::SYNCHRONOUS_ALERT | Options::SYNCHRONOUS;
+        (self & mode).bits()
     }
 
     /// NP-CREATE-04.
@@ -163,7 +169,7 @@ enum Place {
     /// An empty name, relative to the root.
     Unnamed,
     /// An empty name, relative to the end of a pipe.
-    At(std::sync::Arc<File>),
+    At(Arc<File>),
 }
 
 impl Nt {
@@ -282,11 +288,11 @@ impl Nt {
             }
             Place::Pipe(name) => self.open_end(&Target::Name(name), access, at.quality)?,
             Place::At(file) => {
-                let (_, end) = file.known_as()?;
+                let (channel, end) = file.known_as()?;
                 if file.side() == Some(Side::Client) && file.refuses_queries() {
                     return Err(NtStatus::PIPE_DISCONNECTED);
                 }
-                self.open_end(&Target::End(end), access, at.quality)?
+                self.open_end(&Target::End(channel, end), access, at.quality)?
             }
         };
         let handle = self.insert(&File::new(kind, options), granted)?;
@@ -304,13 +310,19 @@ impl Nt {
         let quality = quality
             .filter(|_| access.map_generic().contains(data))
             .unwrap_or_default();
-        let answer = self.namespace().ask(|channel, tag| {
-            let request = match target {
-                Target::Name(name) => Request::Open(tag, name.clone(), access, quality),
-                Target::End(end) => Request::OpenAt(tag, *end, access, quality),
-            };
-            channel.ask(tag, &request)
-        });
+        let answer = match target {
+            Target::Name(name) => self.namespace().ask(|channel, tag| {
+                channel.ask(tag, &Request::Open(tag, name.clone(), access, quality))
+            }),
+            // Of the broker that knows the end, and no other: there its number may be another's.
+            Target::End(channel, end) => {
+                let tag = channel.next_tag();
+                let request = Request::OpenAt(tag, *end, access, quality);
+                channel
+                    .ask(tag, &request)
+                    .map(|answer| (channel.clone(), answer))
+            }
+        };
         let (channel, answer) = status(answer)?;
         let Answer::Opened {
             end,
@@ -329,7 +341,7 @@ impl Nt {
 
 enum Target {
     Name(Name),
-    End(EndId),
+    End(Arc<Channel>, EndId),
 }
 
 /// Read and completion mode from their numbers.

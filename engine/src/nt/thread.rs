@@ -2,9 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
-use crate::{Cancel, NtStatus, lock::lock, npfs::Quality, wire::Peer};
+use super::{
+    file::File,
+    io::{Operation, StatusBlock, ring_alarm},
+};
+use crate::{Cancel, lock::lock, npfs::Quality, wire::Peer};
 
 /// A thread of this process, for [`super::Nt::cancel_synchronous_io`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,10 +24,45 @@ pub fn calling_thread() -> CallingThread {
 }
 
 /// Calls that block, by their thread.
-static BLOCKED: Mutex<Option<HashMap<CallingThread, Arc<Cancel>>>> = Mutex::new(None);
+static BLOCKED: Mutex<Option<HashMap<CallingThread, Blocked>>> = Mutex::new(None);
 
-/// Runs a call that blocks, such that it can be cancelled from outside.
-pub(super) fn blocking<T>(call: impl FnOnce(&Cancel) -> T) -> T {
+/// A call that blocks.
+#[derive(Clone, Debug)]
+struct Blocked {
+    ending: Arc<Ending>,
+    file: Weak<File>,
+    status: StatusBlock,
+}
+
+/// By what it is ended.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    /// A call that sleeps by itself.
+    pub(super) cancel: Cancel,
+    /// One that moves others on while it waits.
+    asked: AtomicBool,
+}
+
+impl Ending {
+    /// Whether somebody has asked it to end.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn ask(&self) -> bool {
+        let first = !self.asked.swap(true, Ordering::SeqCst);
+        let sleeping = self.cancel.cancel();
+        ring_alarm();
+        first || sleeping
+    }
+}
+
+/// Runs a call that blocks, such that it can be cancelled from outside (NP-CANCEL-05, 07).
+pub(super) fn blocking<T>(
+    file: &Arc<File>,
+    status: &StatusBlock,
+    call: impl FnOnce(&Ending) -> T,
+) -> T {
     /// Takes the thread off the list, also if the call panics.
     struct Listed(CallingThread);
     impl Drop for Listed {
@@ -30,27 +72,67 @@ pub(super) fn blocking<T>(call: impl FnOnce(&Cancel) -> T) -> T {
             }
         }
     }
-    let cancel = Arc::new(Cancel::new());
+    let ending = Arc::new(Ending::default());
     let me = calling_thread();
-    lock(&BLOCKED)
-        .get_or_insert_default()
-        .insert(me, cancel.clone());
+    let blocked = Blocked {
+        ending: ending.clone(),
+        file: Arc::downgrade(file),
+        status: status.clone(),
+    };
+    lock(&BLOCKED).get_or_insert_default().insert(me, blocked);
     let listed = Listed(me);
-    let answer = call(&cancel);
+    let answer = call(&ending);
     drop(listed);
     answer
 }
 
-/// Ends the call that blocks in that thread.
-pub(super) fn cancel_blocking(thread: CallingThread) -> NtStatus {
+/// Ends the call that blocks in that thread. `false`: there is none.
+pub(super) fn cancel_blocking(thread: CallingThread) -> bool {
     let blocked = lock(&BLOCKED);
-    let cancel = blocked.as_ref().and_then(|blocked| blocked.get(&thread));
-    let cancel = cancel.cloned();
+    let one = blocked.as_ref().and_then(|blocked| blocked.get(&thread));
+    let ending = one.map(|one| one.ending.clone());
     drop(blocked);
-    match cancel {
-        Some(cancel) if cancel.cancel() => NtStatus::SUCCESS,
-        _ => NtStatus::NOT_FOUND,
+    ending.is_some_and(|ending| ending.ask())
+}
+
+/// Ends the calls that block on that file object with that status block, or all of them. `false`: there are none.
+pub(super) fn cancel_blocking_on(file: &Arc<File>, with: Option<&StatusBlock>) -> bool {
+    let blocked = lock(&BLOCKED);
+    let of = blocked.iter().flat_map(HashMap::values).filter(|one| {
+        std::ptr::eq(one.file.as_ptr(), Arc::as_ptr(file))
+            && with.is_none_or(|with| one.status.is(with))
+    });
+    let endings: Vec<Arc<Ending>> = of.map(|one| one.ending.clone()).collect();
+    drop(blocked);
+    let asked = endings.iter().filter(|ending| ending.ask()).count();
+    asked != 0
+}
+
+thread_local! {
+    /// What this thread has pending: it ends with the thread (NP-CANCEL-08).
+    static OWN: RefCell<Own> = const { RefCell::new(Own(Vec::new())) };
+}
+
+struct Own(Vec<Weak<Operation>>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        for operation in self.0.iter().filter_map(Weak::upgrade) {
+            operation.cancel();
+        }
     }
+}
+
+/// The calling thread has issued it.
+pub(super) fn owns(operation: &Arc<Operation>) {
+    // At the very end of a thread nothing is left that could end with it.
+    let _ = OWN.try_with(|own| {
+        let own = &mut own.borrow_mut().0;
+        if own.len() == own.capacity() {
+            own.retain(|one| one.strong_count() != 0);
+        }
+        own.push(Arc::downgrade(operation));
+    });
 }
 
 /// How far a server may act as its client (SECURITY_IMPERSONATION_LEVEL).
