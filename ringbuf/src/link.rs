@@ -23,7 +23,7 @@ pub struct Link {
     region: Region,
     process: ProcessIndex,
     token: [u64; 2],
-    /// Two for each slot, by `End::index`: the generation in which this process has that end open, or 0.
+    /// One for each slot: the ends that this process has open, two bits by `End::index`, and above them of which generation.
     open: Box<[AtomicU32]>,
 }
 
@@ -51,12 +51,12 @@ impl Link {
             .map(|half| half.load(Ordering::Relaxed));
         drop(first);
         let map = Region::map(fd.as_fd(), len).map_err(AttachError::Io)?;
-        let ends = 2 * geometry.slots as usize;
+        let slots = geometry.slots as usize;
         Ok(Arc::new(Link {
             region: Region::new(map, geometry),
             process,
             token,
-            open: (0..ends).map(|_| AtomicU32::new(0)).collect(),
+            open: (0..slots).map(|_| AtomicU32::new(0)).collect(),
         }))
     }
 
@@ -84,21 +84,31 @@ impl Link {
 
     // ---- without the broker that made it -----------------------------------------------------------------------
 
-    fn own(&self, slot: u32, end: End) -> Option<&AtomicU32> {
-        self.open.get(2 * slot as usize + end.index())
-    }
-
     /// This process has opened that end.
     pub(crate) fn note_open(&self, slot: u32, end: End, generation: u32) {
-        if let Some(own) = self.own(slot, end) {
-            own.store(generation, Ordering::Relaxed);
-        }
+        self.note(slot, |of, ends| {
+            let ends = if of == above(generation) { ends } else { 0 };
+            above(generation) | ends | 1 << end.index()
+        });
     }
 
     /// The end is of no more use to this process; the slot may serve another connection already.
     pub(crate) fn note_closed(&self, slot: u32, end: End, generation: u32) {
-        if let Some(own) = self.own(slot, end) {
-            let _ = own.compare_exchange(generation, 0, Ordering::Relaxed, Ordering::Relaxed);
+        self.note(slot, |of, ends| {
+            if of == above(generation) {
+                of | ends & !(1 << end.index())
+            } else {
+                of | ends
+            }
+        });
+    }
+
+    /// Changes a slot's word, given as its generation and its ends.
+    fn note(&self, slot: u32, change: impl Fn(u32, u32) -> u32) {
+        if let Some(own) = self.open.get(slot as usize) {
+            let changed = |word| Some(change(word & !ENDS, word & ENDS));
+            // Cannot fail: it always gives a value.
+            let _ = own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
         }
     }
 
@@ -110,13 +120,12 @@ impl Link {
 
     /// Whether this process has that end of the slot's connection open.
     fn has(&self, slot: u32, end: End) -> bool {
-        let generation = self
-            .own(slot, end)
-            .map_or(0, |own| own.load(Ordering::Relaxed));
+        let own = self.open.get(slot as usize);
+        let own = own.map_or(0, |own| own.load(Ordering::Relaxed));
         // A broker closes on behalf of who it has parted with.
         let closed = self.region.slot(slot).closed.load(Ordering::SeqCst);
-        generation != 0
-            && generation == self.attention(slot).generation()
+        own & 1 << end.index() != 0
+            && own & !ENDS == above(self.attention(slot).generation())
             && closed & 1 << end.index() == 0
     }
 
@@ -166,6 +175,14 @@ impl Link {
             books::close_end(&self.region, slot, own.other());
         }
     }
+}
+
+/// The bits of both ends in a slot's word.
+const ENDS: u32 = 3;
+
+/// A generation above them: all but its highest bits, which count connections by the billion.
+fn above(generation: u32) -> u32 {
+    generation << 2
 }
 
 /// What the broker tells one process about its end of one connection: private numbers that decide where the shared

@@ -22,7 +22,7 @@ use super::{server::ServerEnd, watcher::Watcher};
 use crate::{
     Error, NtStatus, Result,
     lock::lock,
-    npfs::{EndId, Tag},
+    npfs::{Create, EndId, Tag},
     security::Mask,
     sys,
     wire::{self, Hello, Peer, Reply, Request, VERSION, WireConn},
@@ -861,16 +861,13 @@ impl Channel {
     /// Sends the request by which a server end was made once more, on its behalf.
     pub(super) fn ask_again(
         self: &Arc<Self>,
-        recipe: &[u8],
-        server: &Weak<ServerEnd>,
+        create: &Create,
+        server: &Arc<ServerEnd>,
     ) -> Result<Answer> {
         let tag = self.next_tag();
-        let request = Request::decode(recipe).map_err(|error| Error::Protocol(error.0))?;
-        let Request::Create(_, create) = request else {
-            return Err(Error::Protocol("not how an end is made"));
-        };
-        lock(&self.state).returning.insert(tag, server.clone());
-        let answer = self.ask(tag, &Request::Create(tag, create));
+        let server = Arc::downgrade(server);
+        lock(&self.state).returning.insert(tag, server);
+        let answer = self.ask(tag, &Request::Create(tag, Box::new(create.clone())));
         lock(&self.state).returning.remove(&tag);
         answer
     }

@@ -14,7 +14,7 @@ use npfs_ringbuf::Deadline;
 use super::{
     cancel::Cancel,
     channel::{Answer, Channel, done},
-    server::ServerEnd,
+    server::{Recipe, ServerEnd},
     watcher::Watcher,
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(super) struct Inner {
     path: Option<PathBuf>,
     channel: Mutex<Arc<Channel>>,
     /// How the last server end was made: the next is often made the same way, and shares it.
-    recipe: Mutex<Arc<[u8]>>,
+    recipe: Mutex<Weak<Recipe>>,
     /// One server end at a time is made again.
     returning: Mutex<()>,
 }
@@ -55,25 +55,31 @@ impl Inner {
     /// Makes a server end again at the broker that is there now, unless another thread has done so.
     pub(super) fn return_to_broker(
         self: &Arc<Self>,
-        server: &Weak<ServerEnd>,
-        recipe: &[u8],
+        server: &Arc<ServerEnd>,
+        create: &Create,
         is_back: impl Fn() -> bool,
     ) -> Result<()> {
         let _one = lock(&self.returning);
         if is_back() {
             return Ok(());
         }
-        self.channel()?.ask_again(recipe, server).map(drop)
+        self.channel()?.ask_again(create, server).map(drop)
     }
 
-    /// The message that makes such an end, shared with the one before if it is the same.
-    fn recipe(&self, create: &Create) -> Arc<[u8]> {
-        let message = Request::Create(Tag(0), Box::new(create.clone())).encode();
+    /// How such an end is made, shared with the one before if it is the same.
+    fn recipe(self: &Arc<Self>, create: &Create) -> Arc<Recipe> {
         let mut last = lock(&self.recipe);
-        if **last != *message {
-            *last = message.into();
+        match last.upgrade() {
+            Some(recipe) if recipe.create == *create => recipe,
+            _ => {
+                let recipe = Arc::new(Recipe {
+                    namespace: Arc::downgrade(self),
+                    create: create.clone(),
+                });
+                *last = Arc::downgrade(&recipe);
+                recipe
+            }
         }
-        last.clone()
     }
 }
 
@@ -119,7 +125,7 @@ impl Namespace {
         let inner = Arc::new(Inner {
             path: Some(path.to_owned()),
             channel: Mutex::new(channel.clone()),
-            recipe: Mutex::new([].into()),
+            recipe: Mutex::default(),
             returning: Mutex::new(()),
         });
         channel.watched_by(Watcher::new(Arc::downgrade(&inner), path.to_owned()));
@@ -131,7 +137,7 @@ impl Namespace {
         Ok(Namespace(Arc::new(Inner {
             path: None,
             channel: Mutex::new(Channel::new(fd, place)?),
-            recipe: Mutex::new([].into()),
+            recipe: Mutex::default(),
             returning: Mutex::new(()),
         })))
     }
@@ -155,7 +161,7 @@ impl Namespace {
         };
         // Without a name there is nothing to come back to.
         if create.name.is_some() {
-            end.remember(Arc::downgrade(&self.0), self.0.recipe(create));
+            end.remember(self.0.recipe(create));
         }
         Ok((end, first))
     }

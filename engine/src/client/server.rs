@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error, Result,
     lock::lock,
-    npfs::{EndId, Quality, State, Tag},
+    npfs::{Create, EndId, Quality, State, Tag},
     security::Mask,
     wire::{Peer, Request},
 };
@@ -23,7 +23,6 @@ use crate::{
 /// A server end. Closed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct ServerEnd {
-    me: Weak<ServerEnd>,
     place: Mutex<Place>,
     pub(crate) pipe_type: PipeType,
     pub(crate) granted: Mask,
@@ -38,8 +37,15 @@ pub(crate) struct ServerEnd {
 struct Place {
     channel: Arc<Channel>,
     end: EndId,
-    /// To make the instance again at the next broker: the request, and whom to ask.
-    recipe: Option<(Weak<Inner>, Arc<[u8]>)>,
+    /// To make the instance again at the next broker.
+    recipe: Option<Arc<Recipe>>,
+}
+
+/// How a server end was made, and whom to ask for it. Ends that were made the same way share it.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    pub(super) namespace: Weak<Inner>,
+    pub(super) create: Create,
 }
 
 /// What outlives a connection (NP-OBJ-10).
@@ -60,8 +66,7 @@ impl ServerEnd {
         pipe_type: PipeType,
         granted: Mask,
     ) -> Arc<ServerEnd> {
-        Arc::new_cyclic(|me| ServerEnd {
-            me: me.clone(),
+        Arc::new(ServerEnd {
             place: Mutex::new(Place {
                 channel: channel.clone(),
                 end,
@@ -82,8 +87,8 @@ impl ServerEnd {
     }
 
     /// How it was made, so that it can be made again.
-    pub(super) fn remember(&self, namespace: Weak<Inner>, recipe: Arc<[u8]>) {
-        lock(&self.place).recipe = Some((namespace, recipe));
+    pub(super) fn remember(&self, recipe: Arc<Recipe>) {
+        lock(&self.place).recipe = Some(recipe);
     }
 
     /// The next broker has made it again.
@@ -98,15 +103,16 @@ impl ServerEnd {
     }
 
     /// The same, at the next broker if the one that knew it has gone.
-    fn place_now(&self) -> Result<Place> {
+    fn place_now(self: &Arc<Self>) -> Result<Place> {
         let place = self.place();
         if !place.channel.is_gone() {
             return Ok(place);
         }
-        if let Some((namespace, recipe)) = &place.recipe
-            && let Some(namespace) = namespace.upgrade()
+        if let Some(recipe) = &place.recipe
+            && let Some(namespace) = recipe.namespace.upgrade()
         {
-            namespace.return_to_broker(&self.me, recipe, || !self.place().channel.is_gone())?;
+            let is_back = || !self.place().channel.is_gone();
+            namespace.return_to_broker(self, &recipe.create, is_back)?;
         }
         Ok(self.place())
     }
@@ -162,7 +168,7 @@ impl ServerEnd {
     }
 
     /// FSCTL_PIPE_LISTEN (section 7).
-    pub(crate) fn listen(&self, cancel: &Cancel, deadline: Deadline) -> Result<()> {
+    pub(crate) fn listen(self: &Arc<Self>, cancel: &Cancel, deadline: Deadline) -> Result<()> {
         // Without news: if a client has come, its connection arrives before the broker's refusal to listen.
         if let Some(conn) = self.current.get() {
             return Err(match conn.state() {
@@ -188,13 +194,13 @@ impl ServerEnd {
     }
 
     /// FSCTL_PIPE_DISCONNECT (section 8). The client hears of it at once; the broker is told, and not waited for.
-    pub(crate) fn disconnect(&self) -> Result<()> {
+    pub(crate) fn disconnect(self: &Arc<Self>) -> Result<()> {
         if self.state() == State::Listening {
             // NP-DISC-04; a client may come at the same moment, so the broker decides, and its answer takes its place
             // among the connections that come.
             let Place { channel, end, .. } = self.place_now()?;
             let tag = channel.next_tag();
-            channel.leaves_with(tag, &self.me);
+            channel.leaves_with(tag, &Arc::downgrade(self));
             let answer = channel.ask(tag, &Request::Disconnect(tag, end));
             return answer.and_then(done);
         }
@@ -277,7 +283,7 @@ impl ServerEnd {
     }
 
     /// FSCTL_PIPE_LISTEN without a thread that waits. The answer comes to `notify`.
-    pub(crate) fn listen_and_go(&self, notify: Notify) -> Result<(Arc<Channel>, Tag)> {
+    pub(crate) fn listen_and_go(self: &Arc<Self>, notify: Notify) -> Result<(Arc<Channel>, Tag)> {
         let Place { channel, end, .. } = self.place_now()?;
         let tag = channel.next_tag();
         lock(&self.own).listening = true;

@@ -112,6 +112,4 @@ pub(super) struct Client<C> {
     /// What its handle was granted.
     pub(super) granted: Mask,
     pub(super) pipe: Arc<Fixed>,
-    pub(super) in_quota: u32,
-    pub(super) out_quota: u32,
 }

@@ -108,7 +108,7 @@ impl Direction {
 }
 
 /// NtCreateNamedPipeFile (section 4 of the specification).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Create {
     /// Its name; `None`: a fresh pipe without one (NP-NAME-11).
     pub name: Option<Name>,

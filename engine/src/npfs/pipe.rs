@@ -98,10 +98,8 @@ pub struct PipeInfo {
 pub struct EndInfo {
     /// The pipe; with no instances, if it has gone and this is a client end of it.
     pub pipe: PipeInfo,
-    /// Client to server, bytes; of the end's own instance.
-    pub in_quota: u32,
-    /// Server to client, bytes.
-    pub out_quota: u32,
+    /// Of a server end, its instance's, bytes: client to server, server to client. A client end's connection has them.
+    pub quotas: Option<(u32, u32)>,
 }
 
 bitflags::bitflags! {

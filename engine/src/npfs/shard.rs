@@ -39,7 +39,8 @@ pub struct Shard<C> {
 struct EndOf {
     fixed: Arc<Fixed>,
     granted: Mask,
-    quotas: (u32, u32),
+    /// Of a server end's instance; a client end's connection has them.
+    quotas: Option<(u32, u32)>,
 }
 
 /// A request that was not answered yet.
@@ -253,8 +254,6 @@ impl<C: Clone> Shard<C> {
             cut_off: false,
             granted,
             pipe: pipe.fixed.clone(),
-            in_quota: instance.in_quota,
-            out_quota: instance.out_quota,
         };
         self.own(asker.client, end);
         self.clients.insert(client);
@@ -577,7 +576,7 @@ impl<C: Clone> Shard<C> {
                 Ok(EndOf {
                     fixed: client.pipe.clone(),
                     granted: client.granted,
-                    quotas: (client.in_quota, client.out_quota),
+                    quotas: None,
                 })
             };
         }
@@ -586,7 +585,7 @@ impl<C: Clone> Shard<C> {
         Ok(EndOf {
             fixed: pipe.ok_or(NtStatus::INVALID_HANDLE)?.fixed.clone(),
             granted: instance.granted,
-            quotas: (instance.in_quota, instance.out_quota),
+            quotas: Some((instance.in_quota, instance.out_quota)),
         })
     }
 
@@ -600,8 +599,7 @@ impl<C: Clone> Shard<C> {
         let pipe = pipe.filter(|pipe| Arc::ptr_eq(&pipe.fixed, &of.fixed));
         Ok(EndInfo {
             pipe: pipe.map_or_else(|| of.fixed.info(), |pipe| self.info_of(pipe)),
-            in_quota: of.quotas.0,
-            out_quota: of.quotas.1,
+            quotas: of.quotas,
         })
     }
 

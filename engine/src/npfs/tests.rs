@@ -1113,12 +1113,13 @@ fn np_obj_01_np_info_15_a_client_knows_its_pipe_when_that_has_gone() {
     let client = world.open(CLIENT, "spelled", BOTH).expect("open");
     let before = world.shard.describe(CLIENT, client).expect("info");
     assert_eq!(before.pipe.instances, 1);
-    assert_eq!((before.in_quota, before.out_quota), (100, 200));
+    assert_eq!(before.quotas, None, "its connection has them");
+    let of_server = world.shard.describe(SERVER, server).expect("info");
+    assert_eq!(of_server.quotas, Some((100, 200)));
     world.close(SERVER, server);
     let after = world.shard.describe(CLIENT, client).expect("info");
     assert_eq!(after.pipe.instances, 0);
     assert_eq!(after.pipe.name.to_string(), "Spelled");
-    assert_eq!((after.in_quota, after.out_quota), (100, 200));
     // The name is free, and the next pipe of that name is another.
     world.create(SERVER, create("SPELLED")).expect("create");
     let still = world.shard.describe(CLIENT, client).expect("info");

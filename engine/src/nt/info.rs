@@ -367,9 +367,9 @@ fn basic(bytes: &mut Bytes) {
 
 /// NP-INFO-11.
 fn standard(bytes: &mut Bytes, file: &File) -> NtResult<()> {
-    let info = file.describe()?;
+    let (inbound, outbound) = quotas_of(file, &file.describe()?);
     bytes
-        .u64(u64::from(info.in_quota) + u64::from(info.out_quota))
+        .u64(u64::from(inbound) + u64::from(outbound))
         .u64(readable(file)?)
         .u32(1)
         .u8(1)
@@ -418,17 +418,25 @@ fn put_name(out: &mut [u8], before: &Bytes, name: &[u16]) -> NtResult<(NtStatus,
     Ok((status, count))
 }
 
+/// Of the instance: client to server, server to client (NP-INFO-08).
+fn quotas_of(file: &File, info: &EndInfo) -> (u32, u32) {
+    match (&file.kind, info.quotas) {
+        (Kind::Client(end), _) => {
+            let (incoming, outgoing) = end.conn.quotas();
+            (outgoing, incoming)
+        }
+        (_, quotas) => quotas.unwrap_or_default(),
+    }
+}
+
 /// FILE_PIPE_LOCAL_INFORMATION (NP-INFO-08 to 10).
 fn local(bytes: &mut Bytes, file: &File) -> NtResult<()> {
     let info = file.describe()?;
     let state = file.state().unwrap_or(State::Disconnected);
     let server = file.side() == Some(Side::Server);
     // Of the outgoing direction, unless there is a connection to ask.
-    let own_quota = if server {
-        info.out_quota
-    } else {
-        info.in_quota
-    };
+    let (inbound, outbound) = quotas_of(file, &info);
+    let own_quota = if server { outbound } else { inbound };
     let (read, write) = match file.conn(NtStatus::INVALID_PARAMETER) {
         Ok(conn) => {
             let counts = status(conn.info().map_err(Error::from))?;
@@ -446,9 +454,9 @@ fn local(bytes: &mut Bytes, file: &File) -> NtResult<()> {
         .u32(direction)
         .u32(info.pipe.max_instances)
         .u32(info.pipe.instances)
-        .u32(info.in_quota)
+        .u32(inbound)
         .u32(u32::try_from(read).unwrap_or(u32::MAX))
-        .u32(info.out_quota)
+        .u32(outbound)
         .u32(write)
         .u32(state.number())
         .u32(u32::from(server));

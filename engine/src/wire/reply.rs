@@ -151,6 +151,7 @@ const DESCRIBED: u16 = 10;
 const SECURITY: u16 = 11;
 
 const MESSAGE: u16 = 1;
+/// Of `Created`: the pipe was made too; of `Described`: the quotas count.
 const FIRST: u16 = 2;
 
 impl Reply {
@@ -220,7 +221,11 @@ impl Reply {
                 None
             }
             Reply::Described { tag, info } => {
-                head(DESCRIBED, 0, *tag, EndId(0), info.in_quota, info.out_quota);
+                let (flags, quotas) = match info.quotas {
+                    Some(quotas) => (FIRST, quotas),
+                    None => (0, (0, 0)),
+                };
+                head(DESCRIBED, flags, *tag, EndId(0), quotas.0, quotas.1);
                 put_pipe(&mut tail, &info.pipe);
                 None
             }
@@ -321,8 +326,7 @@ impl Reply {
                 let pipe = take_pipe(&mut tail)?;
                 let info = EndInfo {
                     pipe,
-                    in_quota: status,
-                    out_quota: granted.bits(),
+                    quotas: (flags & FIRST != 0).then_some((status, granted.bits())),
                 };
                 Reply::Described {
                     tag,

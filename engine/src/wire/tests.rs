@@ -156,8 +156,14 @@ fn replies() -> Vec<Reply> {
                     name: Name::none(),
                     ..pipe("unnamed", None)
                 },
-                in_quota: 1,
-                out_quota: u32::MAX,
+                quotas: Some((1, u32::MAX)),
+            }),
+        },
+        Reply::Described {
+            tag: Tag(11),
+            info: Box::new(EndInfo {
+                pipe: pipe("of a client", None),
+                quotas: None,
             }),
         },
         Reply::Security(
