@@ -1130,6 +1130,51 @@ fn np_close_02_what_a_close_answers_before_it_returns() {
     });
 }
 
+/// Everything that may pend on an end, ended by its peer's death instead of its close.
+fn all_break(nt: &Nt, handle: Handle, peer: &mut npfs_tests::Actor) {
+    assert_eq!(set_modes(nt, handle, 1, QUEUE), NtStatus::SUCCESS);
+    let (io, out) = (untouched(), Buffer::new(8));
+    let status = nt.fs_control_file(handle, &io, Control::TRANSCEIVE, b"question", &out);
+    assert_eq!(status, NtStatus::PENDING);
+    let (_, reads, _) = read(nt, handle, 8);
+    let (status, writes) = write(nt, handle, &vec![1; 200_000]);
+    assert_eq!(status, NtStatus::PENDING);
+    let flushes = untouched();
+    let status = nt.fs_control_file(handle, &flushes, Control::FLUSH, &[], &Buffer::new(0));
+    assert_eq!(status, NtStatus::PENDING);
+    peer.kill();
+    for ended in [&io, &reads, &writes, &flushes] {
+        assert_eq!(awaited(nt, ended), (NtStatus::PIPE_BROKEN, 0));
+    }
+    assert_eq!(read(nt, handle, 1).0, NtStatus::PIPE_BROKEN);
+    assert_eq!(write(nt, handle, b"x").0, NtStatus::PIPE_CLOSING);
+    assert_eq!(local(nt, handle).expect("info")[8], 4);
+}
+
+#[test]
+fn np_close_02_np_write_14_the_peer_is_killed_with_everything_pending() {
+    let site = npfs_tests::Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let mut client = site.actor(npfs_tests::child_exe!());
+    let server = create(&nt, "served", |_| ()).expect("create");
+    let listens = untouched();
+    let none = Buffer::new(0);
+    let status = nt.fs_control_file(server, &listens, Control::LISTEN, &[], &none);
+    assert_eq!(status, NtStatus::PENDING);
+    client.must("open c served rw");
+    assert_eq!(awaited(&nt, &listens), (NtStatus::SUCCESS, 0));
+    all_break(&nt, server, &mut client);
+    let mut victim = site.actor(npfs_tests::child_exe!());
+    victim.must("create s theirs");
+    let opened = open(&nt, "theirs", BOTH).expect("open");
+    all_break(&nt, opened, &mut victim);
+    // The name has gone with it, and whoever waits hears of it.
+    let begin = std::time::Instant::now();
+    while open(&nt, "theirs", BOTH) != Err(NtStatus::OBJECT_NAME_NOT_FOUND) {
+        assert!(begin.elapsed() < SECOND);
+    }
+}
+
 // ---- 18: information -----------------------------------------------------------------------------------------------
 
 #[test]
