@@ -133,6 +133,8 @@ struct Run<'a> {
     /// By the model's numbers: which table, which handle.
     handles: Vec<(usize, Handle)>,
     pended: Vec<Pended>,
+    /// Some that have completed: which there is nothing to cancel of any more.
+    over: Vec<Pended>,
     next: u32,
 }
 
@@ -230,6 +232,8 @@ impl Run<'_> {
             if one.out.bytes()[..wanted.data.len()] != wanted.data {
                 return Err(format!("operation {op} has other data"));
             }
+            self.over.truncate(3);
+            self.over.insert(0, one);
         }
         for one in &self.pended {
             let block = (one.io.status.status(), one.io.status.information());
@@ -430,10 +434,13 @@ impl Run<'_> {
                 self.of_status(file, (op, io), got, wanted)
             }
             Step::Cancel(pick) => {
-                if self.pended.is_empty() {
+                let open = |one: &&Pended| self.handles.contains(&one.handle);
+                let over = self.over.iter().filter(open);
+                let of: Vec<&Pended> = self.pended.iter().chain(over).collect();
+                if of.is_empty() {
                     return Ok(());
                 }
-                let one = &self.pended[pick % self.pended.len()];
+                let one = of[pick % of.len()];
                 let (table, handle) = one.handle;
                 let got = self.tables[table].cancel_io_file_ex(handle, Some(&one.io.status));
                 let wanted = self.model.cancel(one.op);
@@ -508,6 +515,7 @@ fn run(broker: &Broker, tables: usize, program: &[Step]) -> Result<(), String> {
         model: World::default(),
         handles: Vec::new(),
         pended: Vec::new(),
+        over: Vec::new(),
         next: 0,
     };
     for (number, nt) in tables.iter().enumerate() {

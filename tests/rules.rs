@@ -2,6 +2,10 @@
 //!
 //! A test covers a rule if its function's name begins with the rule's id (`np_read_09_rest_stays_and_says_part`). The list
 //! of ids, with the section each stands in, is `rules.txt`.
+//!
+//! Of the rules by which the naive model decides, `inverted.txt` says whether anything notices when the model decides the
+//! opposite. `invert.sh` finds that out, which takes longer than a test may; here it is only seen that what it found is
+//! about the model as it is now.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -126,6 +130,60 @@ fn rules_have_tests() {
             !covered.contains(*id),
             "{id} ({why}) has a test now: take it off the list"
         );
+    }
+}
+
+/// FNV-1a, 64 bits: enough to notice a change.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3)
+    })
+}
+
+/// The first line of `inverted.txt`, as it should be.
+fn model() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model");
+    let read = |name| std::fs::read(folder.join(name)).expect("a source file");
+    let text = [read("mod.rs"), read("whole.rs")].concat();
+    format!("model {:016x}", fnv(&text))
+}
+
+/// `invert.sh` reads what this prints.
+#[test]
+fn model_hash() {
+    assert_eq!(fnv(b""), 0xCBF2_9CE4_8422_2325);
+    assert_eq!(fnv(b"a"), 0xAF63_DC4C_8601_EC8C);
+    println!("\n{}", model());
+}
+
+#[test]
+fn inversions_are_of_this_model() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("inverted.txt");
+    let text = std::fs::read_to_string(path).expect("inverted.txt, which tests/invert.sh writes");
+    let mut lines = text.lines();
+    assert_eq!(
+        lines.next(),
+        Some(model().as_str()),
+        "the model has changed: run tests/invert.sh"
+    );
+    let rules = rules();
+    let (mut caught, mut survived) = (Vec::new(), Vec::new());
+    for line in lines {
+        let (id, verdict) = line.split_once(' ').expect("rule and verdict");
+        assert!(rules.iter().any(|(_, rule)| *rule == id), "{id} is no rule");
+        match verdict {
+            "caught" => caught.push(id),
+            "survived" => survived.push(id),
+            _ => panic!("{line}: neither caught nor survived"),
+        }
+    }
+    println!(
+        "rules whose inversion in the model is caught: {} of {} in the model",
+        caught.len(),
+        caught.len() + survived.len()
+    );
+    for id in survived {
+        println!("survived: {id}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! Nothing here is taken from, or shared with, the code under test; statuses are plain numbers.
 
 use super::{CLIENT, Completion, Fail, Kind, Model, Outcome, SERVER, Started, State, Who};
+use super::{holds, says};
 
 /// NTSTATUS, as section 1.1 of the specification lists them.
 #[allow(missing_docs)]
@@ -191,7 +192,7 @@ fn answer(outcome: Outcome) -> Answer {
         },
         // NP-IO-14.
         Outcome::Wrote(count) => Answer {
-            information: count,
+            information: says("NP-IO-14", count, 0),
             ..Answer::of(s::SUCCESS)
         },
         Outcome::Flushed => Answer::of(s::SUCCESS),
@@ -227,7 +228,9 @@ impl World {
         self.order += 1;
         self.instances[instance].stage = Stage::Listening(self.order);
         let name = self.pipes[self.instances[instance].pipe].name;
-        self.end_waits(name, s::SUCCESS);
+        if holds("NP-WAIT-08", true) {
+            self.end_waits(name, s::SUCCESS);
+        }
     }
 
     fn end_waits(&mut self, name: Option<u8>, status: u32) {
@@ -242,7 +245,11 @@ impl World {
     }
 
     fn end_listens(&mut self, instance: usize, status: u32) {
-        for op in std::mem::take(&mut self.instances[instance].listens) {
+        // NP-LISTEN-08: all of them.
+        let listens = &mut self.instances[instance].listens;
+        let count = says("NP-LISTEN-08", listens.len(), listens.len().min(1));
+        let ended: Vec<u32> = listens.drain(..count).collect();
+        for op in ended {
             self.finish(op, status);
         }
     }
@@ -254,30 +261,49 @@ impl World {
     /// # Errors
     /// As the rules say.
     pub fn create(&mut self, name: Option<u8>, create: &Create) -> Result<usize, u32> {
-        if !(1..=3).contains(&create.disposition) {
-            return Err(s::INVALID_PARAMETER); // NP-CREATE-02
+        if !(1..=3).contains(&create.disposition) && holds("NP-CREATE-02", true) {
+            return Err(s::INVALID_PARAMETER);
         }
-        if create.kind == Kind::Byte && create.read == Kind::Message {
-            return Err(s::INVALID_PARAMETER); // NP-CREATE-06
+        let mismatch = create.kind == Kind::Byte && create.read == Kind::Message;
+        if mismatch && holds("NP-CREATE-06", true) {
+            return Err(s::INVALID_PARAMETER);
         }
-        // NP-NAME-11: without a name there never is one already.
-        let (pipe, information) = match name.and_then(|name| self.named(name)) {
+        let existing = match name {
+            Some(name) => self.named(name),
+            // NP-NAME-11: without a name there never is one already.
+            None => {
+                let unnamed = |pipe: &Pipe| pipe.alive && pipe.name.is_none();
+                let first = self.pipes.iter().position(unnamed);
+                says("NP-NAME-11", None, first)
+            }
+        };
+        let (pipe, information) = match existing {
             Some(pipe) => {
                 let of = &self.pipes[pipe];
-                if self.of_pipe(pipe).count() >= of.max {
-                    return Err(s::INSTANCE_NOT_AVAILABLE); // NP-CREATE-21, 26
+                // NP-CREATE-26: in whatever state.
+                let listens = |one: &Instance| matches!(one.stage, Stage::Listening(_));
+                let counts = |one: &Instance| listens(one) || holds("NP-CREATE-26", true);
+                let count = self.of_pipe(pipe).filter(|(_, one)| counts(one)).count();
+                if count >= of.max && holds("NP-CREATE-21", true) {
+                    return Err(s::INSTANCE_NOT_AVAILABLE);
                 }
-                if create.disposition == 2 || create.direction != of.direction {
-                    return Err(s::ACCESS_DENIED); // NP-CREATE-22, 23
+                if create.disposition == 2 && holds("NP-CREATE-22", true) {
+                    return Err(s::ACCESS_DENIED);
                 }
-                (pipe, 1) // NP-CREATE-25
+                if create.direction != of.direction && holds("NP-CREATE-23", true) {
+                    return Err(s::ACCESS_DENIED);
+                }
+                // NP-OBJ-02: the first instance's maximum stays.
+                self.pipes[pipe].max = says("NP-OBJ-02", of.max, create.max);
+                (pipe, says("NP-CREATE-25", 1, 2))
             }
             None => {
-                if create.max == 0 {
-                    return Err(s::INVALID_PARAMETER); // NP-CREATE-10, before 11
+                // NP-CREATE-10, before 11.
+                if create.max == 0 && holds("NP-CREATE-10", true) {
+                    return Err(s::INVALID_PARAMETER);
                 }
-                if create.disposition == 1 {
-                    return Err(s::NAME_NOT_FOUND); // NP-CREATE-11
+                if create.disposition == 1 && holds("NP-CREATE-11", true) {
+                    return Err(s::NAME_NOT_FOUND);
                 }
                 self.pipes.push(Pipe {
                     name,
@@ -286,24 +312,28 @@ impl World {
                     direction: create.direction,
                     max: create.max,
                 });
-                (self.pipes.len() - 1, 2) // NP-CREATE-13
+                (self.pipes.len() - 1, says("NP-CREATE-13", 2, 1))
             }
         };
+        let first = self.of_pipe(pipe).next();
+        let quotas_of_first = first.map_or(create.quotas, |(_, one)| one.quotas);
         self.instances.push(Instance {
             pipe,
             alive: true,
             stage: Stage::Disconnected,
-            // NP-CREATE-24: its own modes, as far as the pipe's type allows them.
+            // NP-CREATE-24: its own modes, as far as the pipe's type allows them, and quotas.
             read: match self.pipes[pipe].kind {
                 Kind::Byte => Kind::Byte,
                 Kind::Message => create.read,
             },
             completion: create.completion,
-            quotas: create.quotas,
+            quotas: says("NP-CREATE-24", create.quotas, quotas_of_first),
             listens: Vec::new(),
         });
         let instance = self.instances.len() - 1;
-        self.enter_listening(instance); // NP-OBJ-05
+        if holds("NP-OBJ-05", true) {
+            self.enter_listening(instance);
+        }
         self.files.push(File::Server(instance));
         Ok(information)
     }
@@ -313,7 +343,8 @@ impl World {
     /// # Errors
     /// As the rules say.
     pub fn open(&mut self, name: u8, may: (bool, bool)) -> Result<(), u32> {
-        let pipe = self.named(name).ok_or(s::NAME_NOT_FOUND)?; // NP-OPEN-01, NP-NAME-16
+        let missing = says("NP-NAME-16", s::NAME_NOT_FOUND, s::NOT_AVAILABLE); // NP-OPEN-01
+        let pipe = self.named(name).ok_or(missing)?;
         self.open_pipe(pipe, may)
     }
 
@@ -328,38 +359,53 @@ impl World {
                 self.files.push(File::Root(may));
                 return Ok(());
             }
-            // NP-NAME-12.
-            File::Server(instance) => self.instances[instance].pipe,
+            File::Server(instance) => {
+                if !holds("NP-NAME-12", true) {
+                    return Err(s::NAME_INVALID);
+                }
+                self.instances[instance].pipe
+            }
             File::Client(connection) => {
                 if self.connections[connection].model.state(CLIENT) == State::Disconnected {
-                    return Err(s::DISCONNECTED);
+                    return Err(says("NP-OBJ-09", s::DISCONNECTED, s::NAME_NOT_FOUND));
                 }
                 self.connections[connection].pipe
             }
         };
         if !self.pipes[pipe].alive {
-            return Err(s::NAME_NOT_FOUND); // NP-OPEN-01
+            return Err(says("NP-OPEN-01", s::NAME_NOT_FOUND, s::NOT_AVAILABLE));
         }
         self.open_pipe(pipe, may)
     }
 
     fn open_pipe(&mut self, pipe: usize, may: (bool, bool)) -> Result<(), u32> {
         let direction = self.pipes[pipe].direction;
-        if may.0 && !direction.allows(CLIENT, true) || may.1 && !direction.allows(CLIENT, false) {
-            return Err(s::ACCESS_DENIED); // NP-OPEN-03, before 04 (NP-OPEN-06)
-        }
         let since = |one: &Instance| match one.stage {
-            Stage::Listening(since) => Some(since),
+            // NP-OPEN-09: the one that has listened longest.
+            Stage::Listening(since) => Some(says("NP-OPEN-09", since, u64::MAX - since)),
             _ => None,
         };
         let listening = self.of_pipe(pipe).filter(|(_, one)| since(one).is_some());
-        // NP-OPEN-09: the one that has listened longest.
-        let (instance, _) = listening
+        let chosen = listening
             .min_by_key(|(_, one)| since(one))
-            .ok_or(s::NOT_AVAILABLE)?; // NP-OPEN-04
+            .map(|(instance, _)| instance);
+        let wrong =
+            may.0 && !direction.allows(CLIENT, true) || may.1 && !direction.allows(CLIENT, false);
+        // NP-OPEN-06: even if none listens.
+        let first = chosen.is_some() || holds("NP-OPEN-06", true);
+        if wrong && first && holds("NP-OPEN-03", true) {
+            return Err(s::ACCESS_DENIED);
+        }
+        let busy = says("NP-OPEN-04", s::NOT_AVAILABLE, s::PIPE_BUSY);
+        let instance = chosen.ok_or(busy)?;
+        if may == (false, false) && !holds("NP-OPEN-07", true) {
+            return Err(s::ACCESS_DENIED);
+        }
         let one = &self.instances[instance];
         let quotas = one.quotas;
-        let mut model = Model::new(self.pipes[pipe].kind, quotas.0, quotas.1);
+        // NP-OBJ-04: each direction has a quota of its own.
+        let (inbound, outbound) = says("NP-OBJ-04", quotas, (quotas.1, quotas.0));
+        let mut model = Model::new(self.pipes[pipe].kind, inbound, outbound);
         // NP-OBJ-10: the server's modes persist, the client's are fresh.
         model
             .set_modes(SERVER, one.read, one.completion)
@@ -372,7 +418,8 @@ impl World {
         });
         let connection = self.connections.len() - 1;
         self.instances[instance].stage = Stage::Connected(connection);
-        self.end_listens(instance, s::SUCCESS); // NP-OPEN-10
+        let opened = says("NP-OPEN-10", s::SUCCESS, s::CONNECTED);
+        self.end_listens(instance, opened);
         self.files.push(File::Client(connection));
         Ok(())
     }
@@ -395,7 +442,10 @@ impl World {
                 self.collect(connection);
             }
             File::Server(instance) => {
-                self.end_listens(instance, s::BROKEN); // NP-LISTEN-10, NP-CLOSE-04
+                let listened = matches!(self.instances[instance].stage, Stage::Listening(_));
+                // NP-CLOSE-04 for the listens, too.
+                let closed = says("NP-LISTEN-10", s::BROKEN, s::CANCELLED);
+                self.end_listens(instance, closed);
                 if let Stage::Connected(connection) = self.instances[instance].stage {
                     self.connections[connection].model.close(SERVER);
                     self.collect(connection);
@@ -403,10 +453,15 @@ impl World {
                 self.instances[instance].alive = false;
                 let pipe = self.instances[instance].pipe;
                 if self.of_pipe(pipe).next().is_none() {
-                    // NP-OBJ-01; NP-WAIT-09.
-                    self.pipes[pipe].alive = false;
+                    let vanishes = if listened {
+                        holds("NP-CLOSE-04", true)
+                    } else {
+                        holds("NP-OBJ-01", true)
+                    };
+                    self.pipes[pipe].alive = !vanishes;
                     let name = self.pipes[pipe].name;
-                    self.end_waits(name, s::NAME_NOT_FOUND);
+                    let gone = says("NP-WAIT-09", s::NAME_NOT_FOUND, s::CANCELLED);
+                    self.end_waits(name, gone);
                 }
             }
         }
@@ -419,7 +474,7 @@ impl World {
     fn connection(&self, file: usize) -> Result<(usize, Who), u32> {
         match self.files[file] {
             File::Gone => Err(s::INVALID_HANDLE),
-            File::Root(_) => Err(s::INVALID_PARAMETER), // NP-DEV-01, 02
+            File::Root(_) => Err(says("NP-DEV-01", s::INVALID_PARAMETER, s::ILLEGAL_FUNCTION)),
             File::Client(connection) => Ok((connection, CLIENT)),
             File::Server(instance) => match self.instances[instance].stage {
                 Stage::Connected(connection) => Ok((connection, SERVER)),
@@ -473,12 +528,19 @@ impl World {
         }
         let (connection, who) = match self.connection(file) {
             Ok(found) => found,
+            Err(status @ (s::LISTENING | s::DISCONNECTED)) => {
+                return Answer::of(says("NP-READ-05", status, s::BROKEN));
+            }
+            Err(status @ s::INVALID_PARAMETER) => {
+                return Answer::of(says("NP-READ-22", status, s::ILLEGAL_FUNCTION));
+            }
             Err(status) => return Answer::of(status),
         };
         let of = &mut self.connections[connection];
         let disconnected = of.model.state(who) == State::Disconnected;
-        if !disconnected && !self.pipes[of.pipe].direction.allows(who, true) {
-            return Answer::of(s::INVALID_PARAMETER); // NP-READ-06
+        let against = !self.pipes[of.pipe].direction.allows(who, true);
+        if !disconnected && against && holds("NP-READ-06", true) {
+            return Answer::of(s::INVALID_PARAMETER);
         }
         let started = of.model.read(who, op, len, false);
         self.started(connection, started)
@@ -491,12 +553,19 @@ impl World {
         }
         let (connection, who) = match self.connection(file) {
             Ok(found) => found,
+            Err(status @ (s::LISTENING | s::DISCONNECTED)) => {
+                return Answer::of(says("NP-WRITE-01", status, s::BROKEN));
+            }
+            Err(status @ s::INVALID_PARAMETER) => {
+                return Answer::of(says("NP-WRITE-16", status, s::ILLEGAL_FUNCTION));
+            }
             Err(status) => return Answer::of(status),
         };
         let of = &mut self.connections[connection];
         let connected = of.model.state(who) == State::Connected;
-        if connected && !self.pipes[of.pipe].direction.allows(who, false) {
-            return Answer::of(s::INVALID_PARAMETER); // NP-WRITE-02
+        let against = !self.pipes[of.pipe].direction.allows(who, false);
+        if connected && against && holds("NP-WRITE-02", true) {
+            return Answer::of(s::INVALID_PARAMETER);
         }
         let started = of.model.write(who, op, data, false);
         self.started(connection, started)
@@ -506,8 +575,12 @@ impl World {
     pub fn flush(&mut self, file: usize) -> Option<u32> {
         match self.connection(file) {
             // NP-FLUSH-02: a server end in any state; NP-FLUSH-03: the device.
-            Err(s::LISTENING | s::DISCONNECTED) => Some(s::SUCCESS),
-            Err(s::INVALID_PARAMETER) => Some(s::DISCONNECTED),
+            Err(status @ (s::LISTENING | s::DISCONNECTED)) => {
+                Some(says("NP-FLUSH-02", s::SUCCESS, status))
+            }
+            Err(status @ s::INVALID_PARAMETER) => {
+                Some(says("NP-FLUSH-03", s::DISCONNECTED, status))
+            }
             Err(status) => Some(status),
             Ok((connection, who)) => {
                 let mut copy = self.connections[connection].model.clone();
@@ -524,14 +597,20 @@ impl World {
     /// # Errors
     /// As the rules say; `None`: the rules do not say.
     pub fn peek(&self, file: usize, room: usize) -> Option<Result<Peeked, u32>> {
-        if self.files[file] != File::Gone && !self.may(file, true) {
-            return Some(Err(s::ACCESS_DENIED)); // NP-NUM-01
+        let denied = self.files[file] != File::Gone && !self.may(file, true);
+        if denied && holds("NP-NUM-01", true) {
+            return Some(Err(s::ACCESS_DENIED));
         }
         let (connection, who) = match self.connection(file) {
             Ok(found) => found,
-            // NP-PEEK-02.
-            Err(s::LISTENING | s::DISCONNECTED) => return Some(Err(s::INVALID_PIPE_STATE)),
-            Err(status) => return Some(Err(status)), // NP-PEEK-03
+            Err(status @ (s::LISTENING | s::DISCONNECTED)) => {
+                return Some(Err(says("NP-PEEK-02", s::INVALID_PIPE_STATE, status)));
+            }
+            Err(status @ s::INVALID_PARAMETER) => {
+                let status = says("NP-DEV-02", status, s::ILLEGAL_FUNCTION);
+                return Some(Err(says("NP-PEEK-03", status, s::ILLEGAL_FUNCTION)));
+            }
+            Err(status) => return Some(Err(status)),
         };
         let of = &self.connections[connection];
         if !self.pipes[of.pipe].direction.allows(who, true) {
@@ -541,8 +620,8 @@ impl World {
             Err(why) => Err(fail(why)),
             Ok(peek) => {
                 let state = match peek.state {
-                    State::Closing => 4,
-                    _ => 3, // NP-PEEK-04
+                    State::Closing => says("NP-PEEK-04", 4, 3),
+                    _ => 3,
                 };
                 let words = [state, peek.available, peek.messages, peek.message_len];
                 let status = if peek.partial {
@@ -557,20 +636,25 @@ impl World {
 
     /// FSCTL_PIPE_TRANSCEIVE.
     pub fn transceive(&mut self, file: usize, op: u32, request: &[u8], room: usize) -> Answer {
-        if self.files[file] != File::Gone && !(self.may(file, true) && self.may(file, false)) {
-            return Answer::of(s::ACCESS_DENIED); // NP-NUM-01
+        let may = self.may(file, true) && self.may(file, false);
+        if self.files[file] != File::Gone && !may && holds("NP-NUM-01", true) {
+            return Answer::of(s::ACCESS_DENIED);
         }
         let (connection, who) = match self.connection(file) {
             Ok(found) => found,
-            // NP-XCV-01; NP-DEV-04.
-            Err(s::LISTENING | s::DISCONNECTED) => return Answer::of(s::INVALID_PIPE_STATE),
-            Err(s::INVALID_PARAMETER) => return Answer::of(s::DISCONNECTED),
+            Err(status @ (s::LISTENING | s::DISCONNECTED)) => {
+                return Answer::of(says("NP-XCV-01", s::INVALID_PIPE_STATE, status));
+            }
+            Err(status @ s::INVALID_PARAMETER) => {
+                return Answer::of(says("NP-DEV-04", s::DISCONNECTED, status));
+            }
             Err(status) => return Answer::of(status),
         };
         let of = &mut self.connections[connection];
         let disconnected = of.model.state(who) == State::Disconnected;
-        if !disconnected && self.pipes[of.pipe].direction != Direction::Duplex {
-            return Answer::of(s::INVALID_PIPE_STATE); // NP-XCV-02
+        let duplex = self.pipes[of.pipe].direction == Direction::Duplex;
+        if !disconnected && !duplex && holds("NP-XCV-02", true) {
+            return Answer::of(s::INVALID_PIPE_STATE);
         }
         let started = of.model.transact(who, op, request, room);
         self.started(connection, started)
@@ -582,21 +666,36 @@ impl World {
     pub fn listen(&mut self, file: usize, op: u32) -> u32 {
         let instance = match self.files[file] {
             File::Gone => return s::INVALID_HANDLE,
-            File::Root(_) | File::Client(_) => return s::ILLEGAL_FUNCTION, // NP-LISTEN-05, 06
+            File::Root(_) => {
+                let status = says("NP-DEV-03", s::ILLEGAL_FUNCTION, s::INVALID_PARAMETER);
+                return says("NP-LISTEN-06", status, s::INVALID_PARAMETER);
+            }
+            File::Client(_) => {
+                return says("NP-LISTEN-05", s::ILLEGAL_FUNCTION, s::INVALID_PIPE_STATE);
+            }
             File::Server(instance) => instance,
         };
-        match self.instances[instance].stage {
+        let stage = self.instances[instance].stage;
+        match stage {
             Stage::Connected(connection) => {
                 match self.connections[connection].model.state(SERVER) {
-                    State::Closing => return s::CLOSING, // NP-LISTEN-04
-                    _ => return s::CONNECTED,            // NP-LISTEN-03
+                    State::Closing => return says("NP-LISTEN-04", s::CLOSING, s::CONNECTED),
+                    _ => return says("NP-LISTEN-03", s::CONNECTED, s::SUCCESS),
                 }
             }
-            Stage::Disconnected => self.enter_listening(instance), // NP-LISTEN-02
+            Stage::Disconnected => {
+                if holds("NP-LISTEN-02", true) {
+                    self.enter_listening(instance);
+                }
+            }
             Stage::Listening(_) => {}
         }
         if self.instances[instance].completion == Completion::Complete {
-            return s::LISTENING; // NP-LISTEN-01, 02
+            return match stage {
+                // NP-LISTEN-02, 14: also when that is what has just been done.
+                Stage::Disconnected => says("NP-LISTEN-14", s::LISTENING, s::SUCCESS),
+                _ => says("NP-LISTEN-01", s::LISTENING, s::SUCCESS),
+            };
         }
         self.instances[instance].listens.push(op);
         s::PENDING
@@ -606,19 +705,24 @@ impl World {
     pub fn disconnect(&mut self, file: usize) -> u32 {
         let instance = match self.files[file] {
             File::Gone => return s::INVALID_HANDLE,
-            File::Root(_) => return s::DISCONNECTED, // NP-DISC-06
+            File::Root(_) => return says("NP-DISC-06", s::DISCONNECTED, s::ILLEGAL_FUNCTION),
             File::Client(connection) => {
                 return match self.connections[connection].model.state(CLIENT) {
-                    State::Disconnected => s::DISCONNECTED, // NP-DISC-06
-                    _ => s::ILLEGAL_FUNCTION,               // NP-DISC-05
+                    State::Disconnected => says("NP-DISC-06", s::DISCONNECTED, s::ILLEGAL_FUNCTION),
+                    _ => says("NP-DISC-05", s::ILLEGAL_FUNCTION, s::SUCCESS),
                 };
             }
             File::Server(instance) => instance,
         };
         match self.instances[instance].stage {
-            Stage::Disconnected => return s::DISCONNECTED, // NP-DISC-03
-            // NP-DISC-04, as the driver does it.
-            Stage::Listening(_) => self.end_listens(instance, s::DISCONNECTED),
+            Stage::Disconnected => return says("NP-DISC-03", s::DISCONNECTED, s::SUCCESS),
+            Stage::Listening(_) => {
+                // NP-DISC-04, as the driver does it.
+                if !holds("NP-DISC-04", true) {
+                    return s::LISTENING;
+                }
+                self.end_listens(instance, s::DISCONNECTED);
+            }
             Stage::Connected(connection) => {
                 // NP-DISC-01, 02, 07, 08.
                 let _ = self.connections[connection].model.disconnect();
@@ -626,6 +730,9 @@ impl World {
             }
         }
         self.instances[instance].stage = Stage::Disconnected;
+        if !holds("NP-DISC-09", true) {
+            self.enter_listening(instance);
+        }
         s::SUCCESS
     }
 
@@ -634,17 +741,19 @@ impl World {
         match self.files[file] {
             File::Gone => return s::INVALID_HANDLE,
             File::Root(_) => {}
-            File::Server(_) | File::Client(_) => return s::ILLEGAL_FUNCTION, // NP-WAIT-01
+            File::Server(_) | File::Client(_) => {
+                return says("NP-WAIT-01", s::ILLEGAL_FUNCTION, s::INVALID_PARAMETER);
+            }
         }
         let Some(pipe) = self.named(name) else {
-            return s::NAME_NOT_FOUND; // NP-WAIT-04
+            return says("NP-WAIT-04", s::NAME_NOT_FOUND, s::IO_TIMEOUT);
         };
         let listens = |(_, one): (usize, &Instance)| matches!(one.stage, Stage::Listening(_));
-        if self.of_pipe(pipe).any(listens) {
-            return s::SUCCESS; // NP-WAIT-05
+        if self.of_pipe(pipe).any(listens) && holds("NP-WAIT-05", true) {
+            return s::SUCCESS;
         }
-        if !for_ever {
-            return s::IO_TIMEOUT; // NP-WAIT-06, 07
+        if !for_ever || !holds("NP-WAIT-06", true) {
+            return says("NP-WAIT-07", s::IO_TIMEOUT, s::NOT_AVAILABLE);
         }
         self.waits.push((op, name));
         s::PENDING
@@ -654,14 +763,14 @@ impl World {
     pub fn cancel(&mut self, op: u32) -> u32 {
         if let Some(at) = self.waits.iter().position(|(wait, _)| *wait == op) {
             self.waits.remove(at);
-            self.finish(op, s::CANCELLED); // NP-WAIT-10
+            self.finish(op, says("NP-WAIT-10", s::CANCELLED, s::IO_TIMEOUT));
             return s::SUCCESS;
         }
         for instance in 0..self.instances.len() {
             let listens = &mut self.instances[instance].listens;
             if let Some(at) = listens.iter().position(|listen| *listen == op) {
                 listens.remove(at);
-                self.finish(op, s::CANCELLED); // NP-LISTEN-09
+                self.finish(op, says("NP-LISTEN-09", s::CANCELLED, s::BROKEN));
                 return s::SUCCESS;
             }
         }
@@ -673,7 +782,7 @@ impl World {
                 }
             }
         }
-        s::NOT_FOUND // NP-CANCEL-04
+        says("NP-CANCEL-04", s::NOT_FOUND, s::SUCCESS)
     }
 
     // ---- information -------------------------------------------------------------------------------------------
@@ -682,14 +791,17 @@ impl World {
     pub fn set_modes(&mut self, file: usize, read: Kind, completion: Completion) -> u32 {
         let set = match self.files[file] {
             File::Gone => return s::INVALID_HANDLE,
-            File::Root(_) => return s::INVALID_PARAMETER, // NP-INFO-16
+            File::Root(_) => {
+                return says("NP-INFO-16", s::INVALID_PARAMETER, s::ILLEGAL_FUNCTION);
+            }
             File::Client(connection) => {
                 let of = &mut self.connections[connection];
                 if of.model.state(CLIENT) == State::Disconnected {
-                    return s::DISCONNECTED; // NP-INFO-01
+                    return says("NP-INFO-01", s::DISCONNECTED, s::INVALID_PIPE_STATE);
                 }
-                if !of.may.1 {
-                    return s::ACCESS_DENIED; // NP-INFO-02: FILE_WRITE_ATTRIBUTES comes with GENERIC_WRITE
+                // NP-INFO-02: FILE_WRITE_ATTRIBUTES comes with GENERIC_WRITE.
+                if !of.may.1 && holds("NP-INFO-02", true) {
+                    return s::ACCESS_DENIED;
                 }
                 of.model.set_modes(CLIENT, read, completion)
             }
@@ -700,10 +812,14 @@ impl World {
                         let model = &mut self.connections[connection].model;
                         model.set_modes(SERVER, read, completion)
                     }
-                    _ if self.pipes[one.pipe].kind == Kind::Byte && read == Kind::Message => {
-                        Err(Fail::InvalidMode) // NP-INFO-05
+                    _ => {
+                        let bytes = self.pipes[one.pipe].kind == Kind::Byte;
+                        if bytes && read == Kind::Message && holds("NP-INFO-05", true) {
+                            Err(Fail::InvalidMode)
+                        } else {
+                            Ok(())
+                        }
                     }
-                    _ => Ok(()),
                 };
                 if set.is_ok() {
                     self.instances[instance].read = read;
@@ -722,7 +838,13 @@ impl World {
     pub fn local(&self, file: usize) -> Result<[usize; 10], u32> {
         let (pipe, quotas, who, connection) = match self.files[file] {
             File::Gone => return Err(s::INVALID_HANDLE),
-            File::Root(_) => return Err(s::INVALID_PARAMETER),
+            File::Root(_) => {
+                return Err(says(
+                    "NP-INFO-16",
+                    s::INVALID_PARAMETER,
+                    s::ILLEGAL_FUNCTION,
+                ));
+            }
             File::Client(connection) => {
                 let of = &self.connections[connection];
                 (of.pipe, of.quotas, CLIENT, Some(connection))
@@ -770,7 +892,7 @@ impl World {
             quotas.1,
             writable,
             state,
-            usize::from(who == SERVER),
+            usize::from(holds("NP-INFO-08", who == SERVER)),
         ])
     }
 }
