@@ -98,6 +98,36 @@ impl Name {
         &self.0
     }
 
+    /// Whether it matches a pattern, whatever the case of its letters (NP-NAME-02): `*` stands for any characters, `?` for one,
+    /// and so do DOS's `<` and `>`, which mean nearly the same here. Takes no more steps than both lengths multiplied.
+    #[must_use]
+    pub fn matches(&self, pattern: &[u16]) -> bool {
+        let is = |unit: u16, one: u8, other: u8| unit == u16::from(one) || unit == u16::from(other);
+        let (mut at, mut seen) = (0, 0);
+        // Only the last star that was met is tried again: where the pattern goes on behind it, and how much it has taken.
+        let mut retry = None;
+        while let Some(&unit) = self.0.get(seen) {
+            match pattern.get(at) {
+                Some(&star) if is(star, b'*', b'<') => {
+                    at += 1;
+                    retry = Some((at, seen));
+                }
+                Some(&one) if is(one, b'?', b'>') || upcase(one) == upcase(unit) => {
+                    at += 1;
+                    seen += 1;
+                }
+                _ => {
+                    let Some((behind, taken)) = retry else {
+                        return false;
+                    };
+                    (at, seen) = (behind, taken + 1);
+                    retry = Some((behind, seen));
+                }
+            }
+        }
+        pattern[at..].iter().all(|&rest| is(rest, b'*', b'<'))
+    }
+
     /// What names are compared by (NP-NAME-02).
     #[must_use]
     pub(crate) fn folded(&self) -> Key {
@@ -173,6 +203,33 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name::parse(text).expect(text)
+    }
+
+    #[test]
+    fn np_dir_05_patterns_match_whatever_the_case() {
+        for (pattern, name, does) in [
+            ("*", "anything", true),
+            ("*", r"a\b", true),
+            ("", "a", false),
+            ("abc", "ABC", true),
+            ("abc", "abcd", false),
+            ("spool*", "SPOOLSS", true),
+            ("*SS", "spoolss", true),
+            ("s*o*s", "spoolss", true),
+            ("s*o*x", "spoolss", false),
+            ("*ab", "aab", true),
+            ("a*", "ba", false),
+            ("?", "ä", true),
+            ("Ä", "ä", true),
+            ("??", "a", false),
+            ("a?c", "abc", true),
+            ("a**", "a", true),
+            ("a>c<", "abcd", true),
+        ] {
+            let pattern_units: Vec<u16> = pattern.encode_utf16().collect();
+            let name = Name::parse(name).expect("a name");
+            assert_eq!(name.matches(&pattern_units), does, "{pattern} {name}");
+        }
     }
 
     #[test]

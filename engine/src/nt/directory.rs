@@ -6,7 +6,7 @@ use super::{
     info::{Bytes, write_back},
     io::StatusBlock,
 };
-use crate::{Mask, NtStatus, lock::lock, name::upcase, npfs::PipeInfo};
+use crate::{Mask, NtStatus, lock::lock, npfs::PipeInfo};
 
 /// Where a root handle stands in its listing.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ impl Nt {
             };
             let pattern = listing.pattern.get_or_insert_with(given).clone();
             let mut of: Vec<PipeInfo> = all;
-            of.retain(|pipe| matches(&pattern, pipe.name.units()));
+            of.retain(|pipe| pipe.name.matches(&pattern)); // NP-DIR-05
             listing.left = Some(of.into_iter());
             listing.next = None;
             listing.index = 0;
@@ -164,66 +164,5 @@ impl Form {
         }
         bytes.units(name);
         bytes.0
-    }
-}
-
-/// Whether a name matches a pattern of `*` and `?` (and of DOS's `<`, `>` and `"`, which mean nearly the same here),
-/// whatever the case of its letters.
-fn matches(pattern: &[u16], name: &[u16]) -> bool {
-    let star = |unit: u16| unit == u16::from(b'*') || unit == u16::from(b'<');
-    let one = |unit: u16| unit == u16::from(b'?') || unit == u16::from(b'>');
-    let (mut p, mut n) = (0, 0);
-    // Where to go back to: the last star, and how much of the name it has taken.
-    let mut back: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(&unit) if star(unit) => {
-                back = Some((p, n));
-                p += 1;
-            }
-            Some(&unit) if one(unit) || upcase(unit) == upcase(name[n]) => {
-                p += 1;
-                n += 1;
-            }
-            _ => match &mut back {
-                Some((star, taken)) => {
-                    *taken += 1;
-                    (p, n) = (*star + 1, *taken);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&unit| star(unit))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn np_dir_05_patterns_match_whatever_the_case() {
-        for (pattern, name, does) in [
-            ("*", "anything", true),
-            ("*", "a\\b", true),
-            ("abc", "ABC", true),
-            ("abc", "abcd", false),
-            ("a*c", "abbbc", true),
-            ("a*c", "abbbd", false),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("*x*y", "axbxcy", true),
-            ("*x*y", "axbxc", false),
-            ("", "a", false),
-            ("a**", "a", true),
-            ("ÄB*", "äbc", true),
-        ] {
-            let units = super::super::units;
-            assert_eq!(
-                matches(&units(pattern), &units(name)),
-                does,
-                "{pattern} {name}"
-            );
-        }
     }
 }
