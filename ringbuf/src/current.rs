@@ -71,12 +71,13 @@ impl<T> Current<T> {
         loop {
             let value = self.value.load(Ordering::Acquire); // a
             let found = NonNull::new(value)?;
-            word.store(value.cast(), Ordering::Relaxed); // b
+            // Release: who reads this in 3 sees also what this thread did with the value that it named before.
+            word.store(value.cast(), Ordering::Release); // b
             barrier::light(); // c: pairs with 2
             if self.value.load(Ordering::Acquire) == value {
                 return Some(found); // d
             }
-            word.store(ptr::null_mut(), Ordering::Relaxed);
+            word.store(ptr::null_mut(), Ordering::Release);
         }
     }
 
