@@ -110,10 +110,10 @@ fn write(nt: &Nt, handle: Handle, data: &[u8]) -> (NtStatus, Io) {
     (nt.write_file(handle, &io, data), io)
 }
 
-/// Waits for an event, for a second.
+/// Waits for an event, with patience for a busy machine.
 fn awaited(nt: &Nt, io: &Io) -> (NtStatus, usize) {
     let event = io.event.clone().expect("an event");
-    let waited = nt.wait(&[Waitable::Event(event)], Deadline::after(SECOND));
+    let waited = nt.wait(&[Waitable::Event(event)], Deadline::after(5 * SECOND));
     assert_eq!(waited, Ok(0));
     block(io)
 }
