@@ -351,6 +351,26 @@ pub(crate) fn own_identity() -> crate::wire::Peer {
     }
 }
 
+/// How many times this process has been forked off since its first ancestor asked: to tell, without a system call, whether
+/// something was opened by this very process.
+pub(crate) fn forks() -> u32 {
+    use std::sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    };
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    static WATCHED: Once = Once::new();
+    extern "C" fn in_the_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    WATCHED.call_once(|| {
+        // SAFETY: the handler is a function that stays, and does nothing but count. A refusal (no memory) leaves forks
+        // unseen.
+        unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
+    });
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// The session of a process (getsid(2)), of this one for 0; 0 if it cannot be told.
 pub(crate) fn session_of(pid: u32) -> u32 {
     // SAFETY: numbers in, a number out.

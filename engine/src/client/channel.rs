@@ -47,8 +47,8 @@ pub(crate) struct Channel {
     next_tag: AtomicU64,
     /// No broker at the other end any more.
     gone: AtomicBool,
-    /// Whose it is: a child of fork(2) has the socket, too, and no business with it.
-    process: u32,
+    /// Whose it is ([`sys::forks`]): a child of fork(2) has the socket, too, and no business with it.
+    forks: u32,
 }
 
 #[derive(Debug, Default)]
@@ -189,7 +189,7 @@ impl Channel {
             stuck: AtomicBool::new(false),
             next_tag: AtomicU64::new(1),
             gone: AtomicBool::new(false),
-            process: std::process::id(),
+            forks: sys::forks(),
         }))
     }
 
@@ -216,7 +216,7 @@ impl Channel {
 
     /// This is a child of the process that connected: what it has open is not its own to use, or to close.
     pub(crate) fn is_inherited(&self) -> bool {
-        self.process != std::process::id()
+        self.forks != sys::forks()
     }
 
     pub(crate) fn next_tag(&self) -> Tag {
