@@ -196,11 +196,7 @@ impl Client {
     /// Where it stands: connected, closing or disconnected.
     #[must_use]
     pub fn state(&self) -> State {
-        match self.conn.state() {
-            npfs_ringbuf::State::Connected => State::Connected,
-            npfs_ringbuf::State::Closing => State::Closing,
-            npfs_ringbuf::State::Disconnected => State::Disconnected,
-        }
+        self.conn.state().into()
     }
 
     /// Bytes or messages.

@@ -155,10 +155,9 @@ impl ServerEnd {
 
     pub(crate) fn state(&self) -> State {
         match self.conn().map(|conn| conn.state()) {
-            Ok(npfs_ringbuf::State::Connected) => State::Connected,
-            Ok(npfs_ringbuf::State::Closing) => State::Closing,
+            Ok(state) => state.into(),
             Err(Error::NotConnected) => State::Listening,
-            _ => State::Disconnected,
+            Err(_) => State::Disconnected,
         }
     }
 

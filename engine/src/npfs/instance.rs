@@ -20,6 +20,17 @@ pub enum State {
     Closing,
 }
 
+/// As an end of a connection sees it.
+impl From<npfs_ringbuf::State> for State {
+    fn from(state: npfs_ringbuf::State) -> State {
+        match state {
+            npfs_ringbuf::State::Connected => State::Connected,
+            npfs_ringbuf::State::Closing => State::Closing,
+            npfs_ringbuf::State::Disconnected => State::Disconnected,
+        }
+    }
+}
+
 impl State {
     /// As `NamedPipeState` (section 1.3).
     #[must_use]

@@ -139,11 +139,7 @@ impl File {
     pub(super) fn state(&self) -> Option<State> {
         match &self.kind {
             Kind::Server(end) => Some(end.state()),
-            Kind::Client(end) => Some(match end.conn.state() {
-                npfs_ringbuf::State::Connected => State::Connected,
-                npfs_ringbuf::State::Closing => State::Closing,
-                npfs_ringbuf::State::Disconnected => State::Disconnected,
-            }),
+            Kind::Client(end) => Some(end.conn.state().into()),
             Kind::Volume | Kind::Root(_) => None,
         }
     }
