@@ -9,7 +9,7 @@ use npfs_ringbuf::{Answer, CompletionMode, Deadline, Started};
 
 use super::{
     Entry, Handle, Nt, NtResult,
-    data::insist,
+    data::{flush, insist},
     file::{File, Kind, Side, status},
     io::{Buffer, Io, Operation, begin, drive, of_read, report, settle},
     open::hundreds_of_ns,
@@ -110,15 +110,12 @@ impl Nt {
             _ => {}
         }
         let Entry { file, .. } = self.entry_with(handle, control.needs())?;
-        if control == Control::FLUSH && file.is_synchronous() {
-            return self.flush(handle, io);
-        }
         let _turn = file.is_synchronous().then(|| lock(&file.turn));
         begin(&file, io);
         let answer = match control {
             Control::LISTEN => return listen(&file, io),
             Control::WAIT => return self.wait_pipe(&file, io, input),
-            Control::FLUSH => return flush(&file, io),
+            Control::FLUSH => return flush(&file, io, file.is_synchronous()),
             Control::TRANSCEIVE | Control::INTERNAL_TRANSCEIVE => {
                 return transceive(&file, io, input, output);
             }
@@ -338,11 +335,9 @@ fn peek(file: &File, output: &Buffer) -> NtResult<(NtStatus, usize)> {
     if out.len() < PEEK_HEADER {
         return Err(NtStatus::INVALID_PARAMETER); // NP-PEEK-01
     }
-    let conn = match file.conn(NtStatus::INVALID_PARAMETER) {
-        // NP-PEEK-02: a server end that listens, or is disconnected.
-        Err(_) if file.side() == Some(Side::Server) => return Err(NtStatus::INVALID_PIPE_STATE),
-        other => other?, // NP-PEEK-03
-    };
+    let conn = file.conn_if_any(NtStatus::INVALID_PARAMETER)?; // NP-PEEK-03
+    // NP-PEEK-02: a server end that listens, or is disconnected.
+    let conn = conn.ok_or(NtStatus::INVALID_PIPE_STATE)?;
     let (header, data) = out.split_at_mut(PEEK_HEADER);
     let peek = conn.peek(data).map_err(|error| file.why(error, false))?;
     if peek.copied != 0 {
@@ -371,10 +366,8 @@ fn peek(file: &File, output: &Buffer) -> NtResult<(NtStatus, usize)> {
 }
 
 fn transceive(file: &Arc<File>, io: &Io, input: &[u8], output: &Buffer) -> NtResult<NtStatus> {
-    let conn = match file.conn(NtStatus::PIPE_DISCONNECTED) {
-        Err(_) if file.side() == Some(Side::Server) => return Err(NtStatus::INVALID_PIPE_STATE),
-        other => other?, // NP-XCV-01
-    };
+    let conn = file.conn_if_any(NtStatus::PIPE_DISCONNECTED)?;
+    let conn = conn.ok_or(NtStatus::INVALID_PIPE_STATE)?; // NP-XCV-01
     let room = output.len();
     let start = || Started::transact(&conn, input, vec![0; room].into());
     let mut started = status(insist(&conn, start).map_err(Error::from))?;
@@ -397,27 +390,6 @@ fn transceive(file: &Arc<File>, io: &Io, input: &[u8], output: &Buffer) -> NtRes
     // It always pends first (NP-XCV-05).
     Operation::ring(file, io, started, Some(output.clone()));
     Ok(NtStatus::PENDING)
-}
-
-/// FSCTL_PIPE_FLUSH on an overlapped file object: unlike NtFlushBuffersFile it may pend.
-fn flush(file: &Arc<File>, io: &Io) -> NtResult<NtStatus> {
-    let done = Ok((NtStatus::SUCCESS, 0));
-    let conn = match file.conn(NtStatus::PIPE_DISCONNECTED) {
-        Err(_) if file.side() == Some(Side::Server) => return Ok(report(file, io, done)),
-        other => other?,
-    };
-    let started = insist(&conn, || Started::flush(&conn)).map_err(Error::from);
-    let mut started = status(started)?;
-    match started.poll() {
-        Some(answer) => {
-            let flushed = status(answer.map_err(Error::from));
-            Ok(report(file, io, flushed.and(done)))
-        }
-        None => {
-            Operation::ring(file, io, started, None);
-            Ok(NtStatus::PENDING)
-        }
-    }
 }
 
 // ---- who the other end is ------------------------------------------------------------------------------------------

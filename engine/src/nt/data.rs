@@ -9,8 +9,8 @@ use std::{
 use npfs_ringbuf::{Answer, Conn, Deadline, Read, Started};
 
 use super::{
-    Handle, Nt, NtResult,
-    file::{Side, status},
+    Entry, Handle, Nt, NtResult,
+    file::{File, status},
     io::{
         Buffer, Io, Operation, StatusBlock, anything_pends, begin, drive, of_read, pending_on,
         report, settle,
@@ -119,28 +119,14 @@ impl Nt {
             status: status.clone(),
             ..Io::default()
         };
-        match self.flush(handle, &io) {
+        let flushed = self.entry(handle).and_then(|Entry { file, .. }| {
+            let _turn = file.is_synchronous().then(|| lock(&file.turn));
+            begin(&file, &io);
+            flush(&file, &io, true)
+        });
+        match flushed {
             Ok(status) | Err(status) => status,
         }
-    }
-
-    pub(super) fn flush(&self, handle: Handle, io: &Io) -> NtResult<NtStatus> {
-        let file = self.entry(handle)?.file;
-        let _turn = file.is_synchronous().then(|| lock(&file.turn));
-        begin(&file, io);
-        let done = Ok((NtStatus::SUCCESS, 0));
-        let conn = match file.conn(NtStatus::PIPE_DISCONNECTED) {
-            // NP-FLUSH-02: a server end without a client has nothing unread.
-            Err(_) if file.side() == Some(Side::Server) => return Ok(report(&file, io, done)),
-            other => other?, // NP-FLUSH-03
-        };
-        let flushed = blocking(&file, &io.status, |ending| {
-            let mut started = insist(&conn, || Started::flush(&conn))?;
-            drive(&mut started, ending)
-        });
-        settle(conn.id());
-        let flushed = status(flushed.map_err(Error::from));
-        Ok(report(&file, io, flushed.and(done)))
     }
 
     // ---- cancel ------------------------------------------------------------------------------------------------
@@ -218,6 +204,36 @@ fn written_of(answer: Answer) -> usize {
         Answer::Wrote(count) => count,
         Answer::Read(_) | Answer::Flushed => 0,
     }
+}
+
+/// Completes when everything written before has been read. NtFlushBuffersFile waits for that whatever the handle
+/// (NP-FLUSH-04); FSCTL_PIPE_FLUSH on an overlapped file object may pend.
+pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus> {
+    let done = Ok((NtStatus::SUCCESS, 0));
+    let conn = file.conn_if_any(NtStatus::PIPE_DISCONNECTED)?; // NP-FLUSH-03
+    let Some(conn) = conn else {
+        // NP-FLUSH-02: a server end without a client has nothing unread.
+        return Ok(report(file, io, done));
+    };
+    let start = || Started::flush(&conn);
+    let flushed = if waits {
+        let flushed = blocking(file, &io.status, |ending| {
+            drive(&mut insist(&conn, start)?, ending)
+        });
+        settle(conn.id());
+        flushed
+    } else {
+        let mut started = status(insist(&conn, start).map_err(Error::from))?;
+        match started.poll() {
+            Some(answer) => answer,
+            None => {
+                Operation::ring(file, io, started, None);
+                return Ok(NtStatus::PENDING);
+            }
+        }
+    };
+    let flushed = status(flushed.map_err(Error::from));
+    Ok(report(file, io, flushed.and(done)))
 }
 
 /// Starts an operation, again while another call is in the middle of a long copy: NT knows no such refusal. One that finds

@@ -135,6 +135,17 @@ impl File {
         }
     }
 
+    /// The connection, where a server end without a client is answered apart from what has no connection at all.
+    pub(super) fn conn_if_any(
+        &self,
+        on_device: NtStatus,
+    ) -> std::result::Result<Option<Arc<Conn>>, NtStatus> {
+        match self.conn(on_device) {
+            Err(_) if self.side() == Some(Side::Server) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// The state as this end sees it.
     pub(super) fn state(&self) -> Option<State> {
         match &self.kind {
