@@ -34,9 +34,6 @@ def judge(line):
     name = f"{line['id']} {line['name']} on cpus {line['cpus']} against {line['baseline_name']}"
     if line["promise"] is None or line["holds"] is None:
         return "open", f"{name}: ratio {line['ratio']}, not judged (no promise or no clean round)"
-    if line.get("placement") == "one core":
-        # Two threads of one core share its pipeline: the ratio is one of instructions, and is no promise of "two CPUs".
-        return "open", f"{name}: ratio {line['ratio']}, not judged (the CPUs were one core's threads)"
     if line["promise"] == "0 CPU, 0 wake-ups":
         # Nothing to slacken: an idle process does nothing at all.
         return ("ok" if line["holds"] else "bad"), f"{name}: promise {line['promise']}"
@@ -77,9 +74,15 @@ ACROSS = {"open": 0, "bad": 1, "ok": 2}
 def main(paths, required):
     seen = set()
     rows = {}
+    missed = []
     for path in paths:
         for key, row in judged(path, seen).items():
             rows[key] = max(rows.get(key, row), row, key=lambda row: ACROSS[row[0]])
+            if row[0] == "bad":
+                missed.append((path, row[1]))
+    # A miss that another pass outdid is still said.
+    for path, sentence in missed:
+        print(f"miss {path}: {sentence}")
     verdicts = [verdict for verdict, _ in rows.values()]
     for verdict, sentence in rows.values():
         print(f"{verdict:<4} {sentence}")
