@@ -73,6 +73,7 @@ fn the_wire_corpus_is_of_this_version() {
         security: Some(security.clone()),
     };
     let after = std::time::Duration::from_secs(1);
+    let modes = (npfs::ReadMode::Message, npfs::CompletionMode::Queue);
     let messages = [
         ("hello", Request::Hello(Hello::ours()).encode()),
         ("create", Request::Create(Tag(1), Box::new(create)).encode()),
@@ -107,11 +108,22 @@ fn the_wire_corpus_is_of_this_version() {
         ),
         ("rejoin", Request::Rejoin([9, 10], 1).encode()),
         (
+            "give",
+            Request::Give(Tag(11), EndId(9), Mask::GENERIC_READ, modes, 0x20).encode(),
+        ),
+        ("take", Request::Take(Tag(12), [13, 14]).encode()),
+        (
+            "setmodes",
+            Request::SetModes(Tag(13), EndId(9), modes).encode(),
+        ),
+        ("given", Reply::Given(Tag(11), [13, 14]).encode()),
+        ("changed", Reply::Changed(EndId(9), modes, true).encode()),
+        (
             "done",
             Reply::Done(Tag(1), npfs::NtStatus::PIPE_BROKEN).encode(),
         ),
         ("linkgone", Reply::LinkGone(4).encode()),
-        ("peerlost", Reply::PeerLost([4, 5], true).encode()),
+        ("peerlost", Reply::PeerLost([4, 5], 1, true).encode()),
         ("security", security.to_bytes().expect("short")),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/wire");

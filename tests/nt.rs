@@ -20,7 +20,7 @@ const UNTOUCHED: (NtStatus, usize) = (NtStatus(0xDEAD_BEEF), 0xDEAD);
 struct World {
     near: Nt,
     far: Nt,
-    _broker: Broker,
+    broker: Broker,
 }
 
 impl World {
@@ -30,7 +30,7 @@ impl World {
         World {
             near: table(),
             far: table(),
-            _broker: broker,
+            broker,
         }
     }
 }
@@ -1111,6 +1111,71 @@ fn np_close_01_the_last_handle_closes() {
         far.close(client).expect("close");
         assert_eq!(block(&broken), (NtStatus::PIPE_BROKEN, 0));
     });
+}
+
+#[test]
+fn np_close_01_a_handle_in_another_table_keeps_what_pends() {
+    let world = World::new();
+    let third = Nt::new(world.broker.connect().expect("a client"));
+    let (near, far) = (&world.near, &world.far);
+    let (server, client) = pair(near, far, |_| ());
+    let token = far.give(client, None).expect("a token");
+    let (pends, io, buffer) = read(far, client, 16);
+    assert_eq!(pends, NtStatus::PENDING);
+    let twin = third.take(token).expect("its end");
+    assert_eq!(third.take(token), Err(NtStatus::INVALID_HANDLE));
+    assert_eq!(third.granted(twin), far.granted(client));
+    far.close(client).expect("open");
+    assert_eq!(block(&io), UNTOUCHED, "nothing ends for one of two handles");
+    assert_eq!(write(near, server, b"first").0, NtStatus::SUCCESS);
+    assert_eq!(awaited(far, &io), (NtStatus::SUCCESS, 5));
+    assert_eq!(&buffer.bytes()[..5], b"first");
+    // What the last one pends ends with it, and so does what the server reads.
+    let (pends, last, _) = read(&third, twin, 16);
+    assert_eq!(pends, NtStatus::PENDING);
+    let (pends, servers, _) = read(near, server, 16);
+    assert_eq!(pends, NtStatus::PENDING);
+    third.close(twin).expect("open");
+    assert_eq!(block(&last).0, NtStatus::PIPE_BROKEN);
+    assert_eq!(awaited(near, &servers).0, NtStatus::PIPE_BROKEN);
+}
+
+#[test]
+fn np_close_01_a_duplicate_for_another_table_has_the_rights_that_go_with_it() {
+    let world = World::new();
+    let (near, far) = (&world.near, &world.far);
+    let (server, client) = pair(near, far, synchronous);
+    let read_only = Mask::FILE_READ_DATA | Mask::SYNCHRONIZE;
+    let more = far.give(client, Some(Mask::WRITE_OWNER));
+    assert_eq!(more, Err(NtStatus::ACCESS_DENIED));
+    let token = far.give(client, Some(read_only)).expect("a token");
+    let twin = near.take(token).expect("its end");
+    assert_eq!(near.granted(twin), Ok(read_only));
+    assert_eq!(write(near, twin, b"x").0, NtStatus::ACCESS_DENIED);
+    assert_eq!(write(near, server, b"x").0, NtStatus::SUCCESS);
+    assert_eq!(read(near, twin, 1).0, NtStatus::SUCCESS);
+    // A server end, back into its own table: a further handle of one synchronous file object.
+    let token = near.give(server, None).expect("a token");
+    let second = near.take(token).expect("its end");
+    assert_ne!(second, server);
+    near.close(server).expect("open");
+    assert_eq!(write(near, second, b"y").0, NtStatus::SUCCESS);
+    assert_eq!(read(far, client, 1).0, NtStatus::SUCCESS);
+    // And into another one.
+    let token = near.give(second, None).expect("a token");
+    let third = far.take(token).expect("its end");
+    let modes = query::<8>(far, third, InfoClass::PIPE).expect("modes");
+    assert_eq!(modes[0], 1, "it reads messages, as the other does");
+    assert_eq!(set_modes(far, third, 0, 0), NtStatus::SUCCESS);
+    let modes = query::<8>(near, second, InfoClass::PIPE).expect("modes");
+    assert_eq!(modes[0], 0, "and either sets them");
+    assert_eq!(near.give(root(near), None), Err(NtStatus::NOT_SUPPORTED));
+    near.close(second).expect("open");
+    assert_eq!(write(far, third, b"z").0, NtStatus::SUCCESS);
+    far.close(third).expect("open");
+    let (status, ..) = read(far, client, 1);
+    assert_eq!(status, NtStatus::SUCCESS, "what was written stays");
+    assert_eq!(read(far, client, 1).0, NtStatus::PIPE_BROKEN);
 }
 
 #[test]

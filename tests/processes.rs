@@ -715,6 +715,232 @@ fn a_fork_leaves_its_parent_s_pipes_alone() {
     site.is_clean();
 }
 
+// ---- ends of several processes -------------------------------------------------------------------------------------
+
+/// A server of its own process, and a client whose end a second process has been given.
+fn two_with_one_end(site: &Site) -> (Actor, Actor, Actor) {
+    let mut server = site.actor(child_exe!());
+    let mut first = site.actor(child_exe!());
+    let mut second = site.actor(child_exe!());
+    server.must("create s pipe");
+    first.must("open c pipe rw");
+    server.must("connect s");
+    let token = first.must("give c");
+    second.must(&format!("take-client c {token}"));
+    assert_eq!(
+        second.ask(&format!("take-client d {token}")),
+        "STATUS_INVALID_HANDLE",
+        "a token is good for once"
+    );
+    (server, first, second)
+}
+
+#[test]
+fn np_close_01_np_read_10_a_client_end_that_two_processes_have() {
+    let site = site();
+    let (mut server, mut first, mut second) = two_with_one_end(&site);
+    for number in 0..40 {
+        server.must(&format!("write s {number}"));
+    }
+    // One after the other, in their order, whoever reads.
+    for number in (0..40).step_by(2) {
+        assert_eq!(first.must("read c"), number.to_string());
+        assert_eq!(second.must("read c"), (number + 1).to_string());
+    }
+    let waits = server.start("read s");
+    second.must("write c from-the-second");
+    assert_eq!(
+        server.within(waits, SECOND).as_deref(),
+        Some("ok from-the-second")
+    );
+    // The read that pends in the one process outlives the other's close, and the first one's own.
+    let pends = second.start("read c");
+    thread::sleep(Duration::from_millis(50));
+    first.must("close c");
+    assert_eq!(server.must("state s"), "connected");
+    server.must("write s still-there");
+    assert_eq!(
+        second.within(pends, SECOND).as_deref(),
+        Some("ok still-there")
+    );
+    let waits = server.start("read s");
+    second.must("close c");
+    assert_eq!(
+        server.within(waits, SECOND).as_deref(),
+        Some("STATUS_PIPE_BROKEN")
+    );
+    server.must("close s");
+    is_clean_but_for_sessions(&site);
+}
+
+#[test]
+fn np_close_01_a_holder_that_dies_is_one_of_several() {
+    let site = site();
+    for dies_first in [true, false] {
+        let (mut server, mut first, mut second) = two_with_one_end(&site);
+        let (dying, living) = if dies_first {
+            (&mut first, &mut second)
+        } else {
+            (&mut second, &mut first)
+        };
+        dying.start("read c");
+        let pends = living.start("read c");
+        thread::sleep(Duration::from_millis(50));
+        dying.kill();
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(server.must("state s"), "connected");
+        server.must("write s to-whom-it-concerns");
+        assert_eq!(
+            living.within(pends, SECOND).as_deref(),
+            Some("ok to-whom-it-concerns"),
+            "the dead one's read is no more"
+        );
+        let waits = server.start("read s");
+        living.kill();
+        assert_eq!(
+            server.within(waits, SECOND).as_deref(),
+            Some("STATUS_PIPE_BROKEN")
+        );
+    }
+    eventually("nothing is left", || site.broker().stats().connections == 0);
+}
+
+#[test]
+fn a_server_end_that_two_processes_have_serves_from_either() {
+    let site = site();
+    let mut first = site.actor(child_exe!());
+    let mut second = site.actor(child_exe!());
+    let mut client = site.actor(child_exe!());
+    first.must("create s pipe");
+    let token = first.must("give s");
+    second.must(&format!("take-server s {token}"));
+    let listens = [first.start("connect s"), second.start("connect s")];
+    client.must("open c pipe rw");
+    assert_eq!(first.within(listens[0], SECOND).as_deref(), Some("ok "));
+    assert_eq!(second.within(listens[1], SECOND).as_deref(), Some("ok "));
+    for (server, word) in [(&mut first, "one"), (&mut second, "two")] {
+        client.must(&format!("write c {word}"));
+        assert_eq!(server.must("read s"), word);
+        server.must(&format!("write s {word}"));
+        assert_eq!(client.must("read c"), word);
+    }
+    // One cuts the client off and the other serves the next.
+    first.must("disconnect s");
+    assert_eq!(second.must("state s"), "disconnected");
+    assert_eq!(client.ask("read c"), "STATUS_PIPE_DISCONNECTED");
+    client.must("close c");
+    let listens = second.start("connect s");
+    client.must("open c pipe rw");
+    assert_eq!(second.within(listens, SECOND).as_deref(), Some("ok "));
+    client.must("write c again");
+    assert_eq!(first.must("state s"), "connected");
+    assert_eq!(first.must("read s"), "again");
+    // The instance outlives the process that made it.
+    first.kill();
+    thread::sleep(Duration::from_millis(100));
+    client.must("write c and-again");
+    assert_eq!(second.must("read s"), "and-again");
+    let waits = client.start("read c");
+    second.must("close s");
+    assert_eq!(
+        client.within(waits, SECOND).as_deref(),
+        Some("STATUS_PIPE_BROKEN")
+    );
+    client.must("close c");
+    is_clean_but_for_sessions(&site);
+}
+
+#[test]
+fn an_end_is_inherited_over_exec() {
+    let site = site();
+    let mut server = site.actor(child_exe!());
+    let mut client = site.actor(child_exe!());
+    server.must("create s pipe");
+    client.must("open c pipe rw");
+    client.must("write c before");
+    client.start("exec c");
+    let environment = format!("/proc/{}/environ", client.pid());
+    eventually("another program is there", || {
+        let environment = fs::read(&environment).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains("NPFS_END_TEST=")
+    });
+    client.must("inherit i");
+    client.must("write i after");
+    assert_eq!(server.must("read s"), "before");
+    assert_eq!(server.must("read s"), "after");
+    assert_eq!(client.must("fds"), "1", "the broker's socket");
+    let waits = server.start("read s");
+    client.must("close i");
+    assert_eq!(
+        server.within(waits, SECOND).as_deref(),
+        Some("STATUS_PIPE_BROKEN")
+    );
+}
+
+#[test]
+fn an_end_that_nobody_takes_closes_after_five_seconds() {
+    let site = site();
+    let mut server = site.actor(child_exe!());
+    let mut client = site.actor(child_exe!());
+    server.must("create s pipe");
+    client.must("open c pipe rw");
+    let token = client.must("give c");
+    client.kill();
+    let begin = Instant::now();
+    assert_eq!(server.ask("read s"), "STATUS_PIPE_BROKEN");
+    let waited = begin.elapsed();
+    assert!(
+        (4..8).contains(&waited.as_secs()),
+        "it was kept for {waited:?}"
+    );
+    assert_eq!(
+        server.ask(&format!("take-client c {token}")),
+        "STATUS_INVALID_HANDLE"
+    );
+}
+
+/// No broker knows the link any more: the processes on it keep count in its own memory.
+#[test]
+fn np_close_01_an_end_of_several_processes_outlives_its_broker() {
+    let mut site = site();
+    let (mut server, mut first, mut second) = two_with_one_end(&site);
+    site.stop();
+    first.must("write c one");
+    second.must("write c two");
+    assert_eq!(server.must("read s"), "one");
+    assert_eq!(server.must("read s"), "two");
+    first.must("close c");
+    assert_eq!(server.must("state s"), "connected");
+    second.must("write c three");
+    assert_eq!(server.must("read s"), "three");
+    let waits = server.start("read s");
+    second.must("close c");
+    assert_eq!(
+        server.within(waits, SECOND).as_deref(),
+        Some("STATUS_PIPE_BROKEN")
+    );
+    // And with deaths in place of closes, which the next broker tells of.
+    let mut site = self::site();
+    let (mut server, mut first, mut second) = two_with_one_end(&site);
+    site.stop();
+    site.start_again();
+    eventually("all three are back", || site.broker().stats().requests >= 6);
+    let waits = server.start("read s");
+    first.kill();
+    thread::sleep(Duration::from_millis(300));
+    second.must("write c still-there");
+    assert_eq!(
+        server.within(waits, SECOND).as_deref(),
+        Some("ok still-there")
+    );
+    let waits = server.start("read s");
+    second.kill();
+    assert_eq!(
+        server.within(waits, SECOND).as_deref(),
+        Some("STATUS_PIPE_BROKEN")
+    );
+}
+
 #[test]
 fn state_is_seen_from_both_processes() {
     let site = site();

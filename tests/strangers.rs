@@ -404,6 +404,30 @@ fn for_everyone() -> (Site, String) {
 }
 
 #[test]
+fn an_end_is_given_to_no_other_user() {
+    if !is_root() {
+        return;
+    }
+    let (site, program) = for_everyone();
+    let namespace = site.namespace();
+    let server = ServerOptions::new().create(&namespace, "mine");
+    let token = server.as_ref().expect("create").give().expect("a token");
+    let mut stranger = Actor::spawn(&program, &site.socket, Some(STRANGER));
+    assert_eq!(
+        stranger.ask(&format!("take-server s {token}")),
+        "STATUS_INVALID_HANDLE"
+    );
+    let wrong = "0123456789abcdef0123456789abcdef";
+    assert_eq!(
+        stranger.ask(&format!("take-server s {wrong}")),
+        "STATUS_INVALID_HANDLE"
+    );
+    // What a stranger has tried is there for whom it is.
+    let mut own = site.actor(child_exe!());
+    own.must(&format!("take-server s {token}"));
+}
+
+#[test]
 fn np_sec_05_a_stranger_reads_and_neither_writes_nor_adds_instances() {
     if !is_root() {
         return;

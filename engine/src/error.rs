@@ -93,6 +93,10 @@ pub enum Error {
     /// The broker answered what this library cannot read.
     #[error("the broker's answer makes no sense: {0}")]
     Protocol(&'static str),
+    /// Not the token of an end that can be taken: it is malformed, was used already or came too late, or the end is that
+    /// of another user's process.
+    #[error("no end can be taken by this token")]
+    Token,
     /// Another status of the broker's.
     #[error("{0}")]
     Status(NtStatus),
@@ -129,6 +133,7 @@ impl Error {
             }
             Error::NoBroker { .. } => NtStatus::NO_SUCH_DEVICE,
             Error::Version(_) | Error::Protocol(_) => NtStatus::REVISION_MISMATCH,
+            Error::Token => NtStatus::INVALID_HANDLE,
             Error::Status(status) => *status,
         }
     }

@@ -124,7 +124,8 @@ pub mod wire;
 
 pub use broker::{Broker, BrokerOptions};
 pub use client::{
-    Cancel, Client, ClientOptions, Namespace, PipeDetails, Server, ServerOptions, default_socket,
+    Cancel, Client, ClientOptions, EndToken, Namespace, PipeDetails, Server, ServerOptions,
+    default_socket,
 };
 pub use error::{Error, Result};
 pub use name::{Name, NameError};

@@ -23,7 +23,7 @@ use crate::{
         layout_hash,
     },
     link::Grant,
-    queue::{self, MODE_MESSAGE},
+    queue::{self, MODE_COMPLETE, MODE_MESSAGE},
     record::{Outcome, Phase, Wakes},
     region::{self, Region},
     role::{Owner, Role, SETTLE},
@@ -65,6 +65,8 @@ pub struct ConnSpec {
     pub client: Access,
     /// The server end begins in message read mode (NP-OBJ-10: a client always begins in byte mode).
     pub server_reads_messages: bool,
+    /// The server end begins in COMPLETE mode.
+    pub server_completes: bool,
 }
 
 impl ConnSpec {
@@ -78,7 +80,19 @@ impl ConnSpec {
             server: Access::DUPLEX,
             client: Access::DUPLEX,
             server_reads_messages: false,
+            server_completes: false,
         }
+    }
+
+    fn server_modes(&self) -> u32 {
+        let mut modes = 0;
+        if self.server_reads_messages && self.pipe_type == PipeType::Message {
+            modes |= MODE_MESSAGE;
+        }
+        if self.server_completes {
+            modes |= MODE_COMPLETE;
+        }
+        modes
     }
 }
 
@@ -105,14 +119,65 @@ pub struct LinkBooks {
     secrets: Vec<u64>,
 }
 
+/// As small as it can be: a link has one for each connection that it may ever hold.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     generation: u32,
-    /// By `End::index`: the process whose end it is, while it is open.
-    ends: [Option<ProcessIndex>; 2],
-    /// By the index of the end that reads.
-    areas: [(u64, u64); 2],
-    allocated: bool,
+    /// By `End::index`: who has the end open, a bit each.
+    holders: [Holders; 2],
+    /// Bit 0: its memory is there; bit 1: messages.
+    flags: u8,
+    /// By `End::index`.
+    access: [Access; 2],
+    /// By the index of the end that reads, as everything below: where its area is, in units of the least one, ...
+    area_at: [u32; 2],
+    /// ... and the logarithm of its length.
+    area_bits: [u8; 2],
+    quotas: [u32; 2],
+    secrets: [u64; 2],
+}
+
+const ALLOCATED: u8 = 1;
+const MESSAGES: u8 = 2;
+
+/// Those who have an end open: a bit for each process of the link, and one for the broker, which keeps an end open that
+/// was given away and not taken yet.
+type Holders = u16;
+
+/// The broker's bit among the holders.
+const KEPT: Holders = 1 << PROCESSES;
+/// The bits of processes.
+pub(crate) const ANY_PROCESS: u32 = KEPT as u32 - 1;
+
+fn bit(process: ProcessIndex) -> Holders {
+    1 << process.get()
+}
+
+impl Slot {
+    fn is_allocated(&self) -> bool {
+        self.flags & ALLOCATED != 0
+    }
+
+    fn is_open(&self) -> bool {
+        self.holders.iter().any(|of| *of != 0)
+    }
+
+    fn areas(&self) -> [(u64, u64); 2] {
+        [0, 1].map(|reader| {
+            (
+                u64::from(self.area_at[reader]) * LEAST_AREA,
+                1 << self.area_bits[reader],
+            )
+        })
+    }
+
+    fn set_areas(&mut self, areas: [(u64, u64); 2]) {
+        for (reader, (offset, len)) in areas.into_iter().enumerate() {
+            // Geometry sees to it: areas begin at multiples of the least one, within a link of 2^48 bytes at most.
+            self.area_at[reader] = u32::try_from(offset / LEAST_AREA).unwrap_or(u32::MAX);
+            self.area_bits[reader] = u8::try_from(len.ilog2()).unwrap_or(0);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -194,7 +259,21 @@ impl LinkBooks {
     /// # Errors
     /// [`BooksError::TooManyProcesses`]; [`BooksError::Io`] if there is no such process.
     pub fn add_process(&mut self, pid: Option<u32>) -> Result<ProcessIndex, BooksError> {
-        let free = self.processes.iter().position(Option::is_none);
+        self.add(0, pid)
+    }
+
+    /// The same for one that is not of the link's pair and was given an end on it. It never gets an index that one of the
+    /// pair has had.
+    ///
+    /// # Errors
+    /// As [`LinkBooks::add_process`].
+    pub fn add_further_process(&mut self, pid: Option<u32>) -> Result<ProcessIndex, BooksError> {
+        self.add(2, pid)
+    }
+
+    fn add(&mut self, from: usize, pid: Option<u32>) -> Result<ProcessIndex, BooksError> {
+        let mut free = (from..PROCESSES).filter(|index| self.processes[*index].is_none());
+        let free = free.next();
         let index = free
             .and_then(|index| u8::try_from(index).ok())
             .and_then(ProcessIndex::new)
@@ -247,22 +326,29 @@ impl LinkBooks {
         };
         let book = &mut self.slots[slot as usize];
         book.generation = book.generation.wrapping_add(1);
-        book.areas = areas;
-        book.ends[End::Server.index()] = Some(server);
-        book.ends[End::Client.index()] = Some(client);
-        let generation = book.generation;
+        book.set_areas(areas);
+        book.quotas = quotas;
+        book.secrets = secrets;
+        book.flags = ALLOCATED;
+        if spec.pipe_type == PipeType::Message {
+            book.flags |= MESSAGES;
+        }
+        book.access[End::Server.index()] = spec.server;
+        book.access[End::Client.index()] = spec.client;
+        book.holders[End::Server.index()] = bit(server);
+        book.holders[End::Client.index()] = bit(client);
+        let (generation, holders) = (book.generation, book.holders);
 
         let header = self.region.slot(slot);
         header.generation.store(generation, Ordering::Relaxed);
         header.closed.store(0, Ordering::Relaxed);
         for end in [End::Client, End::Server] {
-            let reads_messages = end == End::Server
-                && spec.server_reads_messages
-                && spec.pipe_type == PipeType::Message;
-            header.modes[end.index()].store(
-                if reads_messages { MODE_MESSAGE } else { 0 },
-                Ordering::Relaxed,
-            );
+            header.holders[end.index()].store(holders[end.index()].into(), Ordering::Relaxed);
+            let modes = match end {
+                End::Server => spec.server_modes(),
+                End::Client => 0,
+            };
+            header.modes[end.index()].store(modes, Ordering::Relaxed);
             header.signaled[end.index()].store(1, Ordering::Relaxed); // NP-IO-04
             header.file_lock[end.index()].store(0, Ordering::Relaxed);
         }
@@ -270,25 +356,94 @@ impl LinkBooks {
             reset(queue, generation);
         }
 
-        let mut access = [Access::DUPLEX; 2];
-        access[End::Server.index()] = spec.server;
-        access[End::Client.index()] = spec.client;
-        let grant = |end| Grant {
-            token: self.token,
-            slot,
-            generation,
-            end,
-            pipe_type: spec.pipe_type,
-            access,
-            quotas,
-            secrets,
-            areas,
-        };
+        let conn = ConnId { slot, generation };
         Ok((
-            ConnId { slot, generation },
-            grant(End::Server),
-            grant(End::Client),
+            conn,
+            self.grant(conn, End::Server)?,
+            self.grant(conn, End::Client)?,
         ))
+    }
+
+    /// What a process has to know of an end that it has.
+    ///
+    /// # Errors
+    /// [`BooksError::NoSuchConnection`].
+    pub fn grant(&mut self, conn: ConnId, end: End) -> Result<Grant, BooksError> {
+        let token = self.token;
+        let book = self.book(conn)?;
+        Ok(Grant {
+            token,
+            slot: conn.slot,
+            generation: conn.generation,
+            end,
+            pipe_type: if book.flags & MESSAGES != 0 {
+                PipeType::Message
+            } else {
+                PipeType::Byte
+            },
+            access: book.access,
+            quotas: book.quotas,
+            secrets: book.secrets,
+            areas: book.areas(),
+        })
+    }
+
+    /// A further process has an open end too (NP-CLOSE-01).
+    ///
+    /// # Errors
+    /// [`BooksError::NoSuchConnection`]: it is closed; [`BooksError::NoSuchProcess`].
+    pub fn hold(
+        &mut self,
+        conn: ConnId,
+        end: End,
+        process: ProcessIndex,
+    ) -> Result<(), BooksError> {
+        if self.processes[process.get() as usize].is_none() {
+            return Err(BooksError::NoSuchProcess);
+        }
+        self.change_holders(conn, end, |of| of | bit(process))
+    }
+
+    /// A process has an end no more; whoever else has it goes on. The last one closes it.
+    ///
+    /// # Errors
+    /// [`BooksError::NoSuchConnection`]: it is closed.
+    pub fn release(
+        &mut self,
+        conn: ConnId,
+        end: End,
+        process: ProcessIndex,
+    ) -> Result<(), BooksError> {
+        self.change_holders(conn, end, |of| of & !bit(process))
+    }
+
+    /// The broker itself keeps an end open for whoever will take it, or does so no longer.
+    ///
+    /// # Errors
+    /// [`BooksError::NoSuchConnection`]: it is closed.
+    pub fn keep(&mut self, conn: ConnId, end: End, keep: bool) -> Result<(), BooksError> {
+        let kept = if keep { KEPT } else { 0 };
+        self.change_holders(conn, end, |of| of & !KEPT | kept)
+    }
+
+    fn change_holders(
+        &mut self,
+        conn: ConnId,
+        end: End,
+        change: impl FnOnce(Holders) -> Holders,
+    ) -> Result<(), BooksError> {
+        let of = &mut self.book(conn)?.holders[end.index()];
+        if *of == 0 {
+            return Err(BooksError::NoSuchConnection);
+        }
+        let after = change(*of);
+        if after == 0 {
+            return self.close(conn, end);
+        }
+        *of = after;
+        let header = self.region.slot(conn.slot);
+        header.holders[end.index()].store(after.into(), Ordering::SeqCst);
+        Ok(())
     }
 
     /// From the system, some at a time.
@@ -304,7 +459,7 @@ impl LinkBooks {
     /// Memory and address space for a connection.
     fn prepare(&mut self, slot: u32, quotas: [u32; 2]) -> Result<[(u64, u64); 2], BooksError> {
         let geometry = *self.region.geometry();
-        if !self.slots[slot as usize].allocated {
+        if !self.slots[slot as usize].is_allocated() {
             for (offset, len) in [
                 (SLOTS_OFF + u64::from(slot) * SLOT_SIZE, SLOT_SIZE),
                 (
@@ -314,7 +469,7 @@ impl LinkBooks {
             ] {
                 region::allocate(self.fd.as_fd(), offset, len).map_err(no_memory)?;
             }
-            self.slots[slot as usize].allocated = true;
+            self.slots[slot as usize].flags = ALLOCATED;
         }
         let most = geometry.most_area();
         let lens = quotas.map(|quota| area_len(quota).min(most));
@@ -332,10 +487,10 @@ impl LinkBooks {
     /// [`BooksError::NoSuchConnection`] if that end is closed already.
     pub fn close(&mut self, conn: ConnId, end: End) -> Result<(), BooksError> {
         let book = self.book(conn)?;
-        if book.ends[end.index()].take().is_none() {
+        if std::mem::take(&mut book.holders[end.index()]) == 0 {
             return Err(BooksError::NoSuchConnection);
         }
-        let both = book.ends.iter().all(Option::is_none);
+        let both = !book.is_open();
         close_end(&self.region, conn.slot, end);
         if both {
             self.parked.push(conn.slot);
@@ -388,17 +543,14 @@ impl LinkBooks {
         // close.
         self.sweep(process, None);
         for slot in 0..self.slots.len() {
-            let book = &self.slots[slot];
-            let ends = [End::Client, End::Server]
-                .into_iter()
-                .filter(|end| book.ends[end.index()] == Some(process))
-                .collect::<Vec<_>>();
             let conn = ConnId {
                 slot: u32::try_from(slot).unwrap_or(u32::MAX),
-                generation: book.generation,
+                generation: self.slots[slot].generation,
             };
-            for end in ends {
-                let _ = self.close(conn, end);
+            for end in [End::Client, End::Server] {
+                if self.slots[slot].holders[end.index()] & bit(process) != 0 {
+                    let _ = self.release(conn, end, process);
+                }
             }
         }
         self.processes[process.get() as usize] = None;
@@ -408,11 +560,11 @@ impl LinkBooks {
     /// waits for that is woken, as is who waits for something that was committed and not rung.
     pub fn sweep(&mut self, process: ProcessIndex, thread: Option<u32>) {
         for (index, slot) in self.slots.iter().enumerate() {
-            if !slot.allocated {
+            if !slot.is_allocated() {
                 continue;
             }
             let index = u32::try_from(index).unwrap_or(u32::MAX);
-            let has_end = slot.ends.contains(&Some(process));
+            let has_end = slot.holders.iter().any(|of| of & bit(process) != 0);
             sweep_slot(&self.region, index, process, thread, has_end);
         }
     }
@@ -420,18 +572,13 @@ impl LinkBooks {
     /// Connections with at least one open end.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.slots
-            .iter()
-            .filter(|slot| slot.ends.iter().any(Option::is_some))
-            .count()
+        self.slots.iter().filter(|slot| slot.is_open()).count()
     }
 
     fn book(&mut self, conn: ConnId) -> Result<&mut Slot, BooksError> {
         self.slots
             .get_mut(conn.slot as usize)
-            .filter(|slot| {
-                slot.generation == conn.generation && slot.ends.iter().any(Option::is_some)
-            })
+            .filter(|slot| slot.generation == conn.generation && slot.is_open())
             .ok_or(BooksError::NoSuchConnection)
     }
 
@@ -460,7 +607,7 @@ impl LinkBooks {
             }
             // A hole, so that no memory is held, unless nothing was ever written: what the words say is the pair's to
             // say, since the memory is the pair's, and stale bytes pass for nothing under the next secrets.
-            let areas = self.slots[slot as usize].areas;
+            let areas = self.slots[slot as usize].areas();
             for ((offset, len), queue) in areas.into_iter().zip(&header.queues) {
                 if queue
                     .back
@@ -517,6 +664,7 @@ pub(crate) fn close_end(region: &Region, slot: u32, end: End) {
     let header = region.slot(slot);
     let tables = region.tables(slot);
     header.closed.fetch_or(1 << end.index(), Ordering::SeqCst);
+    header.holders[end.index()].store(0, Ordering::SeqCst);
     let mut wakes = Wakes::default();
     for (reader, bit) in [(end, READER_CLOSED), (end.other(), WRITER_CLOSED)] {
         let queue = &header.queues[reader.index()];

@@ -614,6 +614,22 @@ impl Conn {
             .fetch_or(1 << self.end.index(), Ordering::SeqCst);
     }
 
+    /// As [`Conn::close`] without a broker, of an end that other processes may have too: whoever is the last closes it.
+    pub fn release(&self) {
+        if !self.is_closed() {
+            self.refs.link().release_own(self.slot, self.end);
+        }
+        self.leave();
+    }
+
+    /// Whether this end is closed, for whoever had it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let closed = self.refs.slot().closed.load(Ordering::SeqCst);
+        let same = self.incoming().attention().generation() == Attention(self.calm).generation();
+        !same || closed & 1 << self.end.index() != 0
+    }
+
     /// FSCTL_PIPE_DISCONNECT: unread data of both directions is gone, everything pending is answered
     /// (NP-DISC-01, 02, 07, 08).
     ///

@@ -101,7 +101,10 @@ pub(crate) struct SlotHeader {
     pub(crate) file_lock: [AtomicU32; 2],
     /// Reserved: the connection has moved to another link.
     pub(crate) moved: AtomicU32,
-    pub(crate) reserved: [AtomicU32; 7],
+    /// By `End::index`: who has the end open, a bit for each process. Mirrored here for the processes of a link whose
+    /// broker has gone; until then its own books decide.
+    pub(crate) holders: [AtomicU32; 2],
+    pub(crate) reserved: [AtomicU32; 5],
     /// By the index of the end that *reads*.
     pub(crate) queues: [QueueHeader; 2],
 }
@@ -300,6 +303,7 @@ const OFFSETS: &[usize] = &[
     offset_of!(SlotHeader, modes),
     offset_of!(SlotHeader, signaled),
     offset_of!(SlotHeader, file_lock),
+    offset_of!(SlotHeader, holders),
     offset_of!(SlotHeader, queues),
     size_of::<QueueHeader>(),
     offset_of!(QueueHeader, back),

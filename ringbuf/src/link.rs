@@ -66,6 +66,15 @@ impl Link {
         self.process
     }
 
+    /// The other process of the pair that the link was made for; `None`: this one is not of it.
+    #[must_use]
+    pub fn peer(&self) -> Option<ProcessIndex> {
+        match self.process.get() {
+            own @ (0 | 1) => ProcessIndex::new(1 - own),
+            _ => None,
+        }
+    }
+
     /// The bell of a process of this link.
     #[must_use]
     pub fn bell(&self, process: ProcessIndex) -> Bell<'_> {
@@ -140,18 +149,37 @@ impl Link {
         })
     }
 
-    /// Connections that a broker made in its last moment, and whose grant has not come here: nobody will ever use this
-    /// side of them, and the other side is to know. Only when that broker has gone and nothing of its is unread.
+    /// Connections that a broker made in its last moment, and whose grant has not come here: this process will never use
+    /// its side of them, and the other side is to know. Only when that broker has gone and nothing of its is unread.
     pub fn close_what_never_came(&self) {
         for slot in 0..self.region.geometry().slots {
             let attention = self.attention(slot);
             let untouched = self.region.slot(slot).closed.load(Ordering::SeqCst) == 0;
-            let ours = self.has(slot, End::Client) || self.has(slot, End::Server);
-            if attention.generation() != 0 && untouched && !ours && !attention.has(DISCONNECTED) {
-                books::close_end(&self.region, slot, End::Client);
-                books::close_end(&self.region, slot, End::Server);
+            if attention.generation() == 0 || !untouched || attention.has(DISCONNECTED) {
+                continue;
+            }
+            for end in [End::Client, End::Server] {
+                if !self.has(slot, end) {
+                    self.release(slot, end, 1 << self.process.get());
+                }
             }
         }
+    }
+
+    /// Without a broker: those processes have an end no more, and it is closed if nobody has it.
+    fn release(&self, slot: u32, end: End, gone: u32) {
+        let header = self.region.slot(slot);
+        let before = header.holders[end.index()].fetch_and(!gone, Ordering::SeqCst);
+        let closed = header.closed.load(Ordering::SeqCst) & 1 << end.index() != 0;
+        if before & !gone & books::ANY_PROCESS == 0 && !closed {
+            books::close_end(&self.region, slot, end);
+        }
+    }
+
+    /// As [`crate::Conn::close`] of an end that other processes may have, too, without a broker that knows whether they
+    /// do.
+    pub(crate) fn release_own(&self, slot: u32, end: End) {
+        self.release(slot, end, 1 << self.process.get());
     }
 
     /// Whether this process has an open end here whose other end is another process's.
@@ -160,19 +188,29 @@ impl Link {
         self.shared().next().is_some()
     }
 
-    /// The other process has gone, and no broker has this link's books any more: its ends are closed from here, and
-    /// whoever waits for it is woken. `exited`: it is known to run no more, so that what it held is taken back first
+    /// Other processes of this link have gone (a bit for each index; one's own counts for nothing), and no broker has the
+    /// link's books any more: ends that nobody else has are closed from here, and whoever waits for them is woken.
+    /// `exited`: they are known to run no more, so that what they held is taken back first
     /// ([`crate::books::LinkBooks::bury`] does the same for a broker).
-    pub fn bury_others(&self, exited: bool) {
-        for (slot, own) in self.shared() {
-            for other in (0..PROCESSES).filter_map(|index| u8::try_from(index).ok()) {
-                if let Some(other) = ProcessIndex::new(other).filter(|other| *other != self.process)
-                    && exited
-                {
-                    books::sweep_slot(&self.region, slot, other, None, true);
+    pub fn bury_others(&self, gone: u8, exited: bool) {
+        let gone = u32::from(gone) & !(1 << self.process.get());
+        let others = (0..PROCESSES).filter(|index| gone & 1 << index != 0);
+        let others = others.filter_map(|index| u8::try_from(index).ok());
+        let others: Vec<ProcessIndex> = others.filter_map(ProcessIndex::new).collect();
+        for slot in 0..self.region.geometry().slots {
+            if !self.has(slot, End::Client) && !self.has(slot, End::Server) {
+                continue;
+            }
+            if exited {
+                for other in &others {
+                    books::sweep_slot(&self.region, slot, *other, None, true);
                 }
             }
-            books::close_end(&self.region, slot, own.other());
+            for end in [End::Client, End::Server] {
+                if !self.has(slot, end) {
+                    self.release(slot, end, gone);
+                }
+            }
         }
     }
 }

@@ -88,7 +88,7 @@ pub enum State {
 }
 
 /// The data access that an end was granted (FILE_READ_DATA, FILE_WRITE_DATA).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Access {
     /// FILE_READ_DATA.
     pub read: bool,

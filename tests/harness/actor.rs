@@ -16,8 +16,8 @@ use npfs::npfs::{EndId, Quality, Tag};
 use npfs::security::Mask;
 use npfs::wire::{Reply, Request};
 use npfs::{
-    BrokerOptions, Client, ClientOptions, Name, Namespace, PipeType, Read, ReadMode, Server,
-    ServerOptions,
+    BrokerOptions, Client, ClientOptions, EndToken, Name, Namespace, PipeType, Read, ReadMode,
+    Server, ServerOptions,
 };
 use npfs_ringbuf::fault::{Action, Point};
 use npfs_ringbuf::{Conn, Grant, Link, ProcessIndex};
@@ -289,6 +289,35 @@ impl Cast {
                 lock(&self.clients).insert(key.to_owned(), Arc::new(client));
                 none()
             }
+            // KEY: the token by which another process takes that end, too
+            ["give", key] => Ok(either!(self, key, end => end.give())?.to_string()),
+            // KEY TOKEN
+            ["take-server", key, token] => {
+                let server = Server::take(&self.namespace, token.parse()?)?;
+                lock(&self.servers).insert(key.to_owned(), Arc::new(server));
+                none()
+            }
+            ["take-client", key, token] => {
+                let client = Client::take(&self.namespace, token.parse()?)?;
+                lock(&self.clients).insert(key.to_owned(), Arc::new(client));
+                none()
+            }
+            // KEY: becomes another program, which has that end under the name `inherited`
+            ["exec", key] => {
+                let token = either!(self, key, end => end.give())?;
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["actor", &self.socket]);
+                token.pass_to(&mut command, "TEST");
+                Err(command.exec().into())
+            }
+            // What a giver has put into the environment
+            ["inherit", key] => {
+                let token = EndToken::from_env("TEST").ok_or(npfs::Error::Token)?;
+                let client = Client::take(&self.namespace, token)?;
+                lock(&self.clients).insert(key.to_owned(), Arc::new(client));
+                none()
+            }
+            ["state", key] => Ok(either!(self, key, end => end.state()).name().to_owned()),
             ["connect", key] => self.server(key).connect().map(|()| String::new()),
             ["disconnect", key] => self.server(key).disconnect().map(|()| String::new()),
             ["close", key] => {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use npfs_ringbuf::{
-    BooksError, End, Grant, ProcessIndex,
+    BooksError, CompletionMode, End, Grant, ProcessIndex, ReadMode,
     books::{ConnId, ConnSpec, LinkBooks, LinkConfig},
 };
 
@@ -28,6 +28,8 @@ pub(super) struct LinkEntry {
     /// The two sessions, the lesser id first; equal for a process that talks to itself.
     pub(super) pair: (ClientId, ClientId),
     indices: (ProcessIndex, ProcessIndex),
+    /// Further sessions, which were given an end on it.
+    joined: Mutex<Vec<(ClientId, ProcessIndex)>>,
     books: Mutex<LinkBooks>,
     /// One of the sessions has ended.
     ending: AtomicBool,
@@ -74,6 +76,7 @@ impl LinkEntry {
             id,
             pair: pair(server.id, client.id),
             indices: (first, second),
+            joined: Mutex::default(),
             books: Mutex::new(books),
             ending: AtomicBool::new(false),
             full: AtomicBool::new(false),
@@ -82,12 +85,39 @@ impl LinkEntry {
     }
 
     /// A session's index in this link.
-    pub(super) fn index(&self, session: ClientId) -> ProcessIndex {
-        if session == self.pair.0 {
-            self.indices.0
-        } else {
-            self.indices.1
+    pub(super) fn index(&self, session: ClientId) -> Option<ProcessIndex> {
+        let joined = || {
+            let joined = lock(&self.joined);
+            let found = joined.iter().find(|(joined, _)| *joined == session);
+            found.map(|(_, index)| *index)
+        };
+        self.index_of_pair(session).or_else(joined)
+    }
+
+    fn index_of_pair(&self, session: ClientId) -> Option<ProcessIndex> {
+        match session {
+            first if first == self.pair.0 => Some(self.indices.0),
+            second if second == self.pair.1 => Some(self.indices.1),
+            _ => None,
         }
+    }
+
+    /// The sessions that may have something open on it.
+    pub(super) fn sessions(&self) -> Vec<ClientId> {
+        let mut sessions = vec![self.pair.0, self.pair.1];
+        sessions.dedup();
+        sessions.extend(lock(&self.joined).iter().map(|(session, _)| *session));
+        sessions
+    }
+
+    /// Whether a third session was given an end on it.
+    pub(super) fn is_joined(&self) -> bool {
+        !lock(&self.joined).is_empty()
+    }
+
+    /// What a session has to know of its end of a connection.
+    pub(super) fn grant(&self, conn: &ConnRef, end: End) -> Option<Grant> {
+        lock(&self.books).grant(conn.conn, end).ok()
     }
 
     fn is_full(&self) -> bool {
@@ -101,7 +131,9 @@ impl LinkEntry {
 
     /// The process is known to have exited: what it held is taken back, its ends are closed.
     fn bury(&self, session: ClientId) {
-        lock(&self.books).bury(self.index(session));
+        if let Some(index) = self.index(session) {
+            lock(&self.books).bury(index);
+        }
     }
 }
 
@@ -112,6 +144,8 @@ pub(super) struct Links {
     next: AtomicU64,
     /// How many have gone.
     gone: AtomicU64,
+    /// Those among them whose sessions have not been told, because more than two had them.
+    departed: Mutex<Vec<Arc<LinkEntry>>>,
 }
 
 type Pair = (ClientId, ClientId);
@@ -126,12 +160,25 @@ struct Table {
     pairs: HashMap<Pair, Vec<Arc<LinkEntry>>>,
     /// The other sessions of a session's links.
     others: HashMap<ClientId, HashSet<ClientId>>,
+    /// Links of other pairs on which a session was given an end.
+    joined: HashMap<ClientId, Vec<Arc<LinkEntry>>>,
 }
 
 impl Table {
     fn of(&self, session: ClientId) -> impl Iterator<Item = &Arc<LinkEntry>> {
         let others = self.others.get(&session).into_iter().flatten();
-        others.flat_map(move |&other| self.pairs.get(&pair(session, other)).into_iter().flatten())
+        let own = others
+            .flat_map(move |&other| self.pairs.get(&pair(session, other)).into_iter().flatten());
+        own.chain(self.joined.get(&session).into_iter().flatten())
+    }
+
+    fn part(&mut self, session: ClientId, link: &LinkEntry) {
+        if let Some(links) = self.joined.get_mut(&session) {
+            links.retain(|other| other.id != link.id);
+            if links.is_empty() {
+                self.joined.remove(&session);
+            }
+        }
     }
 
     fn remove(&mut self, link: &LinkEntry) -> bool {
@@ -151,6 +198,9 @@ impl Table {
                     }
                 }
             }
+        }
+        for (session, _) in &*lock(&link.joined) {
+            self.part(*session, link);
         }
         removed
     }
@@ -184,6 +234,10 @@ impl Links {
     pub(super) fn bury(&self, session: ClientId) {
         for link in self.of(session) {
             link.bury(session);
+            if link.pair.0 != session && link.pair.1 != session {
+                lock(&link.joined).retain(|(joined, _)| *joined != session);
+                lock(&self.table).part(session, &link);
+            }
             // A session that has ended before: its peer may have closed, too.
             self.drop_if_idle(&link);
         }
@@ -194,15 +248,19 @@ impl Links {
     pub(super) fn end(&self, session: ClientId) -> Vec<Arc<LinkEntry>> {
         let links = self.of(session);
         for link in &links {
-            link.ending.store(true, Ordering::SeqCst);
-            self.drop_if_idle(link);
+            // One that only was given something on it ends nothing.
+            if link.pair.0 == session || link.pair.1 == session {
+                link.ending.store(true, Ordering::SeqCst);
+                self.drop_if_idle(link);
+            }
         }
         links
     }
 
     /// Whether links of an ended session remain.
     pub(super) fn any_of(&self, session: ClientId) -> bool {
-        lock(&self.table).others.contains_key(&session)
+        let table = lock(&self.table);
+        table.others.contains_key(&session) || table.joined.contains_key(&session)
     }
 
     /// An end on it was closed: there may be room again, or nothing left.
@@ -216,8 +274,34 @@ impl Links {
             return;
         }
         if lock(&self.table).remove(link) {
+            if link.is_joined() {
+                lock(&self.departed).push(link.clone());
+            }
             self.gone.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Links that have gone and of which nobody was told.
+    pub(super) fn departed(&self) -> Vec<Arc<LinkEntry>> {
+        std::mem::take(&mut *lock(&self.departed))
+    }
+
+    /// A session gets an index in a link of others, unless it has one.
+    fn join(&self, link: &Arc<LinkEntry>, session: ClientId) -> Result<ProcessIndex, BooksError> {
+        let mut joined = lock(&link.joined);
+        let known = joined.iter().find(|(joined, _)| *joined == session);
+        if let Some(index) = link
+            .index_of_pair(session)
+            .or(known.map(|(_, index)| *index))
+        {
+            return Ok(index);
+        }
+        let index = lock(&link.books).add_further_process(None)?;
+        joined.push((session, index));
+        drop(joined);
+        let mut table = lock(&self.table);
+        table.joined.entry(session).or_default().push(link.clone());
+        Ok(index)
     }
 
     fn of_pair(&self, pair: Pair) -> Vec<Arc<LinkEntry>> {
@@ -243,6 +327,8 @@ pub(super) struct Wiring<'a> {
     pub(super) most_links: usize,
     /// The grants of the connection that was made: the server end's, the client end's.
     pub(super) made: Option<(Grant, Grant)>,
+    /// What the giver of an end that is taken has said.
+    pub(super) options: u32,
 }
 
 impl Wiring<'_> {
@@ -252,7 +338,8 @@ impl Wiring<'_> {
         spec: &ConnSpec,
         plan: &Plan,
     ) -> Result<ConnRef, BooksError> {
-        let (server, client) = (link.index(plan.server), link.index(plan.client));
+        let index = |session| link.index(session).ok_or(BooksError::NoSuchProcess);
+        let (server, client) = (index(plan.server)?, index(plan.client)?);
         let (conn, to_server, to_client) = lock(&link.books).connect(spec, server, client)?;
         self.made = Some((to_server, to_client));
         Ok(ConnRef {
@@ -269,12 +356,16 @@ impl Wires for Wiring<'_> {
         let gone = NtStatus::PIPE_NOT_AVAILABLE;
         let server = (self.session)(plan.server).ok_or(gone)?;
         let client = (self.session)(plan.client).ok_or(gone)?;
+        let byte_queue = (ReadMode::Byte, CompletionMode::Queue);
+        let modes = plan.server_modes.unwrap_or(byte_queue);
         let spec = ConnSpec {
             inbound_quota: plan.in_quota,
             outbound_quota: plan.out_quota,
             server: plan.server_access,
             client: plan.client_access,
-            ..ConnSpec::new(plan.pipe_type, 0)
+            server_reads_messages: modes.0 == ReadMode::Message,
+            server_completes: modes.1 == CompletionMode::Complete,
+            pipe_type: plan.pipe_type,
         };
         let links = self.links.of_pair(pair(server.id, client.id));
         // The newest first: older ones are full, or were. Two at most: this runs under the lock of names.
@@ -316,6 +407,26 @@ impl Wires for Wiring<'_> {
         let _ = books.close(conn.conn, End::Server);
         drop(books);
         self.links.one_less(&conn.link);
+    }
+
+    fn join(&mut self, conn: &ConnRef, end: End, session: ClientId) -> Result<(), NtStatus> {
+        let joined = self.links.join(&conn.link, session).and_then(|index| {
+            let mut books = lock(&conn.link.books);
+            books.hold(conn.conn, end, index)
+        });
+        joined.map_err(|error| refused(&error))
+    }
+
+    // In all of these: refused, if a burial or the peer has closed it.
+
+    fn leave(&mut self, conn: &ConnRef, end: End, session: ClientId) {
+        if let Some(index) = conn.link.index(session) {
+            let _ = lock(&conn.link.books).release(conn.conn, end, index);
+        }
+    }
+
+    fn keep(&mut self, conn: &ConnRef, end: End, keep: bool) {
+        let _ = lock(&conn.link.books).keep(conn.conn, end, keep);
     }
 }
 

@@ -11,6 +11,7 @@
 //! that each session hears of them in their order, and sent after it. Locks are taken in one order: shard, links, books,
 //! a session's queue; none is held over a system call that could wait.
 
+mod gifts;
 mod links;
 mod orphans;
 mod poller;
@@ -34,13 +35,14 @@ use std::{
     time::Duration,
 };
 
-use npfs_ringbuf::Grant;
+use npfs_ringbuf::{Grant, ProcessIndex};
 
 pub use poller::IoKind;
 
 use self::{
+    gifts::{Gift, GiftToken, Gifts},
     links::{ConnRef, Links, Wiring},
-    orphans::{LinkToken, Lost, Orphans, Rejoined, Side},
+    orphans::{ALL, LinkToken, Lost, Orphans, Rejoined, Side},
     session::{Flushed, Session, User},
     worker::Command,
 };
@@ -48,11 +50,13 @@ use crate::{
     client::Namespace,
     lock::lock,
     name::{Key, Name},
-    npfs::{Asker, ClientId, Completion, EndId, InstanceInfo, Quality, Shard, Tag, nanoseconds},
+    npfs::{
+        Asker, ClientId, Completion, EndId, InstanceInfo, Modes, Quality, Shard, Tag, nanoseconds,
+    },
     security::Mask,
     status::NtStatus,
     sys,
-    wire::{InstanceEntry, Peer, Reply, Request, WireConn},
+    wire::{InstanceEntry, Peer, Reply, Request, TakenEnd, WireConn},
 };
 
 /// What one client, and one user, may take from the others.
@@ -229,6 +233,7 @@ impl BrokerOptions {
             deadlines: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
             links: Links::default(),
             orphans: Mutex::default(),
+            gifts: Mutex::default(),
             sessions: RwLock::default(),
             doors,
             limits: self.limits,
@@ -319,6 +324,7 @@ impl Broker {
         self.core.pipes.iter().all(|shard| lock(shard).is_empty())
             && self.core.links.count() == 0
             && lock(&self.core.orphans).is_empty()
+            && lock(&self.core.gifts).is_empty()
     }
 
     /// Waits until it has ended: by itself when idle, or by [`Stop::stop`].
@@ -465,6 +471,8 @@ struct Core {
     deadlines: Vec<AtomicU64>,
     links: Links,
     orphans: Mutex<Orphans>,
+    /// Ends that were given away.
+    gifts: Mutex<Gifts>,
     sessions: RwLock<HashMap<ClientId, Arc<Session>>>,
     doors: Vec<worker::Door>,
     limits: Limits,
@@ -600,7 +608,10 @@ impl Core {
             | Request::OpenAt(tag, ..)
             | Request::Describe(tag, _)
             | Request::Security(tag, ..)
-            | Request::SetSecurity(tag, ..) => *tag,
+            | Request::SetSecurity(tag, ..)
+            | Request::Give(tag, ..)
+            | Request::Take(tag, ..)
+            | Request::SetModes(tag, ..) => *tag,
         };
         if tag.0 != 0 {
             let outstanding = session.outstanding.fetch_add(1, Ordering::Relaxed);
@@ -706,8 +717,74 @@ impl Core {
                 session.forget_link(link);
             }
             Request::Rejoin(token, index) => self.rejoin(session, token, index),
+            Request::Give(_, end, access, modes, options) => {
+                let given = self.give(session, end, access, modes, options);
+                self.answer_or_refuse(session, tag, given, Reply::Given);
+            }
+            Request::Take(_, token) => self.take(session, asker, token),
+            Request::SetModes(_, end, modes) => {
+                let shard = self.shard_of_end(end);
+                let set = self.at(shard, |shard, _, out| {
+                    shard.set_modes(session.id, end, modes, out)
+                });
+                self.answer_or_refuse(session, tag, set, |tag, ()| {
+                    Reply::Done(tag, NtStatus::SUCCESS)
+                });
+            }
         }
         Ok(())
+    }
+
+    // ---- ends that go from one process to another --------------------------------------------------------------
+
+    /// NtDuplicateObject into another process, its first half.
+    fn give(
+        &self,
+        session: &Session,
+        end: EndId,
+        access: Mask,
+        modes: Modes,
+        options: u32,
+    ) -> Result<GiftToken, NtStatus> {
+        let uid = session.peer.uid;
+        if lock(&self.gifts).count(uid) >= self.limits.outstanding {
+            return Err(NtStatus::INSUFFICIENT_RESOURCES);
+        }
+        let token = random().map_err(|error| {
+            tracing::warn!("no random numbers: {error}");
+            NtStatus::INSUFFICIENT_RESOURCES
+        })?;
+        let shard = self.shard_of_end(end);
+        let granted = self.at(shard, |shard, wires, _| {
+            shard.give(session.id, end, modes, wires)
+        })?;
+        let gift = Gift {
+            end,
+            granted: granted & access,
+            options,
+            uid,
+            until: sys::now() + nanoseconds(KEPT),
+        };
+        lock(&self.gifts).add(token, gift);
+        // Whose clock it is.
+        self.doors[0].ring();
+        Ok(token)
+    }
+
+    /// Its second half.
+    fn take(&self, session: &Arc<Session>, asker: Asker<'_>, token: GiftToken) {
+        if !self.may_open(session) {
+            return self.refuse(session, asker.tag, NtStatus::INSUFFICIENT_RESOURCES);
+        }
+        let gift = lock(&self.gifts).take(token, session.peer.uid);
+        let Some(gift) = gift else {
+            return self.refuse(session, asker.tag, NtStatus::INVALID_HANDLE);
+        };
+        let shard = self.shard_of_end(gift.end);
+        self.at(shard, |shard, wires, out| {
+            wires.options = gift.options;
+            shard.take(asker, gift.end, gift.granted, wires, out);
+        });
     }
 
     /// A process goes on with a link of an earlier broker.
@@ -723,7 +800,7 @@ impl Core {
         match rejoined {
             // Whose clock it is.
             Rejoined::Yes => self.doors[0].ring(),
-            Rejoined::Alone => self.tell_lost(vec![(session.id, token)], false),
+            Rejoined::Alone => self.tell_lost(vec![(session.id, token, ALL)], false),
             Rejoined::TooMany => {
                 let pid = session.peer.pid;
                 tracing::warn!("process {pid} has too many links of earlier brokers");
@@ -733,11 +810,29 @@ impl Core {
 
     /// Tells those whose other half of a link has gone.
     fn tell_lost(&self, lost: Lost, exited: bool) {
-        for (id, token) in lost {
+        for (id, token, gone) in lost {
             if let Some(session) = self.session(id) {
-                session.queue(Reply::PeerLost(token, exited).encode(), None);
+                session.queue(Reply::PeerLost(token, gone, exited).encode(), None);
                 self.flush(&session);
             }
+        }
+    }
+
+    /// Tells those who had a link that nothing is open on it any more.
+    fn tell_departed(&self) {
+        for link in self.links.departed() {
+            for session in link.sessions() {
+                self.tell_link_gone(session, link.id);
+            }
+        }
+    }
+
+    fn tell_link_gone(&self, session: ClientId, link: u64) {
+        if let Some(session) = self.session(session)
+            && session.forget_link(link)
+        {
+            session.queue(Reply::LinkGone(link).encode(), None);
+            self.flush(&session);
         }
     }
 
@@ -791,15 +886,16 @@ impl Core {
             session: &find,
             most_links: self.limits.links,
             made: None,
+            options: 0,
         };
         let mut out = Vec::new();
         let mut touched = Vec::new();
         let links_gone = self.links.gone();
         let mut shard = lock(&self.pipes[index]);
         let answer = request(&mut shard, &mut wires, &mut out);
-        let made = wires.made.take();
+        let (made, options) = (wires.made.take(), wires.options);
         for completion in out {
-            self.queue(completion, made.as_ref(), &mut touched);
+            self.queue(completion, made.as_ref(), options, &mut touched);
         }
         let deadline = shard.next_deadline().unwrap_or(u64::MAX);
         let before = self.deadlines[index].swap(deadline, Ordering::SeqCst);
@@ -809,6 +905,9 @@ impl Core {
         }
         for session in touched {
             self.flush(&session);
+        }
+        if self.links.gone() != links_gone {
+            self.tell_departed();
         }
         if self.links.gone() != links_gone && self.lingering.load(Ordering::Relaxed) != 0 {
             // Those whose last link that was need no watching any more.
@@ -824,6 +923,7 @@ impl Core {
         &self,
         completion: Completion<ConnRef>,
         made: Option<&(Grant, Grant)>,
+        options: u32,
         touched: &mut Vec<Arc<Session>>,
     ) {
         let mut to = |id: ClientId, reply: &Reply, link: Option<&ConnRef>, answers: bool| {
@@ -901,6 +1001,33 @@ impl Core {
                 let answers = listener.is_some_and(|tag| tag.0 != 0);
                 to(server, &reply, Some(&conn), answers);
             }
+            Completion::Changed(client, end, modes, listening) => {
+                to(client, &Reply::Changed(end, modes, listening), None, false);
+            }
+            Completion::Taken { client, tag, taken } => {
+                if let Some(session) = self.session(client) {
+                    session.ends.fetch_add(1, Ordering::Relaxed);
+                }
+                // Without a grant it was closed a moment ago, by a burial: as an end without a connection.
+                let conn = taken.conn.as_ref().and_then(|(conn, peer, quality)| {
+                    let grant = conn.link.grant(conn, taken.side)?;
+                    Some((conn, self.conn(conn, client, *peer, grant, *quality)))
+                });
+                let reply = Reply::Taken {
+                    tag,
+                    taken: Box::new(TakenEnd {
+                        end: taken.end,
+                        side: taken.side,
+                        pipe_type: taken.pipe_type,
+                        granted: taken.granted,
+                        modes: taken.modes,
+                        listening: taken.listening,
+                        options,
+                        conn: conn.map(|(_, conn)| conn),
+                    }),
+                };
+                to(client, &reply, conn.map(|(conn, _)| conn), tag.0 != 0);
+            }
         }
     }
 
@@ -915,7 +1042,7 @@ impl Core {
         WireConn {
             quality,
             link: conn.link.id,
-            process: conn.link.index(to).get(),
+            process: conn.link.index(to).map_or(u8::MAX, ProcessIndex::get),
             peer: self.peer(peer).unwrap_or_default(),
             grant,
         }
@@ -1000,15 +1127,17 @@ impl Core {
             });
         }
         for link in self.links.end(session.id) {
-            for other in [link.pair.0, link.pair.1] {
-                if let Some(other) = self.session(other).filter(|other| other.id != session.id)
-                    && other.forget_link(link.id)
-                {
-                    other.queue(Reply::LinkGone(link.id).encode(), None);
-                    self.flush(&other);
+            // What three have may live on without one: they hear when nothing is open on it any more.
+            if link.is_joined() {
+                continue;
+            }
+            for other in link.sessions() {
+                if other != session.id {
+                    self.tell_link_gone(other, link.id);
                 }
             }
         }
+        self.tell_departed();
         if let Ok(mut sessions) = self.sessions.write() {
             sessions.remove(&session.id);
             if sessions.is_empty() && self.idle_exit.is_some() {
@@ -1022,6 +1151,12 @@ impl Core {
         if worker == 0 {
             let lost = lock(&self.orphans).expire(now);
             self.tell_lost(lost, false);
+            let late = lock(&self.gifts).expire(now);
+            for gift in late {
+                self.at(self.shard_of_end(gift.end), |shard, wires, out| {
+                    shard.keep_no_longer(gift.end, wires, out);
+                });
+            }
         }
         for index in (worker..self.deadlines.len()).step_by(self.doors.len()) {
             if self.deadlines[index].load(Ordering::SeqCst) <= now {
@@ -1035,11 +1170,23 @@ impl Core {
         let mine = (worker..self.deadlines.len()).step_by(self.doors.len());
         let next = mine.map(|index| self.deadlines[index].load(Ordering::SeqCst));
         let next = next.min().filter(|&deadline| deadline != u64::MAX);
-        let orphans = (worker == 0).then(|| lock(&self.orphans).next_deadline());
-        next.into_iter().chain(orphans.flatten()).min()
+        let mine = worker == 0;
+        let orphans = mine.then(|| lock(&self.orphans).next_deadline());
+        let gifts = mine.then(|| lock(&self.gifts).next_deadline());
+        let others = [orphans, gifts].into_iter().flatten().flatten();
+        next.into_iter().chain(others).min()
     }
 }
 
+/// A number that nobody guesses.
+fn random() -> io::Result<GiftToken> {
+    let mut bytes = [[0; 8]; 2];
+    File::open("/dev/urandom")?.read_exact(bytes.as_flattened_mut())?;
+    Ok(bytes.map(u64::from_le_bytes))
+}
+
+/// How long an end that was given away waits for whoever takes it.
+const KEPT: Duration = Duration::from_secs(5);
 /// How long the second process of a link of an earlier broker may take to come, from the first one's coming.
 const ALONE: Duration = Duration::from_secs(5);
 /// Closes of ends that are not there, before a client is cut off.

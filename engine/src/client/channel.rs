@@ -16,16 +16,20 @@ use std::{
     time::Duration,
 };
 
-use npfs_ringbuf::{AttachError, Conn, Deadline, Link, ProcessIndex};
+use npfs_ringbuf::{AttachError, Conn, Deadline, End, Link, ProcessIndex};
 
-use super::{server::ServerEnd, watcher::Watcher};
+use super::{
+    gift::{ClientEnd, EndToken},
+    server::ServerEnd,
+    watcher::Watcher,
+};
 use crate::{
     Error, NtStatus, Result,
     lock::lock,
     npfs::{Create, EndId, Tag},
     security::Mask,
     sys,
-    wire::{self, Hello, Peer, Reply, Request, VERSION, WireConn},
+    wire::{self, Hello, Peer, Reply, Request, TakenEnd, VERSION, WireConn},
 };
 
 /// The socket, and who waits for what.
@@ -130,6 +134,11 @@ pub(crate) enum Answer {
         conn: Box<Conn>,
         server: Peer,
     },
+    /// A server end that another process has, too; the giver's words.
+    TakenServer(Arc<ServerEnd>, Mask, u32),
+    /// The same of a client end.
+    TakenClient(ClientEnd, u32),
+    Given(EndToken),
     Reply(Reply),
 }
 
@@ -675,10 +684,7 @@ impl Channel {
                 granted,
                 conn,
             } => {
-                let opened = self
-                    .link_of(&conn, fd)
-                    .and_then(|link| Conn::open(&link, &conn.grant));
-                let answer = match opened {
+                let answer = match self.open_conn(&conn, fd) {
                     Ok(opened) => Ok(Answer::Opened {
                         end,
                         granted,
@@ -694,9 +700,7 @@ impl Channel {
                 Ok(())
             }
             Reply::Connected { tag, end, conn } => {
-                let opened = self
-                    .link_of(&conn, fd)
-                    .and_then(|link| Conn::open(&link, &conn.grant));
+                let opened = self.open_conn(&conn, fd);
                 let server = lock(&self.state).servers.get(&end).and_then(Weak::upgrade);
                 let answer = match (opened, server) {
                     (Ok(opened), Some(server)) => {
@@ -705,7 +709,7 @@ impl Channel {
                     }
                     // It was closed a moment ago, and the broker hears of that next.
                     (Ok(opened), None) => {
-                        opened.close();
+                        opened.release();
                         Err(Error::Broken)
                     }
                     (Err(error), _) => {
@@ -716,17 +720,40 @@ impl Channel {
                 self.answer(tag, answer);
                 Ok(())
             }
+            Reply::Given(tag, token) => {
+                self.answer(tag, Ok(Answer::Given(EndToken(token))));
+                Ok(())
+            }
+            Reply::Taken { tag, taken } => {
+                let answer = self.taken(&taken, fd);
+                if answer.is_err() {
+                    self.tell(&Request::Close(taken.end));
+                }
+                self.answer(tag, answer);
+                Ok(())
+            }
+            Reply::Changed(end, modes, listening) => {
+                let server = lock(&self.state).servers.get(&end).and_then(Weak::upgrade);
+                if let Some(server) = server {
+                    server.changed(modes, listening);
+                }
+                Ok(())
+            }
             Reply::LinkGone(link) => {
                 lock(&self.state).links.remove(&link);
                 Ok(())
             }
-            Reply::PeerLost(token, exited) => {
-                let kept = lock(&self.state).kept.remove(&token);
+            Reply::PeerLost(token, gone, exited) => {
+                let kept = lock(&self.state).kept.get(&token).cloned();
                 if let Some(kept) = kept
                     && let Some(link) = kept.link.upgrade()
                 {
-                    let exited = exited || kept.peer.is_some_and(sys::process_has_exited);
-                    link.bury_others(exited);
+                    if let Some(index) = link.peer()
+                        && kept.peer.is_some_and(sys::process_has_exited)
+                    {
+                        link.bury_others(gone & 1 << index.get(), true);
+                    }
+                    link.bury_others(gone, exited);
                 }
                 Ok(())
             }
@@ -738,6 +765,46 @@ impl Channel {
                 Ok(())
             }
         }
+    }
+
+    fn open_conn(
+        self: &Arc<Self>,
+        conn: &WireConn,
+        fd: Option<OwnedFd>,
+    ) -> std::result::Result<Conn, AttachError> {
+        let link = self.link_of(conn, fd)?;
+        Conn::open(&link, &conn.grant)
+    }
+
+    /// An end that another process has given to this one.
+    fn taken(self: &Arc<Self>, taken: &TakenEnd, fd: Option<OwnedFd>) -> Result<Answer> {
+        let conn = taken.conn.as_ref();
+        let opened = conn.map(|conn| self.open_conn(conn, fd)).transpose()?;
+        let peer = conn.map_or_else(Peer::default, |conn| conn.peer);
+        if taken.side == End::Client {
+            // Its connection was buried a moment ago.
+            let opened = opened.ok_or(Error::Broken)?;
+            let end = ClientEnd::new(opened, self.clone(), taken.end, taken.granted, peer);
+            end.share();
+            return Ok(Answer::TakenClient(end, taken.options));
+        }
+        let known = lock(&self.state).servers.get(&taken.end).cloned();
+        if let Some(server) = known.and_then(|server| server.upgrade()) {
+            // This process has it already: the two are one end here, of which the broker counts one.
+            server.one_more();
+            self.put(&Request::Close(taken.end));
+            return Ok(Answer::TakenServer(server, taken.granted, taken.options));
+        }
+        let server = ServerEnd::new(self, taken.end, taken.pipe_type, taken.granted);
+        server.share();
+        server.changed(taken.modes, taken.listening);
+        if let (Some(opened), Some(conn)) = (opened, conn) {
+            server.connected(opened, peer, conn.quality);
+        }
+        lock(&self.state)
+            .servers
+            .insert(taken.end, Arc::downgrade(&server));
+        Ok(Answer::TakenServer(server, taken.granted, taken.options))
     }
 
     fn answer(self: &Arc<Self>, tag: Tag, answer: Result<Answer>) {
@@ -771,8 +838,7 @@ impl Channel {
         drop(state);
         // Nobody takes it: it must not stay open. A server end closes itself when it is dropped.
         if orphan && let Ok(Answer::Opened { end, conn, .. }) = answer {
-            conn.close();
-            self.tell(&Request::Close(end));
+            self.close_end(&conn, end, false);
         }
     }
 
@@ -875,6 +941,23 @@ impl Channel {
     /// The server end leaves off listening when that request has been answered.
     pub(super) fn leaves_with(&self, tag: Tag, server: &Weak<ServerEnd>) {
         lock(&self.state).leaving.insert(tag, server.clone());
+    }
+
+    /// An end that this process has no more. `shared`: other processes may have it, and the broker knows; without a broker
+    /// the connection's own memory does.
+    pub(super) fn close_end(self: &Arc<Self>, conn: &Conn, end: EndId, shared: bool) {
+        if !shared {
+            conn.close();
+            return self.tell(&Request::Close(end));
+        }
+        self.tell(&Request::Close(end));
+        // What the last close does is done when this returns (NP-CLOSE-02).
+        if !LEADS.get() {
+            self.catch_up();
+        }
+        if self.is_gone() {
+            conn.release();
+        }
     }
 
     pub(super) fn forget_server(&self, end: EndId) {

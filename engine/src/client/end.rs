@@ -6,13 +6,14 @@ use npfs_ringbuf::{
     CompletionMode, Conn, Deadline, Info, Peek, PipeType, Read, ReadMode, SpinPolicy,
 };
 
-use super::{cancel::Cancel, channel::Channel, server::ServerEnd};
-use crate::{
-    Error, Result,
-    npfs::{EndId, State},
-    security::Mask,
-    wire::{Peer, Request},
+use super::{
+    cancel::Cancel,
+    channel::Answer,
+    gift::{self, ClientEnd, EndToken},
+    namespace::Namespace,
+    server::ServerEnd,
 };
+use crate::{Error, Result, npfs::State, security::Mask, wire::Peer};
 
 /// The server end of an instance. Made by [`crate::ServerOptions::create`]; dropping it closes it.
 ///
@@ -50,11 +51,7 @@ pub struct Server {
 /// The client end of an instance. Made by [`crate::ClientOptions::open`]; dropping it closes it.
 #[derive(Debug)]
 pub struct Client {
-    conn: Conn,
-    channel: Arc<Channel>,
-    end: EndId,
-    granted: Mask,
-    server: Peer,
+    end: ClientEnd,
 }
 
 impl Server {
@@ -65,6 +62,29 @@ impl Server {
     #[inline]
     fn conn(&self) -> Result<impl Deref<Target = Conn>> {
         self.end.conn()
+    }
+
+    /// Gives this end to another process of this user, too, which takes it with [`Server::take`] within five seconds. It
+    /// is kept open until then, also if this one is dropped; nobody can open it while no process has it.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`], [`Error::NoResources`].
+    pub fn give(&self) -> Result<EndToken> {
+        self.end.give(Mask::all(), 0)
+    }
+
+    /// Takes a server end that another process has given to this one. Both have it from then on: what one reads the other
+    /// does not, a client that comes is the client of both, and it closes when both have dropped it (NP-CLOSE-01).
+    ///
+    /// # Errors
+    /// [`Error::Token`]; [`Error::WrongEnd`]: it is a client end, and closed unless others have it;
+    /// [`Error::NoResources`], [`Error::NoBroker`].
+    pub fn take(namespace: &Namespace, token: EndToken) -> Result<Server> {
+        match gift::take(namespace, token)? {
+            Answer::TakenServer(end, ..) => Ok(Server::new(end)),
+            Answer::TakenClient(..) => Err(Error::WrongEnd),
+            _ => Err(Error::Protocol("no server end")),
+        }
     }
 
     /// Waits until a client has opened this instance, listening again if it was disconnected (section 7).
@@ -161,21 +181,15 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end.close();
+    }
+}
+
 impl Client {
-    pub(super) fn new(
-        conn: Conn,
-        channel: Arc<Channel>,
-        end: EndId,
-        granted: Mask,
-        server: Peer,
-    ) -> Client {
-        Client {
-            conn,
-            channel,
-            end,
-            granted,
-            server,
-        }
+    pub(super) fn new(end: ClientEnd) -> Client {
+        Client { end }
     }
 
     #[inline]
@@ -184,37 +198,60 @@ impl Client {
         reason = "a server end may have no connection, and both share their calls"
     )]
     fn conn(&self) -> Result<&Conn> {
-        Ok(&self.conn)
+        Ok(&self.end.conn)
+    }
+
+    /// Gives this end to another process of this user, too, which takes it with [`Client::take`] within five seconds. It
+    /// is kept open until then, also if this one is dropped.
+    ///
+    /// # Errors
+    /// [`Error::NoBroker`], [`Error::NoResources`].
+    pub fn give(&self) -> Result<EndToken> {
+        self.end.give(Mask::all(), 0)
+    }
+
+    /// Takes a client end that another process has given to this one. Both have it from then on: what one reads the
+    /// other does not, and the connection ends when both have dropped it (NP-CLOSE-01).
+    ///
+    /// # Errors
+    /// [`Error::Token`]; [`Error::WrongEnd`]: it is a server end, and closed unless others have it;
+    /// [`Error::NoResources`], [`Error::NoBroker`].
+    pub fn take(namespace: &Namespace, token: EndToken) -> Result<Client> {
+        match gift::take(namespace, token)? {
+            Answer::TakenClient(end, _) => Ok(Client::new(end)),
+            Answer::TakenServer(..) => Err(Error::WrongEnd),
+            _ => Err(Error::Protocol("no client end")),
+        }
     }
 
     /// The server's process, user and group, as the kernel knows them.
     #[must_use]
     pub fn server(&self) -> Peer {
-        self.server
+        self.end.server
     }
 
     /// Where it stands: connected, closing or disconnected.
     #[must_use]
     pub fn state(&self) -> State {
-        self.conn.state().into()
+        self.end.conn.state().into()
     }
 
     /// Bytes or messages.
     #[must_use]
     pub fn pipe_type(&self) -> PipeType {
-        self.conn.pipe_type()
+        self.end.conn.pipe_type()
     }
 
     /// What this handle was granted.
     #[must_use]
     pub fn access(&self) -> Mask {
-        self.granted
+        self.end.granted
     }
 
     /// How this end reads, and whether its calls may pend.
     #[must_use]
     pub fn modes(&self) -> (ReadMode, CompletionMode) {
-        (self.conn.read_mode(), self.conn.completion_mode())
+        (self.end.conn.read_mode(), self.end.conn.completion_mode())
     }
 
     /// Sets both.
@@ -222,22 +259,12 @@ impl Client {
     /// # Errors
     /// [`Error::InvalidMode`] (NP-INFO-05), [`Error::Busy`] (NP-INFO-07).
     pub fn set_modes(&self, read: ReadMode, completion: CompletionMode) -> Result<()> {
-        Ok(self.conn.set_modes(read, completion)?)
+        Ok(self.end.conn.set_modes(read, completion)?)
     }
 
     /// How long its blocking calls spin before they sleep.
     pub fn set_spin_policy(&self, policy: SpinPolicy) {
-        self.conn.set_spin_policy(policy);
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        if self.channel.is_inherited() {
-            return; // it is the parent's, and the memory is not even there
-        }
-        self.conn.close();
-        self.channel.tell(&Request::Close(self.end));
+        self.end.conn.set_spin_policy(policy);
     }
 }
 

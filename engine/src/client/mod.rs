@@ -3,6 +3,7 @@
 mod cancel;
 mod channel;
 mod end;
+mod gift;
 mod namespace;
 mod options;
 mod server;
@@ -11,6 +12,8 @@ mod watcher;
 pub use cancel::Cancel;
 pub(crate) use channel::{Answer, Channel, done};
 pub use end::{Client, Server};
+pub use gift::EndToken;
+pub(crate) use gift::{ClientEnd, take};
 pub use namespace::{Namespace, PipeDetails, default_socket};
 pub use options::{ClientOptions, ServerOptions};
 pub(crate) use server::ServerEnd;

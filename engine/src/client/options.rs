@@ -8,6 +8,7 @@ use super::{
     cancel::Cancel,
     channel::Answer,
     end::{Client, Server},
+    gift::ClientEnd,
     namespace::Namespace,
 };
 use crate::{
@@ -320,7 +321,7 @@ impl ClientOptions {
         else {
             return Err(Error::Protocol("no client end"));
         };
-        let client = Client::new(*conn, channel, end, granted, server);
+        let client = Client::new(ClientEnd::new(*conn, channel, end, granted, server));
         if (self.read_mode, self.completion) != (ReadMode::Byte, CompletionMode::Queue) {
             match client.set_modes(self.read_mode, self.completion) {
                 // The server has gone already: its open has succeeded, and the next call says so.

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, Weak,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use npfs_ringbuf::{CompletionMode, Conn, Current, Deadline, Held, PipeType, ReadMode, SpinPolicy};
@@ -10,17 +10,18 @@ use npfs_ringbuf::{CompletionMode, Conn, Current, Deadline, Held, PipeType, Read
 use super::{
     cancel::Cancel,
     channel::{Channel, Notify, done},
+    gift::{self, EndToken},
     namespace::Inner,
 };
 use crate::{
     Error, Result,
     lock::lock,
-    npfs::{Create, EndId, Quality, State, Tag},
+    npfs::{Create, EndId, Modes, Quality, State, Tag},
     security::Mask,
     wire::{Peer, Request},
 };
 
-/// A server end. Closed when it is dropped.
+/// A server end. Closed when it is dropped, or by the last of its users.
 #[derive(Debug)]
 pub(crate) struct ServerEnd {
     place: Mutex<Place>,
@@ -29,7 +30,11 @@ pub(crate) struct ServerEnd {
     /// The connection, while a client has this instance open or has left it closing.
     current: Current<Conn>,
     own: Mutex<Own>,
+    /// How many have it in this process: more than one, if it was given away and taken back.
+    users: AtomicU32,
     closed: AtomicBool,
+    /// Other processes may have it, too.
+    shared: AtomicBool,
 }
 
 /// Which broker knows the instance, and by what id.
@@ -82,7 +87,9 @@ impl ServerEnd {
                 completion: CompletionMode::Queue,
                 spin: None,
             }),
+            users: AtomicU32::new(1),
             closed: AtomicBool::new(false),
+            shared: AtomicBool::new(false),
         })
     }
 
@@ -122,8 +129,10 @@ impl ServerEnd {
         let mut own = lock(&self.own);
         own.client = Some((client, quality));
         own.listening = false;
-        // Fresh and unused: neither can be refused.
-        let _ = conn.set_modes(own.read, own.completion);
+        if !self.may_be_anothers() {
+            // Fresh and unused: neither can be refused. Where several processes have it the broker has set them.
+            let _ = conn.set_modes(own.read, own.completion);
+        }
         if let Some(spin) = own.spin {
             conn.set_spin_policy(spin);
         }
@@ -134,9 +143,15 @@ impl ServerEnd {
     #[inline]
     pub(crate) fn conn(&self) -> Result<Held<'_, Conn>> {
         match self.current.get() {
-            Some(conn) => Ok(conn),
-            None => self.news(),
+            Some(conn) if !self.is_out_of_date(&conn) => Ok(conn),
+            _ => self.news(),
         }
+    }
+
+    /// Another process may have cut this connection off, and made the instance listen, or even a client may have come.
+    #[inline]
+    fn is_out_of_date(&self, conn: &Conn) -> bool {
+        self.may_be_anothers() && conn.state() == npfs_ringbuf::State::Disconnected
     }
 
     /// None is known: perhaps the broker has said so in the meantime.
@@ -168,6 +183,9 @@ impl ServerEnd {
 
     /// FSCTL_PIPE_LISTEN (section 7).
     pub(crate) fn listen(self: &Arc<Self>, cancel: &Cancel, deadline: Deadline) -> Result<()> {
+        if self.may_be_anothers() {
+            self.hear();
+        }
         // Without news: if a client has come, its connection arrives before the broker's refusal to listen.
         if let Some(conn) = self.current.get() {
             return Err(match conn.state() {
@@ -194,7 +212,7 @@ impl ServerEnd {
 
     /// FSCTL_PIPE_DISCONNECT (section 8). The client hears of it at once; the broker is told, and not waited for.
     pub(crate) fn disconnect(self: &Arc<Self>) -> Result<()> {
-        if self.state() == State::Listening {
+        if self.state() == State::Listening || self.may_be_anothers() {
             // NP-DISC-04; a client may come at the same moment, so the broker decides, and its answer takes its place
             // among the connections that come.
             let Place { channel, end, .. } = self.place_now()?;
@@ -231,7 +249,10 @@ impl ServerEnd {
         self.current.set(None);
     }
 
-    pub(crate) fn modes(&self) -> (ReadMode, CompletionMode) {
+    pub(crate) fn modes(&self) -> Modes {
+        if self.may_be_anothers() {
+            self.hear();
+        }
         let own = lock(&self.own);
         (own.read, own.completion)
     }
@@ -241,13 +262,55 @@ impl ServerEnd {
         if read == ReadMode::Message && self.pipe_type == PipeType::Byte {
             return Err(Error::InvalidMode);
         }
+        if self.may_be_anothers() {
+            self.hear();
+        }
         let mut own = lock(&self.own);
         if let Some(conn) = self.current.get() {
             conn.set_modes(read, completion)?;
         }
         own.read = read;
         own.completion = completion;
+        drop(own);
+        if self.may_be_anothers() {
+            let Place { channel, end, .. } = self.place();
+            let tag = channel.next_tag();
+            let request = Request::SetModes(tag, end, (read, completion));
+            channel.ask(tag, &request).and_then(done)?;
+        }
         Ok(())
+    }
+
+    // ---- an end of several processes ---------------------------------------------------------------------------
+
+    /// Other processes may have it from now on.
+    pub(super) fn share(&self) {
+        self.shared.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether closing it leaves what pends on it alone, since others may have it.
+    pub(crate) fn may_be_anothers(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn give(self: &Arc<Self>, access: Mask, options: u32) -> Result<EndToken> {
+        // What it has is what goes on: an end that its broker has forgotten is given by the next one.
+        let Place { channel, end, .. } = self.place_now()?;
+        self.share();
+        gift::give(&channel, end, access, self.modes(), options)
+    }
+
+    /// Another process has changed its modes, or its state.
+    pub(super) fn changed(&self, modes: Modes, listening: bool) {
+        let mut own = lock(&self.own);
+        (own.read, own.completion) = modes;
+        own.listening = listening;
+        let over = self.current.get();
+        let over = over.is_some_and(|conn| conn.state() == npfs_ringbuf::State::Disconnected);
+        if over {
+            own.client = None;
+            self.current.set(None);
+        }
     }
 
     pub(super) fn set_spin_policy(&self, policy: SpinPolicy) {
@@ -290,22 +353,33 @@ impl ServerEnd {
         Ok((channel, tag))
     }
 
-    /// NtClose of the last handle.
+    /// It was taken back by the process that has it.
+    pub(super) fn one_more(&self) {
+        self.users.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One of its users in this process has closed its last handle.
     pub(crate) fn close(&self) {
+        if self.users.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.close_now();
+        }
+    }
+
+    fn close_now(&self) {
         if self.closed.swap(true, Ordering::SeqCst) || self.place().channel.is_inherited() {
             return;
         }
-        if let Some(conn) = self.current.get() {
-            conn.close();
-        }
         let Place { channel, end, .. } = self.place();
         channel.forget_server(end);
-        channel.tell(&Request::Close(end));
+        match self.current.get() {
+            Some(conn) => channel.close_end(&conn, end, self.may_be_anothers()),
+            None => channel.tell(&Request::Close(end)),
+        }
     }
 }
 
 impl Drop for ServerEnd {
     fn drop(&mut self) {
-        self.close();
+        self.close_now();
     }
 }

@@ -1,10 +1,11 @@
 //! One server end and the connection that it carries (NPFS: CCB).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use npfs_ringbuf::Access;
 
-use super::{ClientId, EndId, Tag, pipe::Fixed};
+use super::{ClientId, EndId, Modes, Tag, pipe::Fixed};
 use crate::{name::Key, security::Mask};
 
 /// NamedPipeState of an instance, as its server end sees it.
@@ -79,7 +80,7 @@ pub(super) struct Instance<C> {
     pub(super) out_quota: u32,
     pub(super) link: Wire<C>,
     /// Pended listens, oldest first (NP-LISTEN-08).
-    pub(super) listens: Vec<Tag>,
+    pub(super) listens: Vec<(ClientId, Tag)>,
 }
 
 /// What a server end has to do with a connection.
@@ -122,5 +123,28 @@ pub(super) struct Client<C> {
     pub(super) cut_off: bool,
     /// What its handle was granted.
     pub(super) granted: Mask,
+    /// What it lets the server do in its name: the bits of a `Quality`.
+    pub(super) quality: u8,
     pub(super) pipe: Arc<Fixed>,
+}
+
+/// An end that several sessions have, or that is kept open until somebody takes it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Once for each time that it was made, or taken, and not closed.
+    pub(super) holders: Vec<ClientId>,
+    /// How many may still come.
+    pub(super) kept: usize,
+    /// Of a server end.
+    pub(super) modes: Modes,
+}
+
+impl Shared {
+    /// Each session once, in their order.
+    pub(super) fn sessions(&self) -> Vec<ClientId> {
+        let mut sessions = self.holders.clone();
+        let mut seen = HashSet::new();
+        sessions.retain(|session| seen.insert(*session));
+        sessions
+    }
 }

@@ -25,7 +25,7 @@ mod tests;
 
 use std::time::Duration;
 
-use npfs_ringbuf::{Access, End, PipeType};
+use npfs_ringbuf::{Access, CompletionMode, End, PipeType, ReadMode};
 
 pub use instance::State;
 pub use pipe::{EndInfo, InstanceInfo, PipeInfo, SecurityParts};
@@ -167,6 +167,9 @@ pub enum Timeout {
     Never,
 }
 
+/// How an end reads, and whether its calls may pend.
+pub type Modes = (ReadMode, CompletionMode);
+
 /// A connection about to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -186,6 +189,8 @@ pub struct Plan {
     pub server_access: Access,
     /// What the client end may do.
     pub client_access: Access,
+    /// How the server end begins, if several sessions have it. One that has it alone sets that itself.
+    pub server_modes: Option<Modes>,
 }
 
 /// Makes and unmakes connections in shared memory. Called under the shard's lock: never waits.
@@ -204,6 +209,37 @@ pub trait Wires {
 
     /// The server cuts the client off, and leaves the connection.
     fn disconnect(&mut self, conn: &Self::Conn);
+
+    /// A further session has one end of it, too.
+    ///
+    /// # Errors
+    /// What the session is told.
+    fn join(&mut self, conn: &Self::Conn, end: End, session: ClientId) -> Result<(), NtStatus>;
+
+    /// A session has one end of it no more; others still do.
+    fn leave(&mut self, conn: &Self::Conn, end: End, session: ClientId);
+
+    /// One end of it stays open for whoever will take it, or no longer for that reason.
+    fn keep(&mut self, conn: &Self::Conn, end: End, keep: bool);
+}
+
+/// An end that was given away, for its further holder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken<C> {
+    /// The end, under the number that its other holders know it by.
+    pub end: EndId,
+    /// Which end it is.
+    pub side: End,
+    /// The pipe's.
+    pub pipe_type: PipeType,
+    /// What goes with it.
+    pub granted: Mask,
+    /// Of a server end.
+    pub modes: Modes,
+    /// Of a server end: it waits for a client.
+    pub listening: bool,
+    /// Its connection, the session at the other end, and what the client lets the server do in its name.
+    pub conn: Option<(C, ClientId, Quality)>,
 }
 
 /// What became of a request, or what a session has to hear without having asked.
@@ -256,4 +292,16 @@ pub enum Completion<C> {
         /// What it lets the server do in its name.
         quality: Quality,
     },
+    /// An end that was given away has a further holder.
+    Taken {
+        /// Who asked.
+        client: ClientId,
+        /// The request.
+        tag: Tag,
+        /// The end.
+        taken: Box<Taken<C>>,
+    },
+    /// Another session that has this server end has changed its modes, or made it listen or left its connection (the
+    /// flag: it listens).
+    Changed(ClientId, EndId, Modes, bool),
 }

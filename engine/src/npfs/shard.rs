@@ -8,10 +8,10 @@ use std::time::Duration;
 use npfs_ringbuf::{Access, End};
 
 use super::{
-    Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, InstanceInfo, Moment,
-    PipeInfo, Plan, Quality, SecurityParts, State, Tag, Timeout, Wires,
+    Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, InstanceInfo, Modes, Moment,
+    PipeInfo, Plan, Quality, SecurityParts, State, Tag, Taken, Timeout, Wires,
     ends::Ends,
-    instance::{Client, Instance, Wire},
+    instance::{Client, Instance, Shared, Wire},
     nanoseconds,
     pipe::{Fixed, Pipe, Waiter},
 };
@@ -29,6 +29,8 @@ pub struct Shard<C> {
     servers: Ends<Instance<C>>,
     clients: Ends<Client<C>>,
     owned: HashMap<ClientId, BTreeSet<EndId>>,
+    /// Ends that were given away, as long as they are open.
+    shared: HashMap<EndId, Shared>,
     pending: BTreeMap<(ClientId, Tag), Pending>,
     deadlines: BTreeSet<(Moment, ClientId, Tag)>,
     /// Counts up with everything that stands in a line.
@@ -59,6 +61,7 @@ impl<C: Clone> Shard<C> {
             servers: Ends::new(0, index, count),
             clients: Ends::new(1, index, count),
             owned: HashMap::new(),
+            shared: HashMap::new(),
             pending: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             order: 0,
@@ -227,6 +230,11 @@ impl<C: Clone> Shard<C> {
             .servers
             .get_mut(server_end)
             .ok_or(NtStatus::PIPE_NOT_AVAILABLE)?;
+        let shared = self.shared.get(&server_end);
+        if shared.is_some_and(|shared| shared.holders.is_empty()) {
+            // Its next holder is on the way.
+            return Err(NtStatus::PIPE_NOT_AVAILABLE);
+        }
         let plan = Plan {
             server: instance.owner,
             server_end,
@@ -236,8 +244,20 @@ impl<C: Clone> Shard<C> {
             out_quota: instance.out_quota,
             server_access: instance.access,
             client_access: data_access(granted, allowed),
+            server_modes: shared.map(|shared| shared.modes),
         };
         let conn = wires.connect(&plan)?;
+        let mut servers = vec![instance.owner];
+        if let Some(shared) = shared {
+            for session in shared.sessions() {
+                if session != instance.owner && wires.join(&conn, End::Server, session).is_ok() {
+                    servers.push(session);
+                }
+            }
+            if shared.kept != 0 {
+                wires.keep(&conn, End::Server, true);
+            }
+        }
         pipe.listening.remove(&since);
         pipe.connected += 1;
         let end = self.clients.next_id();
@@ -253,24 +273,27 @@ impl<C: Clone> Shard<C> {
             server: Some(server_end),
             cut_off: false,
             granted,
+            quality: u8::try_from(quality.bits() & 0xFF).unwrap_or(0),
             pipe: pipe.fixed.clone(),
         };
         self.own(asker.client, end);
         self.clients.insert(client);
-        for &tag in &listens {
-            self.pending.remove(&(server, tag));
+        for listen in &listens {
+            self.pending.remove(listen);
         }
         // NP-OPEN-10: every pended listen is answered before the open is.
-        let mut listens = listens.into_iter();
-        out.push(Completion::Connected {
-            server,
-            end: server_end,
-            listener: listens.next(),
-            conn: conn.clone(),
-            client: asker.client,
-            quality,
-        });
-        out.extend(listens.map(|tag| Completion::Done(server, tag, Ok(()))));
+        for session in servers {
+            let mut own = listens.iter().filter(|(listener, _)| *listener == session);
+            out.push(Completion::Connected {
+                server: session,
+                end: server_end,
+                listener: own.next().map(|&(_, tag)| tag),
+                conn: conn.clone(),
+                client: asker.client,
+                quality,
+            });
+            out.extend(own.map(|&(_, tag)| Completion::Done(session, tag, Ok(()))));
+        }
         out.push(Completion::Opened {
             client: asker.client,
             tag: asker.tag,
@@ -300,13 +323,14 @@ impl<C: Clone> Shard<C> {
             Ok(state) => {
                 if state == State::Disconnected {
                     self.enter_listening(end, out); // NP-LISTEN-02
+                    self.tell_of_change(end, asker.client, out);
                 }
                 if !pends {
                     Err(NtStatus::PIPE_LISTENING)
                 } else if let Entry::Vacant(entry) = self.pending.entry((asker.client, asker.tag)) {
                     entry.insert(Pending::Listen(end));
                     if let Some(instance) = self.servers.get_mut(end) {
-                        instance.listens.push(asker.tag);
+                        instance.listens.push((asker.client, asker.tag));
                     }
                     return;
                 } else {
@@ -343,7 +367,7 @@ impl<C: Clone> Shard<C> {
             Wire::Listening { since } => {
                 // NP-DISC-04 (open question): as the driver of 2003 does it.
                 let listens = std::mem::take(&mut instance.listens);
-                self.end_listens(client, listens, NtStatus::PIPE_DISCONNECTED, out);
+                self.end_listens(listens, NtStatus::PIPE_DISCONNECTED, out);
                 if let Some(pipe) = self.pipes.get_mut(&key) {
                     pipe.listening.remove(&since);
                 }
@@ -360,6 +384,7 @@ impl<C: Clone> Shard<C> {
             }
             Wire::Closing { conn } => wires.disconnect(&conn),
         }
+        self.tell_of_change(end, client, out);
         Ok(())
     }
 
@@ -415,7 +440,8 @@ impl<C: Clone> Shard<C> {
         self.end_pending(client, tag, Some(NtStatus::CANCELLED), out)
     }
 
-    /// NtClose of the last handle on an end. `false`: not an end of this client's.
+    /// NtClose of the last handle that a session has on an end; the end is closed if nobody else has it (NP-CLOSE-01).
+    /// `false`: not an end of this client's.
     pub fn close<W: Wires<Conn = C>>(
         &mut self,
         client: ClientId,
@@ -423,15 +449,42 @@ impl<C: Clone> Shard<C> {
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) -> bool {
-        let Some(owned) = self.owned.get_mut(&client) else {
-            return false;
-        };
-        if !owned.remove(&end) {
+        let owned = self.owned.get(&client);
+        if !owned.is_some_and(|owned| owned.contains(&end)) {
             return false;
         }
-        if owned.is_empty() {
-            self.owned.remove(&client);
+        if let Some(shared) = self.shared.get_mut(&end) {
+            if let Some(at) = shared.holders.iter().position(|holder| *holder == client) {
+                shared.holders.remove(at);
+            }
+            if shared.holders.contains(&client) {
+                return true;
+            }
+            self.disown(client, end);
+            self.leave(client, end, wires);
+            self.close_if_nobodys(end, wires, out);
+            return true;
         }
+        self.disown(client, end);
+        self.close_now(end, wires, out);
+        true
+    }
+
+    fn disown(&mut self, client: ClientId, end: EndId) {
+        if let Some(owned) = self.owned.get_mut(&client) {
+            owned.remove(&end);
+            if owned.is_empty() {
+                self.owned.remove(&client);
+            }
+        }
+    }
+
+    fn close_now<W: Wires<Conn = C>>(
+        &mut self,
+        end: EndId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
         if let Some(gone) = self.clients.remove(end) {
             wires.close(&gone.conn, End::Client);
             let server = gone.server.and_then(|server| self.servers.get_mut(server));
@@ -444,7 +497,218 @@ impl<C: Clone> Shard<C> {
         } else if let Some(gone) = self.servers.remove(end) {
             self.close_server(gone, end, wires, out);
         }
-        true
+    }
+
+    // ---- ends of several sessions ------------------------------------------------------------------------------
+
+    /// A connection that an end has, and which end of it that is.
+    fn conn_of(&self, end: EndId) -> Option<(C, End)> {
+        if let Some(client) = self.clients.get(end) {
+            return Some((client.conn.clone(), End::Client));
+        }
+        match &self.servers.get(end)?.link {
+            Wire::Connected { conn, .. } | Wire::Closing { conn } => {
+                Some((conn.clone(), End::Server))
+            }
+            Wire::Disconnected | Wire::Listening { .. } => None,
+        }
+    }
+
+    /// A session gives one of its ends to somebody who is to come, and goes on having it. Until then the end stays open,
+    /// whoever closes it.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE.
+    pub fn give<W: Wires<Conn = C>>(
+        &mut self,
+        client: ClientId,
+        end: EndId,
+        modes: Modes,
+        wires: &mut W,
+    ) -> Result<Mask, NtStatus> {
+        let owned = self.owned.get(&client);
+        if !owned.is_some_and(|owned| owned.contains(&end)) {
+            return Err(NtStatus::INVALID_HANDLE);
+        }
+        let shared = self.shared.entry(end).or_insert_with(|| Shared {
+            holders: vec![client],
+            kept: 0,
+            modes,
+        });
+        shared.kept += 1;
+        if let Some((conn, side)) = self.conn_of(end) {
+            wires.keep(&conn, side, true);
+        }
+        let client = self.clients.get(end).map(|client| client.granted);
+        let server = || self.servers.get(end).map(|instance| instance.granted);
+        client.or_else(server).ok_or(NtStatus::INVALID_HANDLE)
+    }
+
+    /// Whoever was to come has come: `asker` has the end too from now on.
+    pub fn take<W: Wires<Conn = C>>(
+        &mut self,
+        asker: Asker<'_>,
+        end: EndId,
+        granted: Mask,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        match self.try_take(asker, end, granted, wires) {
+            Ok(taken) => out.push(Completion::Taken {
+                client: asker.client,
+                tag: asker.tag,
+                taken: Box::new(taken),
+            }),
+            Err(status) => out.push(Completion::Done(asker.client, asker.tag, Err(status))),
+        }
+        self.keep_no_longer(end, wires, out);
+    }
+
+    fn try_take<W: Wires<Conn = C>>(
+        &mut self,
+        asker: Asker<'_>,
+        end: EndId,
+        granted: Mask,
+        wires: &mut W,
+    ) -> Result<Taken<C>, NtStatus> {
+        let session = asker.client;
+        let conn = self.conn_of(end);
+        let shared = self.shared.get_mut(&end).ok_or(NtStatus::INVALID_HANDLE)?;
+        if let Some((conn, side)) = &conn
+            && !shared.holders.contains(&session)
+        {
+            wires.join(conn, *side, session)?;
+        }
+        shared.holders.push(session);
+        let modes = shared.modes;
+        let first = shared.holders.first().copied();
+        self.own(session, end);
+        self.name_holder(end, first);
+        let conn = conn.map(|(conn, _)| conn);
+        if let Some(client) = self.clients.get(end) {
+            let server = client.server.and_then(|server| self.servers.get(server));
+            let server = server.map_or(ClientId(0), |instance| instance.owner);
+            return Ok(Taken {
+                end,
+                side: End::Client,
+                pipe_type: client.pipe.pipe_type,
+                granted,
+                modes,
+                listening: false,
+                conn: conn.map(|conn| (conn, server, Quality::default())),
+            });
+        }
+        let instance = self.servers.get(end).ok_or(NtStatus::INVALID_HANDLE)?;
+        let pipe = self.pipes.get(&instance.pipe);
+        let (client, quality) = match instance.link {
+            Wire::Connected { client, who, .. } => {
+                let quality = self.clients.get(client).map_or(0, |client| client.quality);
+                (who, Quality::from_bits_retain(quality.into()))
+            }
+            _ => (ClientId(0), Quality::default()),
+        };
+        Ok(Taken {
+            end,
+            side: End::Server,
+            pipe_type: pipe.ok_or(NtStatus::INVALID_HANDLE)?.fixed.pipe_type,
+            granted,
+            modes,
+            listening: matches!(instance.link, Wire::Listening { .. }),
+            conn: conn.map(|conn| (conn, client, quality)),
+        })
+    }
+
+    /// One of those for whom the end was kept has come, or will not come any more.
+    pub fn keep_no_longer<W: Wires<Conn = C>>(
+        &mut self,
+        end: EndId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        let Some(shared) = self.shared.get_mut(&end) else {
+            return;
+        };
+        shared.kept = shared.kept.saturating_sub(1);
+        if shared.kept != 0 {
+            return;
+        }
+        if shared.holders.is_empty() {
+            self.close_if_nobodys(end, wires, out);
+        } else if let Some((conn, side)) = self.conn_of(end) {
+            wires.keep(&conn, side, false);
+        }
+    }
+
+    /// The session has it no more.
+    fn leave<W: Wires<Conn = C>>(&mut self, client: ClientId, end: EndId, wires: &mut W) {
+        let Some(shared) = self.shared.get(&end) else {
+            return;
+        };
+        let (first, kept) = (shared.holders.first().copied(), shared.kept != 0);
+        if first.is_none() && !kept {
+            return; // it is closed next
+        }
+        if let Some((conn, side)) = self.conn_of(end) {
+            wires.leave(&conn, side, client);
+        }
+        self.name_holder(end, first);
+    }
+
+    /// Whose end it is, where only one is named.
+    fn name_holder(&mut self, end: EndId, holder: Option<ClientId>) {
+        let Some(holder) = holder else { return };
+        if let Some(instance) = self.servers.get_mut(end) {
+            instance.owner = holder;
+        } else if let Some(server) = self.clients.get(end).and_then(|client| client.server)
+            && let Some(Instance {
+                link: Wire::Connected { who, .. },
+                ..
+            }) = self.servers.get_mut(server)
+        {
+            *who = holder;
+        }
+    }
+
+    fn close_if_nobodys<W: Wires<Conn = C>>(
+        &mut self,
+        end: EndId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        let nobodys = |shared: &Shared| shared.holders.is_empty() && shared.kept == 0;
+        if self.shared.get(&end).is_some_and(nobodys) {
+            self.shared.remove(&end);
+            self.close_now(end, wires, out);
+        }
+    }
+
+    /// One of several sessions that have a server end sets its modes.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE.
+    pub fn set_modes(
+        &mut self,
+        client: ClientId,
+        end: EndId,
+        modes: Modes,
+        out: &mut Vec<Completion<C>>,
+    ) -> Result<(), NtStatus> {
+        self.server(client, end)?;
+        if let Some(shared) = self.shared.get_mut(&end) {
+            shared.modes = modes;
+            self.tell_of_change(end, client, out);
+        }
+        Ok(())
+    }
+
+    /// The other sessions that have this server end hear how it is now.
+    fn tell_of_change(&self, end: EndId, by: ClientId, out: &mut Vec<Completion<C>>) {
+        let (Some(shared), Some(instance)) = (self.shared.get(&end), self.servers.get(end)) else {
+            return;
+        };
+        let listens = matches!(instance.link, Wire::Listening { .. });
+        let others = shared.sessions().into_iter().filter(|other| *other != by);
+        out.extend(others.map(|other| Completion::Changed(other, end, shared.modes, listens)));
     }
 
     fn close_server<W: Wires<Conn = C>>(
@@ -454,7 +718,7 @@ impl<C: Clone> Shard<C> {
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) {
-        self.end_listens(gone.owner, gone.listens, NtStatus::PIPE_BROKEN, out); // NP-LISTEN-10
+        self.end_listens(gone.listens, NtStatus::PIPE_BROKEN, out); // NP-LISTEN-10
         let Some(pipe) = self.pipes.get_mut(&gone.pipe) else {
             return;
         };
@@ -492,7 +756,7 @@ impl<C: Clone> Shard<C> {
             self.end_pending(client, tag, None, out);
         }
         for end in self.ends_of(client) {
-            self.close(client, end, wires, out);
+            while self.close(client, end, wires, out) {}
         }
     }
 
@@ -694,6 +958,7 @@ impl<C: Clone> Shard<C> {
             && self.servers.is_empty()
             && self.clients.is_empty()
             && self.owned.is_empty()
+            && self.shared.is_empty()
             && self.pending.is_empty()
             && self.deadlines.is_empty()
     }
@@ -753,14 +1018,13 @@ impl<C: Clone> Shard<C> {
 
     fn end_listens(
         &mut self,
-        owner: ClientId,
-        listens: Vec<Tag>,
+        listens: Vec<(ClientId, Tag)>,
         status: NtStatus,
         out: &mut Vec<Completion<C>>,
     ) {
-        for tag in listens {
-            self.pending.remove(&(owner, tag));
-            out.push(Completion::Done(owner, tag, Err(status)));
+        for listen in listens {
+            self.pending.remove(&listen);
+            out.push(Completion::Done(listen.0, listen.1, Err(status)));
         }
     }
 
@@ -776,7 +1040,7 @@ impl<C: Clone> Shard<C> {
             None => return false,
             Some(Pending::Listen(end)) => {
                 if let Some(instance) = self.servers.get_mut(end) {
-                    instance.listens.retain(|&listen| listen != tag);
+                    instance.listens.retain(|&listen| listen != (client, tag));
                 }
             }
             Some(Pending::Wait(key, order)) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use npfs_ringbuf::{Access, End, PipeType};
+use npfs_ringbuf::{Access, CompletionMode, End, PipeType, ReadMode};
 
 use super::*;
 use crate::security::Sid;
@@ -15,6 +15,10 @@ struct Numbers {
     cut: Vec<u32>,
     plans: Vec<Plan>,
     refuse: Option<NtStatus>,
+    /// Further holders that came and went, and ends that are kept open.
+    joined: Vec<(u32, End, ClientId)>,
+    left: Vec<(u32, End, ClientId)>,
+    kept: Vec<(u32, End)>,
 }
 
 impl Wires for Numbers {
@@ -35,6 +39,25 @@ impl Wires for Numbers {
 
     fn disconnect(&mut self, conn: &u32) {
         self.cut.push(*conn);
+    }
+
+    fn join(&mut self, conn: &u32, end: End, session: ClientId) -> Result<(), NtStatus> {
+        if let Some(status) = self.refuse {
+            return Err(status);
+        }
+        self.joined.push((*conn, end, session));
+        Ok(())
+    }
+
+    fn leave(&mut self, conn: &u32, end: End, session: ClientId) {
+        self.left.push((*conn, end, session));
+    }
+
+    fn keep(&mut self, conn: &u32, end: End, keep: bool) {
+        self.kept.retain(|kept| *kept != (*conn, end));
+        if keep {
+            self.kept.push((*conn, end));
+        }
     }
 }
 
@@ -74,6 +97,7 @@ fn create(text: &str) -> Create {
     }
 }
 
+const MODES: Modes = (ReadMode::Message, CompletionMode::Queue);
 const BOTH: Mask = Mask::GENERIC_READ.union(Mask::GENERIC_WRITE);
 
 impl World {
@@ -121,8 +145,10 @@ impl World {
             let of = match &completion {
                 Completion::Done(_, tag, _)
                 | Completion::Created { tag, .. }
-                | Completion::Opened { tag, .. } => Some(*tag),
+                | Completion::Opened { tag, .. }
+                | Completion::Taken { tag, .. } => Some(*tag),
                 Completion::Connected { listener, .. } => *listener,
+                Completion::Changed(..) => None,
             };
             if of == Some(tag) {
                 assert!(own.is_none(), "answered twice");
@@ -180,6 +206,28 @@ impl World {
         let (_, out) = self.ask(client, |shard, wires, asker, _, out| {
             assert!(shard.close(asker.client, end, wires, out));
         });
+        self.heard.extend(out);
+    }
+
+    fn give(&mut self, client: ClientId, end: EndId) -> Result<Mask, NtStatus> {
+        self.shard.give(client, end, MODES, &mut self.wires)
+    }
+
+    fn take(&mut self, client: ClientId, end: EndId) -> Result<Taken<u32>, NtStatus> {
+        let (tag, out) = self.ask(client, |shard, wires, asker, _, out| {
+            shard.take(asker, end, BOTH, wires, out);
+        });
+        match self.answer(tag, out) {
+            Some(Completion::Taken { taken, .. }) => Ok(*taken),
+            Some(Completion::Done(_, _, Err(status))) => Err(status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Nobody has come for it.
+    fn too_late(&mut self, end: EndId) {
+        let mut out = Vec::new();
+        self.shard.keep_no_longer(end, &mut self.wires, &mut out);
         self.heard.extend(out);
     }
 
@@ -918,6 +966,131 @@ fn nobody_reaches_ends_of_others() {
     assert_eq!(world.state("a", 0), State::Listening);
 }
 
+// ---- ends of several sessions --------------------------------------------------------------------------------------
+
+#[test]
+fn np_close_01_a_client_end_of_two_sessions_closes_with_the_last() {
+    let mut world = World::new();
+    world.create(SERVER, create("a")).expect("create");
+    let end = world.open(CLIENT, "a", BOTH).expect("open");
+    assert_eq!(world.give(SERVER, end), Err(NtStatus::INVALID_HANDLE));
+    world.give(CLIENT, end).expect("its own");
+    assert_eq!(world.wires.kept, [(1, End::Client)]);
+    let taken = world.take(STRANGER, end).expect("kept for it");
+    assert_eq!((taken.end, taken.side), (end, End::Client));
+    assert_eq!(
+        taken.conn.map(|(conn, server, _)| (conn, server)),
+        Some((1, SERVER))
+    );
+    assert_eq!(world.wires.joined, [(1, End::Client, STRANGER)]);
+    assert_eq!(world.wires.kept, []);
+    world.close(CLIENT, end);
+    assert_eq!(world.wires.left, [(1, End::Client, CLIENT)]);
+    assert_eq!(world.state("a", 0), State::Connected);
+    // Who the client is, is whoever has it.
+    let (_, instances) = world.shard.info(&name("a"), 0, 9).expect("there");
+    assert_eq!(instances[0].client, Some(STRANGER));
+    assert!(world.shard.describe(STRANGER, end).is_ok());
+    assert!(world.shard.describe(CLIENT, end).is_err());
+    assert_eq!(world.wires.closed, []);
+    world.close(STRANGER, end);
+    assert_eq!(world.wires.closed, [(1, End::Client)]);
+    assert_eq!(world.state("a", 0), State::Closing);
+}
+
+#[test]
+fn np_close_01_an_end_that_nobody_takes_closes_in_the_end() {
+    let mut world = World::new();
+    let server = world.create(SERVER, create("a")).expect("create");
+    world.give(SERVER, server).expect("its own");
+    world.give(SERVER, server).expect("twice");
+    world.close(SERVER, server);
+    // It is there, and nobody is behind it.
+    assert_eq!(world.state("a", 0), State::Listening);
+    assert_eq!(
+        world.open(CLIENT, "a", BOTH),
+        Err(NtStatus::PIPE_NOT_AVAILABLE)
+    );
+    world.too_late(server);
+    assert_eq!(world.state("a", 0), State::Listening);
+    world.too_late(server);
+    assert!(world.shard.is_empty());
+    assert_eq!(
+        world.take(CLIENT, server).err(),
+        Some(NtStatus::INVALID_HANDLE)
+    );
+    assert!(world.shard.is_empty());
+}
+
+#[test]
+fn a_server_end_of_two_sessions_serves_both() {
+    let mut world = World::new();
+    let server = world.create(SERVER, create("a")).expect("create");
+    world.give(SERVER, server).expect("its own");
+    let taken = world.take(STRANGER, server).expect("kept for it");
+    assert_eq!((taken.side, taken.listening), (End::Server, true));
+    assert_eq!(taken.modes, MODES);
+    let (first, _) = world.listen(SERVER, server, true);
+    let (second, _) = world.listen(STRANGER, server, true);
+    let end = world.open(CLIENT, "a", BOTH).expect("open");
+    let plan = world.wires.plans[0];
+    assert_eq!((plan.server, plan.server_modes), (SERVER, Some(MODES)));
+    assert_eq!(world.wires.joined, [(1, End::Server, STRANGER)]);
+    let heard: Vec<_> = world
+        .heard
+        .drain(..)
+        .filter_map(|one| match one {
+            Completion::Connected {
+                server, listener, ..
+            } => Some((server, listener)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        heard,
+        [(SERVER, Some(first)), (STRANGER, Some(second))],
+        "NP-OPEN-10"
+    );
+    // Either may cut it off, and the other hears of it.
+    world.disconnect(STRANGER, server).expect("connected");
+    let changed = Completion::Changed(SERVER, server, MODES, false);
+    assert_eq!(world.heard.pop(), Some(changed));
+    let (_, answer) = world.listen(SERVER, server, false);
+    assert_eq!(answer, Some(Err(NtStatus::PIPE_LISTENING)));
+    let changed = Completion::Changed(STRANGER, server, MODES, true);
+    assert_eq!(world.heard.pop(), Some(changed));
+    // Its session's end is the end of one holder.
+    let mut out = Vec::new();
+    world.shard.gone(SERVER, &mut world.wires, &mut out);
+    assert_eq!(world.state("a", 0), State::Listening);
+    world.close(CLIENT, end);
+    world.open(CLIENT, "a", BOTH).expect("open");
+    assert_eq!(world.wires.plans[1].server, STRANGER);
+    world.shard.gone(STRANGER, &mut world.wires, &mut out);
+    assert!(world.wires.closed.contains(&(2, End::Server)));
+}
+
+#[test]
+fn an_end_taken_by_its_own_session_is_closed_as_often_as_it_was_taken() {
+    let mut world = World::new();
+    world.create(SERVER, create("a")).expect("create");
+    let end = world.open(CLIENT, "a", BOTH).expect("open");
+    world.give(CLIENT, end).expect("its own");
+    world.take(CLIENT, end).expect("back");
+    assert_eq!(world.wires.joined, [], "it is there already");
+    world.close(CLIENT, end);
+    assert_eq!(world.wires.left, []);
+    assert_eq!(world.state("a", 0), State::Connected);
+    // One that cannot be joined stays with those who have it.
+    world.give(CLIENT, end).expect("its own");
+    world.wires.refuse = Some(NtStatus::INSUFFICIENT_RESOURCES);
+    let refused = world.take(STRANGER, end);
+    assert_eq!(refused.err(), Some(NtStatus::INSUFFICIENT_RESOURCES));
+    assert_eq!(world.state("a", 0), State::Connected);
+    world.close(CLIENT, end);
+    assert_eq!(world.state("a", 0), State::Closing);
+}
+
 #[test]
 fn listings_go_on_where_they_ended() {
     let mut world = World::new();
@@ -954,6 +1127,7 @@ fn random_requests_are_each_answered_once() {
         let mut world = World::new();
         let mut answered = std::collections::HashSet::new();
         let mut ends: Vec<(ClientId, EndId)> = Vec::new();
+        let mut gifts: Vec<EndId> = Vec::new();
         for _ in 0..200 {
             let client = ClientId(1 + next(3));
             let text = ["a", "b", "A\\x"][usize::try_from(next(3)).expect("small")];
@@ -961,7 +1135,11 @@ fn random_requests_are_each_answered_once() {
                 0 => EndId(next(9)),
                 count => ends[usize::try_from(next(count)).expect("small")].1,
             };
-            let (what, pends) = (next(9), next(2) == 0);
+            let (what, pends) = (next(12), next(2) == 0);
+            let gift = match gifts.len() as u64 {
+                0 => None,
+                count => Some(usize::try_from(next(count)).expect("small")),
+            };
             let (_, out) = world.ask(client, |shard, wires, asker, now, out| match what {
                 0 | 1 => shard.create(asker, create(text), out),
                 2 | 3 => shard.open(asker, &name(text), (BOTH, Quality::default()), wires, out),
@@ -971,6 +1149,17 @@ fn random_requests_are_each_answered_once() {
                     shard.close(client, end, wires, out);
                 }
                 7 => shard.wait(asker, &name(text), Timeout::Default, now, out),
+                8 => gifts.extend(shard.give(client, end, MODES, wires).map(|_| end)),
+                9 => {
+                    if let Some(gift) = gift {
+                        shard.take(asker, gifts.swap_remove(gift), BOTH, wires, out);
+                    }
+                }
+                10 => {
+                    if let Some(gift) = gift {
+                        shard.keep_no_longer(gifts.swap_remove(gift), wires, out);
+                    }
+                }
                 _ => {
                     shard.gone(client, wires, out);
                 }
@@ -992,6 +1181,8 @@ fn random_requests_are_each_answered_once() {
                     Completion::Connected {
                         server, listener, ..
                     } => listener.map(|tag| (server, tag)),
+                    Completion::Taken { client, tag, .. } => Some((client, tag)),
+                    Completion::Changed(..) => None,
                 };
                 if let Some(of) = answers {
                     assert!(answered.insert(of), "seed {seed}: {of:?} answered twice");
@@ -1003,6 +1194,9 @@ fn random_requests_are_each_answered_once() {
             world
                 .shard
                 .gone(ClientId(client), &mut world.wires, &mut out);
+        }
+        for gift in gifts {
+            world.shard.keep_no_longer(gift, &mut world.wires, &mut out);
         }
         assert!(world.shard.is_empty(), "seed {seed}");
         // Both ends of every connection were closed, or cut off and closed, once.

@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     Error, NtStatus, Result,
-    client::{Channel, ServerEnd},
+    client::{Channel, ClientEnd, ServerEnd},
     lock::lock,
     npfs::{EndId, EndInfo, State},
-    wire::{Peer, Reply, Request},
+    wire::{Reply, Request},
 };
 
 /// A file object.
@@ -51,41 +51,6 @@ pub(super) enum Kind {
     Server(Arc<ServerEnd>),
     /// The client end of one.
     Client(ClientEnd),
-}
-
-/// A client end.
-#[derive(Debug)]
-pub(super) struct ClientEnd {
-    pub(super) conn: Arc<Conn>,
-    pub(super) channel: Arc<Channel>,
-    pub(super) end: EndId,
-    pub(super) server: Peer,
-    closed: AtomicBool,
-}
-
-impl ClientEnd {
-    pub(super) fn new(conn: Conn, channel: Arc<Channel>, end: EndId, server: Peer) -> ClientEnd {
-        ClientEnd {
-            conn: Arc::new(conn),
-            channel,
-            end,
-            server,
-            closed: AtomicBool::new(false),
-        }
-    }
-
-    fn close(&self) {
-        if !self.closed.swap(true, Ordering::SeqCst) && !self.channel.is_inherited() {
-            self.conn.close();
-            self.channel.tell(&Request::Close(self.end));
-        }
-    }
-}
-
-impl Drop for ClientEnd {
-    fn drop(&mut self) {
-        self.close();
-    }
 }
 
 /// Which end.
@@ -215,6 +180,15 @@ impl File {
         *lock(&self.consumed) == Some(id)
     }
 
+    /// Whether other processes may have this end, too.
+    pub(super) fn may_be_anothers(&self) -> bool {
+        match &self.kind {
+            Kind::Server(end) => end.may_be_anothers(),
+            Kind::Client(end) => end.may_be_anothers(),
+            Kind::Volume | Kind::Root(_) => false,
+        }
+    }
+
     // ---- handles -----------------------------------------------------------------------------------------------
 
     pub(super) fn one_more(&self) {
@@ -252,11 +226,17 @@ impl File {
             Kind::Client(end) => end.close(),
             Kind::Volume | Kind::Root(_) => {}
         }
+        let goes_on = conn.as_ref().is_some_and(|conn| !conn.is_closed());
         if let Some(conn) = conn {
             settle(conn.id());
         }
-        // Whatever is left ends before this returns.
         let left = lock(&self.pended).clone();
+        if self.may_be_anothers() && goes_on {
+            // Other processes have it still: nothing that was issued here ends for that (NP-CLOSE-01).
+            left.iter().for_each(|operation| operation.keep(self));
+            return;
+        }
+        // Whatever is left ends before this returns.
         left.iter().for_each(Operation::end_with_its_file);
         cancel_blocking_on(self, None);
     }

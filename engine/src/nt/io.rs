@@ -314,6 +314,8 @@ pub(super) struct Operation {
     work: Mutex<Work>,
     /// For a canceller that waits for the broker's word.
     over: Condvar,
+    /// The file object, if its last handle here has gone and other processes still have some.
+    kept: Mutex<Option<Arc<File>>>,
 }
 
 #[derive(Debug)]
@@ -342,6 +344,7 @@ impl Operation {
             thread: calling_thread(),
             work: Mutex::new(Work::Ring(Box::new(started), buffer)),
             over: Condvar::new(),
+            kept: Mutex::default(),
         });
         owns(&operation);
         // Before the file object knows it: who closes that finds it here, to move on.
@@ -369,6 +372,7 @@ impl Operation {
             thread: calling_thread(),
             work: Mutex::new(Work::Asking),
             over: Condvar::new(),
+            kept: Mutex::default(),
         });
         owns(&operation);
         lock(&file.pended).push(operation.clone());
@@ -428,8 +432,19 @@ impl Operation {
 
     fn leave(self: &Arc<Self>) {
         self.over.notify_all();
+        let kept = lock(&self.kept).take();
         if let Some(file) = self.file.upgrade() {
             lock(&file.pended).retain(|other| !Arc::ptr_eq(other, self));
+        }
+        drop(kept);
+    }
+
+    /// It goes on without a handle of this process, and its completion is the file object's all the same.
+    pub(super) fn keep(self: &Arc<Self>, file: &Arc<File>) {
+        *lock(&self.kept) = Some(file.clone());
+        // It may have ended meanwhile, and nobody else would let go of it then.
+        if matches!(*lock(&self.work), Work::Over) {
+            self.leave();
         }
     }
 

@@ -54,8 +54,8 @@ pub use io::{Buffer, Event, Io, Port, PortPacket, StatusBlock, Waitable};
 pub use open::{Attributes, CreatePipe, FILE_CREATED, FILE_OPENED, Options, Share};
 pub use thread::{CallingThread, Identity, Level, calling_thread, impersonated, revert_to_self};
 
-use self::file::File;
-use crate::{Mask, Namespace, NtStatus};
+use self::file::{File, Kind};
+use crate::{EndToken, Mask, Namespace, NtStatus, client::Answer};
 
 /// What a call answers.
 pub type NtResult<T> = Result<T, NtStatus>;
@@ -93,6 +93,21 @@ struct Inner {
 struct Entry {
     file: Arc<File>,
     granted: Mask,
+}
+
+impl Entry {
+    /// The rights of a duplicate for which these are asked.
+    fn narrowed(&self, access: Option<Mask>) -> NtResult<Mask> {
+        let wanted = match access.map(Mask::map_generic) {
+            Some(wanted) if !wanted.contains(Mask::MAXIMUM_ALLOWED) => wanted,
+            _ => return Ok(self.granted),
+        };
+        if self.granted.contains(wanted) {
+            Ok(wanted)
+        } else {
+            Err(NtStatus::ACCESS_DENIED)
+        }
+    }
 }
 
 impl Nt {
@@ -207,22 +222,60 @@ impl Nt {
     }
 
     fn duplicate_held(&self, entry: &Entry, access: Option<Mask>) -> NtResult<Handle> {
-        let granted = match access {
-            None => entry.granted,
-            Some(access) => {
-                let wanted = access.map_generic();
-                let wanted = if wanted.contains(Mask::MAXIMUM_ALLOWED) {
-                    entry.granted
-                } else {
-                    wanted
-                };
-                if !entry.granted.contains(wanted) {
-                    return Err(NtStatus::ACCESS_DENIED);
-                }
-                wanted
-            }
+        self.insert(&entry.file, entry.narrowed(access)?)
+    }
+
+    /// NtDuplicateObject into another process of this user, its first half: what that process takes the end by
+    /// ([`Nt::take`]), once and within five seconds, with the same rights or fewer. The end stays open until then.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE; ACCESS_DENIED for rights that the handle does not have; NOT_SUPPORTED for the volume and the root,
+    /// which every process opens for itself; NO_SUCH_DEVICE without a broker.
+    pub fn give(&self, handle: Handle, access: Option<Mask>) -> NtResult<EndToken> {
+        let entry = self.entry(handle)?;
+        let granted = entry.narrowed(access)?;
+        let options = entry.file.options.bits();
+        let given = match &entry.file.kind {
+            Kind::Server(end) => end.give(granted, options),
+            Kind::Client(end) => end.give(granted, options),
+            Kind::Volume | Kind::Root(_) => return Err(NtStatus::NOT_SUPPORTED),
         };
-        self.insert(&entry.file, granted)
+        given.map_err(|error| error.status())
+    }
+
+    /// Its second half: a handle of the end that another process has given to this one. Both have the same end from then
+    /// on, which closes with the last handle of either (NP-CLOSE-01); events, ports and the signal of the file object are
+    /// each process's own.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE: not a token, used already, too late, or another user's; INSUFFICIENT_RESOURCES.
+    pub fn take(&self, token: EndToken) -> NtResult<Handle> {
+        let taken = crate::client::take(self.namespace(), token);
+        let (kind, granted, options) = match taken.map_err(|error| error.status())? {
+            Answer::TakenClient(end, options) => {
+                let granted = end.granted;
+                (Kind::Client(end), granted, options)
+            }
+            Answer::TakenServer(end, granted, options) => {
+                let table = self.table();
+                let mut entries = table.iter().map(|(_, entry)| entry);
+                let same = |entry: &&Entry| matches!(&entry.file.kind, Kind::Server(other) if Arc::ptr_eq(other, &end));
+                if let Some(file) = entries.find(same).map(|entry| entry.file.clone()) {
+                    // A further handle of a file object that this table has; not while its last one closes.
+                    file.one_more();
+                    drop(table);
+                    let made = self.insert(&file, granted);
+                    file.one_less();
+                    end.close();
+                    return made;
+                }
+                drop(table);
+                (Kind::Server(end), granted, options)
+            }
+            _ => return Err(NtStatus::REVISION_MISMATCH),
+        };
+        let file = File::new(kind, Options::from_bits_retain(options));
+        self.insert(&file, granted)
     }
 
     /// What a handle was granted (OBJECT_BASIC_INFORMATION, FILE_ACCESS_INFORMATION).

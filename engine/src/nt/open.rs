@@ -9,11 +9,11 @@ use npfs_ringbuf::{CompletionMode, PipeType, ReadMode};
 use super::{
     Handle, Nt, NtResult,
     directory::Listing,
-    file::{ClientEnd, File, Kind, Side, status},
+    file::{File, Kind, Side, status},
 };
 use crate::{
     Direction, Mask, Name, NtStatus,
-    client::{Answer, Channel},
+    client::{Answer, Channel, ClientEnd},
     npfs::{Create, Disposition, EndId, Quality},
     security::SecurityDescriptor,
     wire::Request,
@@ -334,7 +334,7 @@ impl Nt {
             return Err(NtStatus::REVISION_MISMATCH);
         };
         super::control::listens_complete();
-        let client = ClientEnd::new(*conn, channel, end, server);
+        let client = ClientEnd::new(*conn, channel, end, granted, server);
         Ok((Kind::Client(client), granted))
     }
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use npfs_ringbuf::{Grant, PipeType};
+use npfs_ringbuf::{End, Grant, PipeType};
 
-use super::{Put, REPLY_HEAD, Take, WireError, length};
+use super::{
+    Put, REPLY_HEAD, Take, WireError, length,
+    request::{bits_of, modes_of},
+};
 use crate::{
     name::Name,
-    npfs::{EndId, EndInfo, PipeInfo, Quality, State, Tag, nanoseconds},
+    npfs::{EndId, EndInfo, Modes, PipeInfo, Quality, State, Tag, nanoseconds},
     security::{Mask, SecurityDescriptor, Sid},
     status::NtStatus,
 };
@@ -91,9 +94,21 @@ pub enum Reply {
     },
     /// The other process of a link has gone: nothing new will come of this link.
     LinkGone(u64),
-    /// The other process of a link that an earlier broker made, by the link's token, has gone. The flag: it is known to
-    /// have exited.
-    PeerLost([u64; 2], bool),
+    /// Another process of a link that an earlier broker made, by the link's token, has gone, or several: a bit
+    /// for each index. The flag: it is known to have exited.
+    PeerLost([u64; 2], u8, bool),
+    /// To `Give`: what the end is taken by.
+    Given(Tag, [u64; 2]),
+    /// To `Take`.
+    Taken {
+        /// Of the request.
+        tag: Tag,
+        /// The end.
+        taken: Box<TakenEnd>,
+    },
+    /// Another process that has this server end has changed its modes, or has made it listen or left its connection
+    /// (the flag: it listens).
+    Changed(EndId, Modes, bool),
     /// Pipes; ends when there are none.
     Pipes {
         /// Of the request.
@@ -123,6 +138,27 @@ pub enum Reply {
     },
 }
 
+/// An end that several processes have now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenEnd {
+    /// The end.
+    pub end: EndId,
+    /// Which end it is.
+    pub side: End,
+    /// The pipe's.
+    pub pipe_type: PipeType,
+    /// What was granted.
+    pub granted: Mask,
+    /// Of a server end.
+    pub modes: Modes,
+    /// Of a server end.
+    pub listening: bool,
+    /// The giver's words.
+    pub options: u32,
+    /// Its connection, if it has one.
+    pub conn: Option<WireConn>,
+}
+
 /// An instance, in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstanceEntry {
@@ -149,10 +185,19 @@ const INSTANCES: u16 = 8;
 const PEER_LOST: u16 = 9;
 const DESCRIBED: u16 = 10;
 const SECURITY: u16 = 11;
+const GIVEN: u16 = 12;
+const TAKEN: u16 = 13;
+const CHANGED: u16 = 14;
 
 const MESSAGE: u16 = 1;
 /// Of `Created`: the pipe was made too; of `Described`: the quotas count.
 const FIRST: u16 = 2;
+/// Of `Taken`, and of `Changed`: the modes are in the lowest two bits.
+const MODES: u16 = 3;
+const LISTENING: u16 = 4;
+const OF_MESSAGES: u16 = 8;
+const SERVER: u16 = 16;
+const CONNECTED_TO: u16 = 32;
 
 impl Reply {
     /// The message.
@@ -208,8 +253,33 @@ impl Reply {
                 head(LINK_GONE, 0, Tag(0), EndId(*link), 0, 0);
                 None
             }
-            Reply::PeerLost([low, high], exited) => {
-                head(PEER_LOST, u16::from(*exited), Tag(*low), EndId(*high), 0, 0);
+            Reply::PeerLost([low, high], gone, exited) => {
+                let (exited, gone) = (u16::from(*exited), u32::from(*gone));
+                head(PEER_LOST, exited, Tag(*low), EndId(*high), gone, 0);
+                None
+            }
+            Reply::Given(tag, [low, high]) => {
+                head(GIVEN, 0, *tag, EndId(*low), 0, 0);
+                put.u64(*high);
+                None
+            }
+            Reply::Taken { tag, taken } => {
+                let mut flags = bits_of(taken.modes);
+                for (flag, is) in [
+                    (LISTENING, taken.listening),
+                    (OF_MESSAGES, taken.pipe_type == PipeType::Message),
+                    (SERVER, taken.side == End::Server),
+                    (CONNECTED_TO, taken.conn.is_some()),
+                ] {
+                    flags |= u16::from(is) * flag;
+                }
+                let granted = taken.granted.bits();
+                head(TAKEN, flags, *tag, taken.end, taken.options, granted);
+                taken.conn.as_ref()
+            }
+            Reply::Changed(end, modes, listening) => {
+                let flags = bits_of(*modes) | (u16::from(*listening) * LISTENING);
+                head(CHANGED, flags, Tag(0), *end, 0, 0);
                 None
             }
             Reply::Pipes { tag, next, pipes } => {
@@ -302,7 +372,41 @@ impl Reply {
                 conn: take_conn(head)?,
             },
             LINK_GONE => Reply::LinkGone(end.0),
-            PEER_LOST => Reply::PeerLost([tag.0, end.0], flags != 0),
+            PEER_LOST => {
+                let gone = u8::try_from(status).map_err(|_| WireError("not processes"))?;
+                Reply::PeerLost([tag.0, end.0], gone, flags != 0)
+            }
+            GIVEN => Reply::Given(tag, [end.0, head.u64()?]),
+            TAKEN => {
+                let known = MODES | LISTENING | OF_MESSAGES | SERVER | CONNECTED_TO;
+                if flags & !known != 0 {
+                    return Err(WireError("an end such as there is none"));
+                }
+                let connected = flags & CONNECTED_TO != 0;
+                let taken = TakenEnd {
+                    end,
+                    side: if flags & SERVER != 0 {
+                        End::Server
+                    } else {
+                        End::Client
+                    },
+                    pipe_type: if flags & OF_MESSAGES != 0 {
+                        PipeType::Message
+                    } else {
+                        PipeType::Byte
+                    },
+                    granted,
+                    modes: modes_of(flags & MODES)?,
+                    listening: flags & LISTENING != 0,
+                    options: status,
+                    conn: connected.then(|| take_conn(head)).transpose()?,
+                };
+                Reply::Taken {
+                    tag,
+                    taken: Box::new(taken),
+                }
+            }
+            CHANGED => Reply::Changed(end, modes_of(flags & !LISTENING)?, flags & LISTENING != 0),
             PIPES => {
                 let next = tail.u32()? as usize;
                 let next = (end.0, tail.units(next)?);

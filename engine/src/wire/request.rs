@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use npfs_ringbuf::{CompletionMode, ReadMode};
+
 use super::{Put, REQUEST_HEAD, Take, VERSION, WireError, length};
 use crate::{
     name::{Key, Name},
-    npfs::{Create, Disposition, EndId, Quality, SecurityParts, Tag, Timeout, nanoseconds},
+    npfs::{Create, Disposition, EndId, Modes, Quality, SecurityParts, Tag, Timeout, nanoseconds},
     security::{Mask, SecurityDescriptor},
 };
 
@@ -75,6 +77,13 @@ pub enum Request {
     /// A link that an earlier broker made, by its token, and this process's index in it: whoever else comes with that
     /// token hears when this process goes, and the other way round.
     Rejoin([u64; 2], u8),
+    /// An end is given to whoever comes with the token that answers this: with these rights, of a server end with these
+    /// modes, and with a number that is the giver's to choose. The giver goes on having it.
+    Give(Tag, EndId, Mask, Modes, u32),
+    /// An end that was given away is taken, by its token.
+    Take(Tag, [u64; 2]),
+    /// The modes of a server end that several processes have.
+    SetModes(Tag, EndId, Modes),
 }
 
 const HELLO: u16 = 1;
@@ -93,6 +102,9 @@ const OPEN_AT: u16 = 13;
 const DESCRIBE: u16 = 14;
 const SECURITY: u16 = 15;
 const SET_SECURITY: u16 = 16;
+const GIVE: u16 = 17;
+const TAKE: u16 = 18;
+const SET_MODES: u16 = 19;
 
 /// Where in the head the namespace stands.
 const NAMESPACE: usize = 56;
@@ -167,6 +179,17 @@ impl Request {
             }
             Request::Rejoin([low, high], index) => {
                 head(&mut put, REJOIN, u16::from(*index), Tag(*low), EndId(*high));
+            }
+            Request::Give(tag, end, access, modes, options) => {
+                head(&mut put, GIVE, bits_of(*modes), *tag, *end);
+                put.u32(access.bits()).u32(*options);
+            }
+            Request::Take(tag, [low, high]) => {
+                head(&mut put, TAKE, 0, *tag, EndId(*low));
+                put.u64(*high);
+            }
+            Request::SetModes(tag, end, modes) => {
+                head(&mut put, SET_MODES, bits_of(*modes), *tag, *end);
             }
         }
         put.finish(REQUEST_HEAD, &tail.0)
@@ -243,6 +266,15 @@ impl Request {
                 [tag.0, end.0],
                 u8::try_from(flags).map_err(|_| WireError("not a process's index"))?,
             ),
+            GIVE => Request::Give(
+                tag,
+                end,
+                Mask::from_bits_retain(head.u32()?),
+                modes_of(flags)?,
+                head.u32()?,
+            ),
+            TAKE => Request::Take(tag, [end.0, head.u64()?]),
+            SET_MODES => Request::SetModes(tag, end, modes_of(flags)?),
             _ => return Err(WireError("an unknown request")),
         };
         tail.end()?;
@@ -255,6 +287,28 @@ impl Request {
     pub(crate) fn after(units: &[u16]) -> Option<Key> {
         (!units.is_empty()).then(|| Key::from_units(units))
     }
+}
+
+/// Both modes in two bits.
+pub(super) fn bits_of((read, completion): Modes) -> u16 {
+    u16::from(read == ReadMode::Message) | u16::from(completion == CompletionMode::Complete) << 1
+}
+
+pub(super) fn modes_of(bits: u16) -> Result<Modes, WireError> {
+    if bits > 3 {
+        return Err(WireError("modes that there are not"));
+    }
+    let read = if bits & 1 != 0 {
+        ReadMode::Message
+    } else {
+        ReadMode::Byte
+    };
+    let completion = if bits & 2 != 0 {
+        CompletionMode::Complete
+    } else {
+        CompletionMode::Queue
+    };
+    Ok((read, completion))
 }
 
 fn head(put: &mut Put, op: u16, flags: u16, tag: Tag, end: EndId) {

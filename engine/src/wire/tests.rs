@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use npfs_ringbuf::{Grant, PipeType, books::*};
+use npfs_ringbuf::{CompletionMode, End, Grant, PipeType, ReadMode, books::*};
 
 use super::*;
 use crate::{
@@ -72,6 +72,19 @@ fn requests() -> Vec<Request> {
         Request::Info(Tag(13), name, 400),
         Request::LostLink(14),
         Request::Rejoin([15, u64::MAX], 7),
+        Request::Give(
+            Tag(21),
+            EndId(22),
+            Mask::FILE_WRITE_DATA,
+            (ReadMode::Message, CompletionMode::Complete),
+            0x10,
+        ),
+        Request::Take(Tag(23), [24, u64::MAX]),
+        Request::SetModes(
+            Tag(25),
+            EndId(26),
+            (ReadMode::Message, CompletionMode::Queue),
+        ),
     ]
 }
 
@@ -142,8 +155,41 @@ fn replies() -> Vec<Reply> {
             conn,
         },
         Reply::LinkGone(6),
-        Reply::PeerLost([7, 8], true),
-        Reply::PeerLost([u64::MAX, 0], false),
+        Reply::PeerLost([7, 8], 1, true),
+        Reply::PeerLost([u64::MAX, 0], u8::MAX, false),
+        Reply::Given(Tag(12), [9, u64::MAX]),
+        Reply::Taken {
+            tag: Tag(13),
+            taken: Box::new(TakenEnd {
+                end: EndId(14),
+                side: End::Server,
+                pipe_type: PipeType::Message,
+                granted: Mask::FILE_GENERIC_READ,
+                modes: (ReadMode::Message, CompletionMode::Queue),
+                listening: true,
+                options: 0x20,
+                conn: None,
+            }),
+        },
+        Reply::Taken {
+            tag: Tag(15),
+            taken: Box::new(TakenEnd {
+                end: EndId(16),
+                side: End::Client,
+                pipe_type: PipeType::Byte,
+                granted: Mask::FILE_WRITE_DATA,
+                modes: (ReadMode::Byte, CompletionMode::Complete),
+                listening: false,
+                options: u32::MAX,
+                conn: Some(conn),
+            }),
+        },
+        Reply::Changed(
+            EndId(17),
+            (ReadMode::Message, CompletionMode::Complete),
+            true,
+        ),
+        Reply::Changed(EndId(18), (ReadMode::Byte, CompletionMode::Queue), false),
         Reply::Pipes {
             tag: Tag(7),
             next: (3, vec![1, 2, 3]),

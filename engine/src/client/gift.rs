@@ -1,0 +1,194 @@
+//! Ends that several processes have: how one is given, and how it is taken.
+//!
+//! NtDuplicateObject into another process, in two halves. The giver asks the broker for a token and tells it to the
+//! other process in whatever way it likes; that one takes the end by it, once, within five seconds. Until then the broker
+//! keeps the end open, so that the giver may close it, exit, or execute another program. From then on both have the same
+//! end: what one reads the other does not, and it closes when the last of them has closed it (NP-CLOSE-01).
+
+use std::{
+    env, fmt,
+    process::Command,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use npfs_ringbuf::Conn;
+
+use super::{channel::Channel, namespace::Namespace};
+use crate::{
+    Error, Result,
+    npfs::{EndId, Modes},
+    security::Mask,
+    wire::{Peer, Request},
+};
+
+use super::channel::Answer;
+
+/// What an end that was given away is taken by: 32 hexadecimal digits, as text. Whoever of the same user reads it first
+/// can take the end.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EndToken(pub(super) [u64; 2]);
+
+impl EndToken {
+    /// Puts it into the environment of a program that is about to be started, as `NPFS_END_` and `name`.
+    pub fn pass_to(&self, command: &mut Command, name: &str) {
+        command.env(variable(name), self.to_string());
+    }
+
+    /// What [`EndToken::pass_to`] has put into this program's environment. `None`: nothing, or no token.
+    #[must_use]
+    pub fn from_env(name: &str) -> Option<EndToken> {
+        env::var(variable(name)).ok()?.parse().ok()
+    }
+}
+
+fn variable(name: &str) -> String {
+    format!("NPFS_END_{name}")
+}
+
+/// Not whole: it is a secret.
+impl fmt::Debug for EndToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EndToken({:04x}...)", self.0[0] >> 48)
+    }
+}
+
+impl fmt::Display for EndToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.0[0], self.0[1])
+    }
+}
+
+impl FromStr for EndToken {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::Token`]: not 32 hexadecimal digits.
+    fn from_str(text: &str) -> Result<EndToken> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let half = |at: usize| {
+            let half = text.get(at..at + 16).filter(|_| digits);
+            half.and_then(|half| u64::from_str_radix(half, 16).ok())
+        };
+        match (half(0), half(16)) {
+            (Some(high), Some(low)) => Ok(EndToken([high, low])),
+            _ => Err(Error::Token),
+        }
+    }
+}
+
+/// Asks the broker for the token of an end.
+pub(super) fn give(
+    channel: &Arc<Channel>,
+    end: EndId,
+    access: Mask,
+    modes: Modes,
+    options: u32,
+) -> Result<EndToken> {
+    let tag = channel.next_tag();
+    let request = Request::Give(tag, end, access, modes, options);
+    match channel.ask(tag, &request)? {
+        Answer::Given(token) => Ok(token),
+        _ => Err(Error::Protocol("no token")),
+    }
+}
+
+/// Takes what was given away, whichever end it is.
+pub(crate) fn take(namespace: &Namespace, token: EndToken) -> Result<Answer> {
+    let answer = namespace.ask(|channel, tag| channel.ask(tag, &Request::Take(tag, token.0)));
+    match answer {
+        Ok((_, answer)) => Ok(answer),
+        Err(Error::Status(crate::NtStatus::INVALID_HANDLE)) => Err(Error::Token),
+        Err(error) => Err(error),
+    }
+}
+
+/// A client end as a process has it. Closed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct ClientEnd {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) end: EndId,
+    pub(crate) granted: Mask,
+    pub(crate) server: Peer,
+    closed: AtomicBool,
+    shared: AtomicBool,
+}
+
+impl ClientEnd {
+    pub(crate) fn new(
+        conn: Conn,
+        channel: Arc<Channel>,
+        end: EndId,
+        granted: Mask,
+        server: Peer,
+    ) -> ClientEnd {
+        ClientEnd {
+            conn: Arc::new(conn),
+            channel,
+            end,
+            granted,
+            server,
+            closed: AtomicBool::new(false),
+            shared: AtomicBool::new(false),
+        }
+    }
+
+    /// Other processes may have it from now on.
+    pub(super) fn share(&self) {
+        self.shared.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn give(&self, access: Mask, options: u32) -> Result<EndToken> {
+        self.share();
+        // A connected end's modes are in its connection.
+        let modes = (self.conn.read_mode(), self.conn.completion_mode());
+        give(&self.channel, self.end, access, modes, options)
+    }
+
+    /// Whether closing it leaves what pends on it alone, since others may have it.
+    pub(crate) fn may_be_anothers(&self) -> bool {
+        self.shared.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn close(&self) {
+        // A child of fork(2) has its parent's ends, and not even the memory.
+        if !self.closed.swap(true, Ordering::SeqCst) && !self.channel.is_inherited() {
+            self.channel
+                .close_end(&self.conn, self.end, self.may_be_anothers());
+        }
+    }
+}
+
+impl Drop for ClientEnd {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_its_text() {
+        let token = EndToken([0x0123_4567_89ab_cdef, 7]);
+        let text = token.to_string();
+        assert_eq!(text, "0123456789abcdef0000000000000007");
+        assert_eq!(text.parse::<EndToken>().expect("a token"), token);
+        assert!(!format!("{token:?}").contains("cdef"), "a secret");
+        let odd = ["", "7", &text[1..], "+123456789abcdef0000000000000007"];
+        for odd in odd
+            .into_iter()
+            .chain(["\u{e9}12345678901234567890123456789"])
+        {
+            assert!(
+                matches!(odd.parse::<EndToken>(), Err(Error::Token)),
+                "{odd}"
+            );
+        }
+    }
+}
