@@ -8,7 +8,7 @@ use npfs::nt::*;
 use npfs::{Broker, BrokerOptions, Mask, NtStatus};
 use npfs_tests::model::whole::{self, Answer, Direction, File, World, status};
 use npfs_tests::model::{Completion, Kind};
-use npfs_tests::{pattern, within};
+use npfs_tests::{Remote, Site, Table, child_exe, pattern, within};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
@@ -128,7 +128,7 @@ struct Pended {
 
 struct Run<'a> {
     /// Handle tables, over different sessions; each file is in one of them.
-    tables: &'a [Nt],
+    tables: &'a [Table],
     model: World,
     /// By the model's numbers: which table, which handle.
     handles: Vec<(usize, Handle)>,
@@ -159,7 +159,7 @@ impl Run<'_> {
         self.handles.len() % self.tables.len()
     }
 
-    fn nt(&self, file: usize) -> (&Nt, Handle) {
+    fn nt(&self, file: usize) -> (&Table, Handle) {
         let (table, handle) = self.handles[file];
         (&self.tables[table], handle)
     }
@@ -223,6 +223,7 @@ impl Run<'_> {
             let event = one.io.event.clone().expect("one");
             while one.slow && !event.is_set() && begin.elapsed() < Duration::from_secs(2) {
                 std::thread::yield_now();
+                self.tables[one.handle.0].look();
             }
             let block = (one.io.status.status(), one.io.status.information());
             let information = wanted.information;
@@ -505,11 +506,32 @@ fn same(got: NtStatus, wanted: u32) -> Result<(), String> {
     }
 }
 
+/// Where the ends are.
+#[derive(Clone, Copy)]
+enum Where<'a> {
+    OneTable,
+    TwoTables,
+    TwoProcesses(&'a Remote),
+}
+
+impl Where<'_> {
+    fn tables(self, broker: &Broker) -> Vec<Table> {
+        let nt = || Nt::new(broker.connect().expect("a client"));
+        let (first, second) = match self {
+            Where::OneTable => {
+                let one = nt();
+                return vec![Table::here(one.clone(), one).0];
+            }
+            Where::TwoTables => Table::here(nt(), nt()),
+            Where::TwoProcesses(remote) => Table::there(nt(), remote),
+        };
+        vec![first, second]
+    }
+}
+
 /// One program, from an empty namespace to an empty namespace.
-fn run(broker: &Broker, tables: usize, program: &[Step]) -> Result<(), String> {
-    let tables: Vec<Nt> = (0..tables)
-        .map(|_| Nt::new(broker.connect().expect("a client")))
-        .collect();
+fn run(broker: &Broker, place: Where<'_>, program: &[Step]) -> Result<(), String> {
+    let tables = place.tables(broker);
     let mut run = Run {
         tables: &tables,
         model: World::default(),
@@ -543,17 +565,16 @@ fn run(broker: &Broker, tables: usize, program: &[Step]) -> Result<(), String> {
     Ok(())
 }
 
-fn run_all(cases: u32, tables: usize) {
+fn run_all(cases: u32, broker: &Broker, place: Where<'_>) {
     let config = Config {
         cases,
         failure_persistence: None,
         ..Config::default()
     };
-    let broker = BrokerOptions::new().workers(2).start().expect("a broker");
     let program = prop::collection::vec(steps(), 1..60);
     let mut runner = TestRunner::new(config);
     let result = runner.run(&program, |program| {
-        run(&broker, tables, &program).map_err(TestCaseError::fail)
+        run(broker, place, &program).map_err(TestCaseError::fail)
     });
     if let Err(error) = result {
         panic!("{error}");
@@ -569,12 +590,25 @@ fn cases() -> u32 {
     }
 }
 
+fn broker() -> Broker {
+    BrokerOptions::new().workers(2).start().expect("a broker")
+}
+
 #[test]
 fn random_calls_in_one_handle_table() {
-    within(3600, || run_all(cases(), 1));
+    within(3600, || run_all(cases(), &broker(), Where::OneTable));
 }
 
 #[test]
 fn random_calls_in_two_handle_tables() {
-    within(3600, || run_all(cases(), 2));
+    within(3600, || run_all(cases(), &broker(), Where::TwoTables));
+}
+
+#[test]
+fn random_calls_in_two_processes() {
+    within(3600, || {
+        let site = Site::start(BrokerOptions::new().workers(2));
+        let remote = Remote::spawn(child_exe!(), &site.socket);
+        run_all(cases(), site.broker(), Where::TwoProcesses(&remote));
+    });
 }

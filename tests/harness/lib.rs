@@ -17,6 +17,7 @@ pub mod raw;
 pub mod rng;
 pub mod site;
 pub mod sys;
+pub mod table;
 pub mod time;
 
 pub use actor::Actor;
@@ -26,6 +27,7 @@ pub use driver::Driver;
 pub use party::{Pair, Party, Rig};
 pub use rng::{Rng, pattern};
 pub use site::{Site, eventually, folder};
+pub use table::{Remote, Table};
 pub use time::{soon, within};
 
 /// The path of the child binary; only integration tests know it.

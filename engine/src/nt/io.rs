@@ -49,7 +49,8 @@ impl StatusBlock {
         self.0.information.load(Ordering::Acquire)
     }
 
-    pub(super) fn set(&self, status: NtStatus, information: usize) {
+    /// Writes both, as a completion does: whoever sees the status sees the information.
+    pub fn set(&self, status: NtStatus, information: usize) {
         self.0.information.store(information, Ordering::Release);
         self.0.status.store(status.0, Ordering::Release);
     }
@@ -135,8 +136,8 @@ impl Buffer {
         lock(&self.0)
     }
 
-    /// As much of it as there is room for.
-    fn fill(&self, data: &[u8]) {
+    /// Puts there what there is room for, from the beginning.
+    pub fn fill(&self, data: &[u8]) {
         let mut bytes = lock(&self.0);
         let count = data.len().min(bytes.len());
         bytes[..count].copy_from_slice(&data[..count]);
