@@ -8,7 +8,7 @@ use std::io::{BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use npfs::npfs::Quality;
 use npfs::nt::*;
@@ -351,23 +351,29 @@ impl Table {
         answer
     }
 
-    /// [`Nt::wait`] for one event.
+    /// [`Nt::wait`]; in the other process for events only.
     ///
     /// # Errors
     /// TIMEOUT.
-    pub fn wait_for(&self, event: &Event, timeout: Duration) -> NtResult<()> {
+    ///
+    /// # Panics
+    /// If something else than an event is waited for there.
+    pub fn wait(&self, objects: &[Waitable], deadline: Deadline) -> NtResult<usize> {
         if let Side::Here(nt) = &self.all[self.own] {
-            let waited = nt.wait(&[Waitable::Event(event.clone())], Deadline::after(timeout));
-            return waited.map(|_| ());
+            return nt.wait(objects, deadline);
         }
-        let begin = Instant::now();
-        while !event.is_set() {
-            if begin.elapsed() > timeout {
-                return Err(NtStatus::TIMEOUT);
-            }
+        loop {
             self.look();
+            let set = objects.iter().position(|object| match object {
+                Waitable::Event(event) => event.is_set(),
+                other => panic!("{other:?} is not mirrored"),
+            });
+            match set {
+                Some(index) => return Ok(index),
+                None if deadline.passed() => return Err(NtStatus::TIMEOUT),
+                None => {}
+            }
         }
-        Ok(())
     }
 
     /// [`Nt::create_named_pipe`].
@@ -538,9 +544,23 @@ impl Table {
             Side::There(remote) => remote.call(request, |take| {
                 let (status, information) = (NtStatus(take.u32()), take.size());
                 out.copy_from_slice(&take.bytes());
-                io.set(status, information);
-                status
+                if (status, information) != UNTOUCHED {
+                    io.set(status, information);
+                }
+                NtStatus(take.u32())
             }),
+        }
+    }
+}
+
+/// The calls that do not reach other processes.
+impl std::ops::Deref for Table {
+    type Target = Nt;
+
+    fn deref(&self) -> &Nt {
+        match &self.all[self.own] {
+            Side::Here(nt) => nt,
+            Side::There(_) => panic!("that call does not reach the other process"),
         }
     }
 }
@@ -672,9 +692,11 @@ impl There {
             }
             QUERY => {
                 let (handle, class) = (take.handle(), InfoClass(take.u32()));
-                let (io, mut out) = (StatusBlock::default(), vec![0; take.size()]);
+                let io = StatusBlock::new(UNTOUCHED.0, UNTOUCHED.1);
+                let mut out = vec![0; take.size()];
                 let queried = nt.query_information_file(handle, &io, class, &mut out);
-                put.u32(queried.0).size(io.information()).bytes(&out)
+                let block = (io.status().0, io.information());
+                put.u32(block.0).size(block.1).bytes(&out).u32(queried.0)
             }
             _ => panic!("an unknown call: {op}"),
         }
