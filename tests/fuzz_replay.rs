@@ -2,7 +2,7 @@
 
 use npfs::npfs::{Create, Disposition, EndId, Quality, SecurityParts, Tag, Timeout};
 use npfs::security::{Mask, SecurityDescriptor, Sid};
-use npfs::wire::{Hello, Reply, Request};
+use npfs::wire::{Hello, Reply, Request, Words};
 use npfs_tests::{Rng, fuzz, pattern, within};
 use std::path::Path;
 
@@ -73,6 +73,10 @@ fn the_wire_corpus_is_of_this_version() {
         security: Some(security.clone()),
     };
     let after = std::time::Duration::from_secs(1);
+    let words = Words {
+        options: 0x20,
+        ..Words::default()
+    };
     let modes = (npfs::ReadMode::Message, npfs::CompletionMode::Queue);
     let messages = [
         ("hello", Request::Hello(Hello::ours()).encode()),
@@ -109,7 +113,7 @@ fn the_wire_corpus_is_of_this_version() {
         ("rejoin", Request::Rejoin([9, 10], 1).encode()),
         (
             "give",
-            Request::Give(Tag(11), EndId(9), Mask::GENERIC_READ, modes, 0x20).encode(),
+            Request::Give(Tag(11), EndId(9), Mask::GENERIC_READ, modes, words).encode(),
         ),
         ("take", Request::Take(Tag(12), [13, 14]).encode()),
         (

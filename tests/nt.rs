@@ -1138,7 +1138,7 @@ fn np_close_01_a_handle_in_another_table_keeps_what_pends() {
     let (third, _) = Table::here(third.clone(), third);
     let (near, far) = (&world.near, &world.far);
     let (server, client) = pair(near, far, |_| ());
-    let token = far.give(client, None).expect("a token");
+    let token = far.give(client).expect("a token");
     let (pends, io, buffer) = read(far, client, 16);
     assert_eq!(pends, NtStatus::PENDING);
     let twin = third.take(token).expect("its end");
@@ -1165,36 +1165,79 @@ fn np_close_01_a_duplicate_for_another_table_has_the_rights_that_go_with_it() {
     let (near, far) = (&world.near, &world.far);
     let (server, client) = pair(near, far, synchronous);
     let read_only = Mask::FILE_READ_DATA | Mask::SYNCHRONIZE;
-    let more = far.give(client, Some(Mask::WRITE_OWNER));
+    let more = Nt::give(far, client, Some(Mask::WRITE_OWNER));
     assert_eq!(more, Err(NtStatus::ACCESS_DENIED));
-    let token = far.give(client, Some(read_only)).expect("a token");
+    let token = Nt::give(far, client, Some(read_only)).expect("a token");
     let twin = near.take(token).expect("its end");
     assert_eq!(near.granted(twin), Ok(read_only));
     assert_eq!(write(near, twin, b"x").0, NtStatus::ACCESS_DENIED);
     assert_eq!(write(near, server, b"x").0, NtStatus::SUCCESS);
     assert_eq!(read(near, twin, 1).0, NtStatus::SUCCESS);
     // A server end, back into its own table: a further handle of one synchronous file object.
-    let token = near.give(server, None).expect("a token");
+    let token = near.give(server).expect("a token");
     let second = near.take(token).expect("its end");
     assert_ne!(second, server);
     near.close(server).expect("open");
     assert_eq!(write(near, second, b"y").0, NtStatus::SUCCESS);
     assert_eq!(read(far, client, 1).0, NtStatus::SUCCESS);
     // And into another one.
-    let token = near.give(second, None).expect("a token");
+    let token = near.give(second).expect("a token");
     let third = far.take(token).expect("its end");
     let modes = query::<8>(far, third, InfoClass::PIPE).expect("modes");
     assert_eq!(modes[0], 1, "it reads messages, as the other does");
     assert_eq!(set_modes(far, third, 0, 0), NtStatus::SUCCESS);
     let modes = query::<8>(near, second, InfoClass::PIPE).expect("modes");
     assert_eq!(modes[0], 0, "and either sets them");
-    assert_eq!(near.give(root(near), None), Err(NtStatus::NOT_SUPPORTED));
+    assert_eq!(near.give(root(near)), Err(NtStatus::NOT_SUPPORTED));
     near.close(second).expect("open");
     assert_eq!(write(far, third, b"z").0, NtStatus::SUCCESS);
     far.close(third).expect("open");
     let (status, ..) = read(far, client, 1);
     assert_eq!(status, NtStatus::SUCCESS, "what was written stays");
     assert_eq!(read(far, client, 1).0, NtStatus::PIPE_BROKEN);
+}
+
+#[test]
+fn np_attr_08_np_info_04_ids_are_those_of_who_has_opened_and_created() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let remote = Remote::spawn(child_exe!(), &site.socket);
+    let (here, there) = Table::there(table(site.broker()), &remote);
+    let (ours, theirs) = (std::process::id(), remote.pid());
+    let number = |table: &Table, handle, code, name: &[u8]| {
+        let out = Buffer::new(4);
+        let status = table.fs_control_file(handle, &untouched(), code, name, &out);
+        assert_eq!(status, NtStatus::SUCCESS);
+        word(&out.bytes(), 0)
+    };
+    let (client, server): (&[u8], &[u8]) = (b"ClientProcessId\0", b"ServerProcessId\0");
+    let connection = Control::GET_CONNECTION_ATTRIBUTE;
+    let (end, opened) = pair(&here, &there, |_| ());
+    let taken = here
+        .take(there.give(opened).expect("a token"))
+        .expect("its end");
+    let moved = there
+        .take(here.give(end).expect("a token"))
+        .expect("its end");
+    let has_both = |table: &Table, handle| {
+        assert_eq!(number(table, handle, connection, client), theirs);
+        assert_eq!(number(table, handle, connection, server), ours);
+    };
+    has_both(&here, taken);
+    has_both(&here, end);
+    has_both(&there, opened);
+    has_both(&there, moved);
+    // Also once those who opened and created are there no more.
+    here.close(end).expect("open");
+    there.close(opened).expect("open");
+    has_both(&here, taken);
+    has_both(&there, moved);
+    // And given on, by who has not opened it.
+    let again = there
+        .take(here.give(taken).expect("a token"))
+        .expect("its end");
+    has_both(&there, again);
+    assert_eq!(write(&there, moved, b"x").0, NtStatus::SUCCESS);
+    assert_eq!(read(&there, again, 1).0, NtStatus::SUCCESS);
 }
 
 #[test]

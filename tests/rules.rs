@@ -20,7 +20,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("NP-DIR-08", "open question"),
     ("NP-IMP-05", "a thread of Linux has no token of its own"),
     ("NP-IMP-06", "a thread of Linux has no token of its own"),
-    ("NP-ATTR-08", "ends in another process, which are to come"),
     ("NP-IO-06", "user APCs"),
     ("NP-IO-11", "user APCs"),
     ("NP-WIN-01", "Win32 layer"),

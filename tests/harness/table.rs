@@ -13,7 +13,7 @@ use std::time::Duration;
 use npfs::npfs::Quality;
 use npfs::nt::*;
 use npfs::security::SecurityDescriptor;
-use npfs::{Deadline, Mask, Namespace, NtStatus};
+use npfs::{Deadline, EndToken, Mask, Namespace, NtStatus};
 
 use crate::sys;
 
@@ -194,6 +194,8 @@ const CANCEL: u32 = 10;
 const SET: u32 = 11;
 const QUERY: u32 = 12;
 const DUPLICATE: u32 = 13;
+const GIVE: u32 = 14;
+const TAKE: u32 = 15;
 
 /// The number of a status block that is none of what pends there.
 const NO_CALL: u32 = 0;
@@ -231,6 +233,11 @@ impl Remote {
             pended: Vec::new(),
             next: NO_CALL,
         })))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        lock(&self.0).process.id()
     }
 
     /// Kills it, and waits until it has gone.
@@ -434,6 +441,36 @@ impl Table {
         let request = request.maybe(access.map(|access| access.bits()));
         self.on(
             |nt| nt.duplicate(handle, access),
+            |remote| remote.call(request, status_of).map(Handle),
+        )
+    }
+
+    /// [`Nt::give`], with the rights that the handle has.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn give(&self, handle: Handle) -> NtResult<EndToken> {
+        let request = Put::default().u32(GIVE).u32(handle.0);
+        self.on(
+            |nt| nt.give(handle, None),
+            |remote| {
+                remote.call(request, |take| {
+                    let given = status_of(take);
+                    let token = String::from_utf8(take.bytes()).expect("text");
+                    given.map(|_| token.parse().expect("a token"))
+                })
+            },
+        )
+    }
+
+    /// [`Nt::take`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn take(&self, token: EndToken) -> NtResult<Handle> {
+        let request = Put::default().u32(TAKE).bytes(token.to_string().as_bytes());
+        self.on(
+            |nt| nt.take(token),
             |remote| remote.call(request, status_of).map(Handle),
         )
     }
@@ -648,6 +685,17 @@ impl There {
                 let handle = take.handle();
                 let access = take.maybe().map(Mask::from_bits_retain);
                 status(nt.duplicate(handle, access).map(|handle| handle.0))
+            }
+            GIVE => {
+                let given = nt.give(take.handle(), None);
+                let token = given.map(|token| token.to_string());
+                let text = token.clone().unwrap_or_default();
+                status(token.map(|_| 0)).bytes(text.as_bytes())
+            }
+            TAKE => {
+                let token = String::from_utf8(take.bytes()).expect("text");
+                let taken = nt.take(token.parse().expect("a token"));
+                status(taken.map(|handle| handle.0))
             }
             READ | WRITE | CONTROL => {
                 let (number, buffer) = (take.u32(), Buffer::new(take.size()));

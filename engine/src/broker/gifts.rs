@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::{
     npfs::{EndId, Moment},
     security::Mask,
+    wire::Words,
 };
 
 /// What an end is taken by.
@@ -16,8 +17,8 @@ pub(super) struct Gift {
     pub(super) end: EndId,
     /// What goes with it.
     pub(super) granted: Mask,
-    /// The giver's own words for the taker.
-    pub(super) options: u32,
+    /// For the taker.
+    pub(super) words: Words,
     /// Whose processes may take it.
     pub(super) uid: u32,
     pub(super) until: Moment,
@@ -86,7 +87,7 @@ mod tests {
         Gift {
             end: EndId(end),
             granted: Mask::FILE_READ_DATA,
-            options: 0,
+            words: Words::default(),
             uid,
             until,
         }

@@ -19,6 +19,7 @@ use crate::{
     lock::lock,
     npfs::{ClientId, Plan, Wires},
     status::NtStatus,
+    wire::Words,
 };
 
 /// One link, and whose it is.
@@ -328,7 +329,7 @@ pub(super) struct Wiring<'a> {
     /// The grants of the connection that was made: the server end's, the client end's.
     pub(super) made: Option<(Grant, Grant)>,
     /// What the giver of an end that is taken has said.
-    pub(super) options: u32,
+    pub(super) words: Words,
 }
 
 impl Wiring<'_> {

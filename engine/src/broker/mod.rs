@@ -56,7 +56,7 @@ use crate::{
     security::Mask,
     status::NtStatus,
     sys,
-    wire::{InstanceEntry, Peer, Reply, Request, TakenEnd, WireConn},
+    wire::{InstanceEntry, Peer, Reply, Request, TakenEnd, WireConn, Words},
 };
 
 /// What one client, and one user, may take from the others.
@@ -717,8 +717,8 @@ impl Core {
                 session.forget_link(link);
             }
             Request::Rejoin(token, index) => self.rejoin(session, token, index),
-            Request::Give(_, end, access, modes, options) => {
-                let given = self.give(session, end, access, modes, options);
+            Request::Give(_, end, access, modes, words) => {
+                let given = self.give(session, end, access, modes, words);
                 self.answer_or_refuse(session, tag, given, Reply::Given);
             }
             Request::Take(_, token) => self.take(session, asker, token),
@@ -744,7 +744,7 @@ impl Core {
         end: EndId,
         access: Mask,
         modes: Modes,
-        options: u32,
+        words: Words,
     ) -> Result<GiftToken, NtStatus> {
         let uid = session.peer.uid;
         if lock(&self.gifts).count(uid) >= self.limits.outstanding {
@@ -761,7 +761,7 @@ impl Core {
         let gift = Gift {
             end,
             granted: granted & access,
-            options,
+            words,
             uid,
             until: sys::now() + nanoseconds(KEPT),
         };
@@ -782,7 +782,7 @@ impl Core {
         };
         let shard = self.shard_of_end(gift.end);
         self.at(shard, |shard, wires, out| {
-            wires.options = gift.options;
+            wires.words = gift.words;
             shard.take(asker, gift.end, gift.granted, wires, out);
         });
     }
@@ -886,16 +886,16 @@ impl Core {
             session: &find,
             most_links: self.limits.links,
             made: None,
-            options: 0,
+            words: Words::default(),
         };
         let mut out = Vec::new();
         let mut touched = Vec::new();
         let links_gone = self.links.gone();
         let mut shard = lock(&self.pipes[index]);
         let answer = request(&mut shard, &mut wires, &mut out);
-        let (made, options) = (wires.made.take(), wires.options);
+        let (made, words) = (wires.made.take(), wires.words);
         for completion in out {
-            self.queue(completion, made.as_ref(), options, &mut touched);
+            self.queue(completion, made.as_ref(), words, &mut touched);
         }
         let deadline = shard.next_deadline().unwrap_or(u64::MAX);
         let before = self.deadlines[index].swap(deadline, Ordering::SeqCst);
@@ -923,7 +923,7 @@ impl Core {
         &self,
         completion: Completion<ConnRef>,
         made: Option<&(Grant, Grant)>,
-        options: u32,
+        words: Words,
         touched: &mut Vec<Arc<Session>>,
     ) {
         let mut to = |id: ClientId, reply: &Reply, link: Option<&ConnRef>, answers: bool| {
@@ -1009,9 +1009,17 @@ impl Core {
                     session.ends.fetch_add(1, Ordering::Relaxed);
                 }
                 // Without a grant it was closed a moment ago, by a burial: as an end without a connection.
-                let conn = taken.conn.as_ref().and_then(|(conn, peer, quality)| {
+                let conn = taken.conn.as_ref().and_then(|conn| {
                     let grant = conn.link.grant(conn, taken.side)?;
-                    Some((conn, self.conn(conn, client, *peer, grant, *quality)))
+                    let process = conn.link.index(client)?.get();
+                    let wire = WireConn {
+                        quality: words.quality,
+                        link: conn.link.id,
+                        process,
+                        peer: words.peer,
+                        grant,
+                    };
+                    Some((conn, wire))
                 });
                 let reply = Reply::Taken {
                     tag,
@@ -1022,7 +1030,7 @@ impl Core {
                         granted: taken.granted,
                         modes: taken.modes,
                         listening: taken.listening,
-                        options,
+                        words,
                         conn: conn.map(|(_, conn)| conn),
                     }),
                 };

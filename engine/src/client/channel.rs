@@ -780,23 +780,24 @@ impl Channel {
     fn taken(self: &Arc<Self>, taken: &TakenEnd, fd: Option<OwnedFd>) -> Result<Answer> {
         let conn = taken.conn.as_ref();
         let opened = conn.map(|conn| self.open_conn(conn, fd)).transpose()?;
-        let peer = conn.map_or_else(Peer::default, |conn| conn.peer);
+        let peer = taken.words.peer;
         if taken.side == End::Client {
             // Its connection was buried a moment ago.
             let opened = opened.ok_or(Error::Broken)?;
-            let end = ClientEnd::new(opened, self.clone(), taken.end, taken.granted, peer);
-            end.share();
-            return Ok(Answer::TakenClient(end, taken.options));
+            let mut end = ClientEnd::new(opened, self.clone(), taken.end, taken.granted, peer);
+            end.came_from(taken.words.origin);
+            return Ok(Answer::TakenClient(end, taken.words.options));
         }
         let known = lock(&self.state).servers.get(&taken.end).cloned();
         if let Some(server) = known.and_then(|server| server.upgrade()) {
             // This process has it already: the two are one end here, of which the broker counts one.
             server.one_more();
             self.put(&Request::Close(taken.end));
-            return Ok(Answer::TakenServer(server, taken.granted, taken.options));
+            let options = taken.words.options;
+            return Ok(Answer::TakenServer(server, taken.granted, options));
         }
         let server = ServerEnd::new(self, taken.end, taken.pipe_type, taken.granted);
-        server.share();
+        server.came_from(taken.words.origin);
         server.changed(taken.modes, taken.listening);
         if let (Some(opened), Some(conn)) = (opened, conn) {
             server.connected(opened, peer, conn.quality);
@@ -804,7 +805,8 @@ impl Channel {
         lock(&self.state)
             .servers
             .insert(taken.end, Arc::downgrade(&server));
-        Ok(Answer::TakenServer(server, taken.granted, taken.options))
+        let options = taken.words.options;
+        Ok(Answer::TakenServer(server, taken.granted, options))
     }
 
     fn answer(self: &Arc<Self>, tag: Tag, answer: Result<Answer>) {

@@ -20,9 +20,10 @@ use npfs_ringbuf::Conn;
 use super::{channel::Channel, namespace::Namespace};
 use crate::{
     Error, Result,
-    npfs::{EndId, Modes},
+    npfs::{EndId, Modes, Quality},
     security::Mask,
-    wire::{Peer, Request},
+    sys,
+    wire::{Peer, Request, Words},
 };
 
 use super::channel::Answer;
@@ -86,10 +87,10 @@ pub(super) fn give(
     end: EndId,
     access: Mask,
     modes: Modes,
-    options: u32,
+    words: Words,
 ) -> Result<EndToken> {
     let tag = channel.next_tag();
-    let request = Request::Give(tag, end, access, modes, options);
+    let request = Request::Give(tag, end, access, modes, words);
     match channel.ask(tag, &request)? {
         Answer::Given(token) => Ok(token),
         _ => Err(Error::Protocol("no token")),
@@ -114,6 +115,8 @@ pub(crate) struct ClientEnd {
     pub(crate) end: EndId,
     pub(crate) granted: Mask,
     pub(crate) server: Peer,
+    /// Who has opened it, if that was another process (NP-ATTR-08).
+    origin: Option<Box<Peer>>,
     closed: AtomicBool,
     shared: AtomicBool,
 }
@@ -132,6 +135,7 @@ impl ClientEnd {
             end,
             granted,
             server,
+            origin: None,
             closed: AtomicBool::new(false),
             shared: AtomicBool::new(false),
         }
@@ -142,11 +146,31 @@ impl ClientEnd {
         self.shared.store(true, Ordering::SeqCst);
     }
 
+    /// The same, and another process has opened it.
+    pub(super) fn came_from(&mut self, origin: Peer) {
+        self.share();
+        self.origin = Some(Box::new(origin));
+    }
+
+    /// Who has opened it.
+    pub(crate) fn origin(&self) -> Peer {
+        self.origin
+            .as_deref()
+            .copied()
+            .unwrap_or_else(sys::own_identity)
+    }
+
     pub(crate) fn give(&self, access: Mask, options: u32) -> Result<EndToken> {
         self.share();
         // A connected end's modes are in its connection.
         let modes = (self.conn.read_mode(), self.conn.completion_mode());
-        give(&self.channel, self.end, access, modes, options)
+        let words = Words {
+            options,
+            origin: self.origin(),
+            peer: self.server,
+            quality: Quality::default(),
+        };
+        give(&self.channel, self.end, access, modes, words)
     }
 
     /// Whether closing it leaves what pends on it alone, since others may have it.

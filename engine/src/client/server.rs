@@ -1,7 +1,7 @@
 //! What a process keeps of one server end: its state, its modes, and the connection that it has just now.
 
 use std::sync::{
-    Arc, Mutex, Weak,
+    Arc, Mutex, OnceLock, Weak,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
@@ -18,7 +18,8 @@ use crate::{
     lock::lock,
     npfs::{Create, EndId, Modes, Quality, State, Tag},
     security::Mask,
-    wire::{Peer, Request},
+    sys,
+    wire::{Peer, Request, Words},
 };
 
 /// A server end. Closed when it is dropped, or by the last of its users.
@@ -35,6 +36,8 @@ pub(crate) struct ServerEnd {
     closed: AtomicBool,
     /// Other processes may have it, too.
     shared: AtomicBool,
+    /// Who has made it, if that was another process (NP-ATTR-08).
+    origin: OnceLock<Box<Peer>>,
 }
 
 /// Which broker knows the instance, and by what id.
@@ -90,6 +93,7 @@ impl ServerEnd {
             users: AtomicU32::new(1),
             closed: AtomicBool::new(false),
             shared: AtomicBool::new(false),
+            origin: OnceLock::new(),
         })
     }
 
@@ -288,6 +292,19 @@ impl ServerEnd {
         self.shared.store(true, Ordering::SeqCst);
     }
 
+    /// The same, and another process has made it.
+    pub(super) fn came_from(&self, origin: Peer) {
+        self.share();
+        let _ = self.origin.set(Box::new(origin));
+    }
+
+    /// Who has made it.
+    pub(crate) fn origin(&self) -> Peer {
+        self.origin
+            .get()
+            .map_or_else(sys::own_identity, |origin| **origin)
+    }
+
     /// Whether closing it leaves what pends on it alone, since others may have it.
     pub(crate) fn may_be_anothers(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
@@ -297,7 +314,15 @@ impl ServerEnd {
         // What it has is what goes on: an end that its broker has forgotten is given by the next one.
         let Place { channel, end, .. } = self.place_now()?;
         self.share();
-        gift::give(&channel, end, access, self.modes(), options)
+        let client = lock(&self.own).client;
+        let (peer, quality) = client.unwrap_or_default();
+        let words = Words {
+            options,
+            origin: self.origin(),
+            peer,
+            quality,
+        };
+        gift::give(&channel, end, access, self.modes(), words)
     }
 
     /// Another process has changed its modes, or its state.

@@ -123,8 +123,6 @@ pub(super) struct Client<C> {
     pub(super) cut_off: bool,
     /// What its handle was granted.
     pub(super) granted: Mask,
-    /// What it lets the server do in its name: the bits of a `Quality`.
-    pub(super) quality: u8,
     pub(super) pipe: Arc<Fixed>,
 }
 

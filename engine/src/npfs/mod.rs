@@ -238,8 +238,8 @@ pub struct Taken<C> {
     pub modes: Modes,
     /// Of a server end: it waits for a client.
     pub listening: bool,
-    /// Its connection, the session at the other end, and what the client lets the server do in its name.
-    pub conn: Option<(C, ClientId, Quality)>,
+    /// Its connection.
+    pub conn: Option<C>,
 }
 
 /// What became of a request, or what a session has to hear without having asked.

@@ -273,7 +273,6 @@ impl<C: Clone> Shard<C> {
             server: Some(server_end),
             cut_off: false,
             granted,
-            quality: u8::try_from(quality.bits() & 0xFF).unwrap_or(0),
             pipe: pipe.fixed.clone(),
         };
         self.own(asker.client, end);
@@ -586,8 +585,6 @@ impl<C: Clone> Shard<C> {
         self.name_holder(end, first);
         let conn = conn.map(|(conn, _)| conn);
         if let Some(client) = self.clients.get(end) {
-            let server = client.server.and_then(|server| self.servers.get(server));
-            let server = server.map_or(ClientId(0), |instance| instance.owner);
             return Ok(Taken {
                 end,
                 side: End::Client,
@@ -595,18 +592,11 @@ impl<C: Clone> Shard<C> {
                 granted,
                 modes,
                 listening: false,
-                conn: conn.map(|conn| (conn, server, Quality::default())),
+                conn,
             });
         }
         let instance = self.servers.get(end).ok_or(NtStatus::INVALID_HANDLE)?;
         let pipe = self.pipes.get(&instance.pipe);
-        let (client, quality) = match instance.link {
-            Wire::Connected { client, who, .. } => {
-                let quality = self.clients.get(client).map_or(0, |client| client.quality);
-                (who, Quality::from_bits_retain(quality.into()))
-            }
-            _ => (ClientId(0), Quality::default()),
-        };
         Ok(Taken {
             end,
             side: End::Server,
@@ -614,7 +604,7 @@ impl<C: Clone> Shard<C> {
             granted,
             modes,
             listening: matches!(instance.link, Wire::Listening { .. }),
-            conn: conn.map(|conn| (conn, client, quality)),
+            conn,
         })
     }
 

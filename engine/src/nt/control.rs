@@ -399,14 +399,14 @@ fn client_of(file: &File) -> NtResult<(Peer, Quality)> {
     match &file.kind {
         Kind::Server(end) => end.client().map_err(|_| NtStatus::NOT_FOUND),
         Kind::Client(_) if file.refuses_queries() => Err(NtStatus::PIPE_DISCONNECTED),
-        Kind::Client(_) => Ok((sys::own_identity(), Quality::default())),
+        Kind::Client(end) => Ok((end.origin(), Quality::default())),
         Kind::Volume | Kind::Root(_) => Err(NtStatus::INVALID_PARAMETER),
     }
 }
 
 fn server_of(file: &File) -> NtResult<Peer> {
     match &file.kind {
-        Kind::Server(_) => Ok(sys::own_identity()),
+        Kind::Server(end) => Ok(end.origin()),
         Kind::Client(_) if file.refuses_queries() => Err(NtStatus::PIPE_DISCONNECTED),
         Kind::Client(end) => Ok(end.server),
         Kind::Volume | Kind::Root(_) => Err(NtStatus::INVALID_PARAMETER),

@@ -28,6 +28,37 @@ pub struct Peer {
     pub session: u32,
 }
 
+/// What the giver of an end tells its taker. Both are one user's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Of the file object, the giver's to choose.
+    pub options: u32,
+    /// Who has opened, or created, the end (NP-ATTR-08).
+    pub origin: Peer,
+    /// The other end.
+    pub peer: Peer,
+    /// What the client lets the server do in its name.
+    pub quality: Quality,
+}
+
+impl Words {
+    pub(super) fn put(&self, put: &mut Put) {
+        put.u32(self.options);
+        put_peer(put, self.origin);
+        put_peer(put, self.peer);
+        put.u32(self.quality.bits());
+    }
+
+    pub(super) fn take(take: &mut Take<'_>) -> Result<Words, WireError> {
+        Ok(Words {
+            options: take.u32()?,
+            origin: take_peer(take)?,
+            peer: take_peer(take)?,
+            quality: Quality::from_bits_retain(take.u32()?),
+        })
+    }
+}
+
 /// A connection, for one of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireConn {
@@ -153,8 +184,8 @@ pub struct TakenEnd {
     pub modes: Modes,
     /// Of a server end.
     pub listening: bool,
-    /// The giver's words.
-    pub options: u32,
+    /// The giver's.
+    pub words: Words,
     /// Its connection, if it has one.
     pub conn: Option<WireConn>,
 }
@@ -274,7 +305,8 @@ impl Reply {
                     flags |= u16::from(is) * flag;
                 }
                 let granted = taken.granted.bits();
-                head(TAKEN, flags, *tag, taken.end, taken.options, granted);
+                head(TAKEN, flags, *tag, taken.end, 0, granted);
+                taken.words.put(&mut tail);
                 taken.conn.as_ref()
             }
             Reply::Changed(end, modes, listening) => {
@@ -398,7 +430,7 @@ impl Reply {
                     granted,
                     modes: modes_of(flags & MODES)?,
                     listening: flags & LISTENING != 0,
-                    options: status,
+                    words: Words::take(&mut tail)?,
                     conn: connected.then(|| take_conn(head)).transpose()?,
                 };
                 Reply::Taken {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use npfs_ringbuf::{CompletionMode, ReadMode};
 
-use super::{Put, REQUEST_HEAD, Take, VERSION, WireError, length};
+use super::{Put, REQUEST_HEAD, Take, VERSION, WireError, Words, length};
 use crate::{
     name::{Key, Name},
     npfs::{Create, Disposition, EndId, Modes, Quality, SecurityParts, Tag, Timeout, nanoseconds},
@@ -78,8 +78,8 @@ pub enum Request {
     /// token hears when this process goes, and the other way round.
     Rejoin([u64; 2], u8),
     /// An end is given to whoever comes with the token that answers this: with these rights, of a server end with these
-    /// modes, and with a number that is the giver's to choose. The giver goes on having it.
-    Give(Tag, EndId, Mask, Modes, u32),
+    /// modes, and with these words. The giver goes on having it.
+    Give(Tag, EndId, Mask, Modes, Words),
     /// An end that was given away is taken, by its token.
     Take(Tag, [u64; 2]),
     /// The modes of a server end that several processes have.
@@ -180,9 +180,10 @@ impl Request {
             Request::Rejoin([low, high], index) => {
                 head(&mut put, REJOIN, u16::from(*index), Tag(*low), EndId(*high));
             }
-            Request::Give(tag, end, access, modes, options) => {
+            Request::Give(tag, end, access, modes, words) => {
                 head(&mut put, GIVE, bits_of(*modes), *tag, *end);
-                put.u32(access.bits()).u32(*options);
+                put.u32(access.bits());
+                words.put(&mut tail);
             }
             Request::Take(tag, [low, high]) => {
                 head(&mut put, TAKE, 0, *tag, EndId(*low));
@@ -271,7 +272,7 @@ impl Request {
                 end,
                 Mask::from_bits_retain(head.u32()?),
                 modes_of(flags)?,
-                head.u32()?,
+                Words::take(&mut tail)?,
             ),
             TAKE => Request::Take(tag, [end.0, head.u64()?]),
             SET_MODES => Request::SetModes(tag, end, modes_of(flags)?),

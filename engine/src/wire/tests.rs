@@ -77,7 +77,14 @@ fn requests() -> Vec<Request> {
             EndId(22),
             Mask::FILE_WRITE_DATA,
             (ReadMode::Message, CompletionMode::Complete),
-            0x10,
+            Words {
+                options: 0x10,
+                peer: Peer {
+                    pid: 1,
+                    ..Peer::default()
+                },
+                ..Words::default()
+            },
         ),
         Request::Take(Tag(23), [24, u64::MAX]),
         Request::SetModes(
@@ -167,7 +174,12 @@ fn replies() -> Vec<Reply> {
                 granted: Mask::FILE_GENERIC_READ,
                 modes: (ReadMode::Message, CompletionMode::Queue),
                 listening: true,
-                options: 0x20,
+                words: Words {
+                    options: 0x20,
+                    origin: peer,
+                    peer: Peer::default(),
+                    quality: Quality::STATIC,
+                },
                 conn: None,
             }),
         },
@@ -180,7 +192,7 @@ fn replies() -> Vec<Reply> {
                 granted: Mask::FILE_WRITE_DATA,
                 modes: (ReadMode::Byte, CompletionMode::Complete),
                 listening: false,
-                options: u32::MAX,
+                words: Words::default(),
                 conn: Some(conn),
             }),
         },
