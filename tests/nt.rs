@@ -2359,3 +2359,152 @@ fn any_arguments_are_answered() {
         }
     }
 }
+
+// ---- the event loop ------------------------------------------------------------------------------------------------
+
+/// Until it has completed, without any call that could move it on.
+fn by_itself(io: &Io) -> (NtStatus, usize) {
+    let begin = std::time::Instant::now();
+    while block(io) == UNTOUCHED {
+        assert!(begin.elapsed() < 5 * SECOND, "nobody moves it on");
+        thread::yield_now();
+    }
+    block(io)
+}
+
+#[test]
+fn np_io_01_what_pends_completes_though_nobody_waits() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt).0;
+    let mut client = site.actor(child_exe!());
+    let server = create(&here, "quiet", |create| create.in_quota = 10).expect("create");
+    client.must("open c quiet rw");
+    for turn in 0..50 {
+        let (pends, io, buffer) = read(&here, server, 16);
+        assert_eq!(pends, NtStatus::PENDING);
+        client.must(&format!("write c {turn}"));
+        let count = turn.to_string().len();
+        assert_eq!(by_itself(&io), (NtStatus::SUCCESS, count));
+        assert_eq!(&buffer.bytes()[..count], turn.to_string().as_bytes());
+        // A wait in between takes the pump away, and gives it back.
+        if turn % 8 == 0 {
+            let event = Waitable::Event(Event::new());
+            let soon = Deadline::after(Duration::from_millis(1));
+            assert_eq!(here.wait(&[event], soon), Err(NtStatus::TIMEOUT));
+        }
+    }
+    // A write beyond the quota, and beyond its area: the loop goes on laying it down.
+    let (pends, long) = write(&here, server, &vec![7; 1 << 20]);
+    assert_eq!(pends, NtStatus::PENDING);
+    assert_eq!(client.must("read c").len(), 1 << 20);
+    assert_eq!(by_itself(&long), (NtStatus::SUCCESS, 1 << 20));
+    // And what the peer's death ends.
+    let (_, io, _) = read(&here, server, 16);
+    client.kill();
+    assert_eq!(by_itself(&io), (NtStatus::PIPE_BROKEN, 0));
+}
+
+/// Cancels race completions: each read is answered once, with its message or with CANCELLED, and no message is lost.
+#[test]
+fn np_cancel_01_04_cancels_and_completions_exclude_each_other() {
+    let rounds: u32 = match std::env::var_os("NPFS_LONG") {
+        Some(_) => 1_000_000,
+        None => 5000,
+    };
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let (near, far) = (Nt::new(site.namespace()), Nt::new(site.namespace()));
+    let (near, far) = Table::here(near, far);
+    let (server, client) = pair(&near, &far, |_| ());
+    let done = std::sync::atomic::AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..rounds {
+                let wanted = number.saturating_sub(20);
+                while done.load(std::sync::atomic::Ordering::SeqCst) < wanted {
+                    thread::yield_now();
+                }
+                let (status, io) = write(&far, client, &number.to_le_bytes());
+                if status == NtStatus::PENDING {
+                    assert_eq!(awaited(&far, &io).0, NtStatus::SUCCESS);
+                }
+            }
+        });
+        let (mut next, mut cancelled) = (0, 0);
+        while next != rounds {
+            let (status, io, buffer) = read(&near, server, 4);
+            if status == NtStatus::PENDING {
+                if (next + cancelled) % 3 == 0 {
+                    thread::yield_now();
+                }
+                let asked = near.cancel_io_file_ex(server, Some(&io.status));
+                let (status, count) = awaited(&near, &io);
+                assert_eq!(asked.is_ok(), status == NtStatus::CANCELLED);
+                if status == NtStatus::CANCELLED {
+                    assert_eq!(count, 0);
+                    cancelled += 1;
+                    continue;
+                }
+            }
+            assert_eq!(block(&io), (NtStatus::SUCCESS, 4));
+            assert_eq!(buffer.bytes(), u32::to_le_bytes(next));
+            next += 1;
+            done.store(next, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    assert_eq!(
+        read(&near, server, 4).0,
+        NtStatus::PENDING,
+        "nothing is left"
+    );
+}
+
+#[test]
+fn several_threads_take_from_one_port() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt).0;
+    let port = Port::new();
+    let mut ends = Vec::new();
+    for number in 0..20 {
+        let name = format!("p{number}");
+        let server = create(&here, &name, |_| ()).expect("create");
+        here.set_completion_port(server, &port, number + 1)
+            .expect("a port");
+        ends.push((server, open(&here, &name, BOTH).expect("open")));
+    }
+    let taken = std::sync::Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let waitable = Waitable::Port(port.clone());
+                    let waited = here.wait(&[waitable], Deadline::after(5 * SECOND));
+                    assert_eq!(waited, Ok(0));
+                    let Some(packet) = port.take() else { continue };
+                    let mut taken = taken.lock().expect("no panic");
+                    taken.push(packet.context);
+                    // The last few are left, so that nobody waits for what another has taken.
+                    if taken.len() + 4 > 400 {
+                        return;
+                    }
+                }
+            });
+        }
+        for round in 0..20_usize {
+            for (number, (server, client)) in ends.iter().enumerate() {
+                let io = Io {
+                    context: round * 20 + number + 1,
+                    ..Io::default()
+                };
+                let status = here.read_file(*server, &io, &Buffer::new(4));
+                assert_eq!(status, NtStatus::PENDING);
+                assert_eq!(write(&here, *client, b"x").0, NtStatus::SUCCESS);
+            }
+        }
+    });
+    let mut taken = taken.into_inner().expect("no panic");
+    taken.extend(std::iter::from_fn(|| port.take()).map(|packet| packet.context));
+    taken.sort_unstable();
+    assert_eq!(taken, (1..=400).collect::<Vec<_>>(), "each once");
+}

@@ -117,6 +117,7 @@ mod lock;
 mod name;
 pub mod npfs;
 pub mod nt;
+mod reactor;
 pub mod security;
 mod status;
 mod sys;

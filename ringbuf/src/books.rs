@@ -15,6 +15,7 @@ use std::{
 use crate::{
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
     barrier::KEEP_NEVER,
+    doorbell::Bell,
     error::BooksError,
     futex,
     geometry::{Geometry, LEAST_AREA, area_len},
@@ -507,11 +508,11 @@ impl LinkBooks {
         self.book(conn)?;
         let header = self.region.slot(conn.slot);
         let tables = self.region.tables(conn.slot);
-        let mut wakes = Wakes::default();
+        let mut wakes = Wakes::certain();
         for (queue, records) in header.queues.iter().zip(&tables.queues) {
             queue::close(queue, records, DISCONNECTED, &mut wakes);
         }
-        wakes.deliver();
+        deliver(&self.region, conn.slot, &mut wakes);
         Ok(())
     }
 
@@ -665,14 +666,19 @@ pub(crate) fn close_end(region: &Region, slot: u32, end: End) {
     let tables = region.tables(slot);
     header.closed.fetch_or(1 << end.index(), Ordering::SeqCst);
     header.holders[end.index()].store(0, Ordering::SeqCst);
-    let mut wakes = Wakes::default();
+    let mut wakes = Wakes::certain();
     for (reader, bit) in [(end, READER_CLOSED), (end.other(), WRITER_CLOSED)] {
         let queue = &header.queues[reader.index()];
         if !Attention::load(&queue.common.0.attention).has(bit) {
             queue::close(queue, &tables.queues[reader.index()], bit, &mut wakes);
         }
     }
-    wakes.deliver();
+    deliver(region, slot, &mut wakes);
+}
+
+/// Wakes sleepers of a slot, and rings bells for it.
+fn deliver(region: &Region, slot: u32, wakes: &mut Wakes<'_>) {
+    wakes.deliver(|process| Bell::new(region.bell(process.get())).ring(slot));
 }
 
 /// Takes back what a dead process held in one connection; `ring_anyway`: it may have died between a change and the wake
@@ -691,9 +697,11 @@ pub(crate) fn sweep_slot(
         touched |= sweep_queue(queue, records, process, thread);
     }
     if touched {
+        let mut wakes = Wakes::certain();
         for (queue, records) in header.queues.iter().zip(&tables.queues) {
-            ring(queue, records);
+            ring(queue, records, &mut wakes);
         }
+        deliver(region, slot, &mut wakes);
     }
 }
 
@@ -808,13 +816,13 @@ fn roles(queue: &QueueHeader) -> [Role<'_>; 2] {
 }
 
 /// Something may have been committed, freed or left undone: everybody who waits looks again.
-fn ring(queue: &QueueHeader, records: &[Record]) {
+fn ring<'a>(queue: &'a QueueHeader, records: &'a [Record], wakes: &mut Wakes<'a>) {
     let _ = queue.consumer(KEEP_NEVER).leave(SETTLE);
     for record in records {
         if record.phase() != Phase::Free {
             // Whatever the word says: who died may have changed it and not come to the wake.
             record.kick();
-            futex::wake(&record.state);
+            wakes.add_owner(record);
         }
     }
     let room = &queue.table.0.room;

@@ -107,6 +107,12 @@ impl Conn {
         self.end
     }
 
+    /// The number of its slot in the link, by which bells are rung for it.
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
     /// What the pipe carries.
     #[must_use]
     pub fn pipe_type(&self) -> PipeType {
@@ -676,6 +682,22 @@ impl Conn {
         self.queue(self.end.other())
     }
 
+    /// Looks for as long as a blocking read here would before it sleeps: `true` once `ready` says so.
+    pub fn spin_until(&self, ready: impl Fn() -> bool) -> bool {
+        let wait = Wait::new();
+        let Ok(entered) = wait.enter() else {
+            return false; // it is fresh
+        };
+        let common = &self.incoming().header.common.0;
+        let peer = common.producer_cpu.load(Ordering::Relaxed);
+        self.spin.until(peer, &entered, ready)
+    }
+
+    /// Whoever waited for something here has slept for so many nanoseconds: what the next wait's spinning is judged by.
+    pub fn has_slept(&self, nanoseconds: u64) {
+        self.spin.slept(nanoseconds);
+    }
+
     pub(crate) fn spin(&self) -> &Spin {
         &self.spin
     }
@@ -701,7 +723,8 @@ impl Conn {
     /// Wakes whom a call has answered, and remembers that somebody slept.
     #[inline]
     pub(crate) fn deliver(&self, wakes: &mut Wakes<'_>) {
-        if wakes.deliver() {
+        let link = self.refs.link();
+        if wakes.deliver(|process| link.bell(process).ring(self.slot)) {
             self.spin.woke_peer();
         }
     }

@@ -17,7 +17,7 @@
 use crate::{
     futex,
     layout::BellPage,
-    sync::{Ordering, fence},
+    sync::{AtomicU32, Ordering, fence},
 };
 
 /// A view of one process's bell.
@@ -47,6 +47,13 @@ impl<'a> Bell<'a> {
             && self.page.armed.swap(0, Ordering::AcqRel) != 0
     }
 
+    /// [`Bell::mark`], and [`Bell::wake`] if need be.
+    pub fn ring(&self, slot: u32) {
+        if self.mark(slot) {
+            self.wake();
+        }
+    }
+
     /// Wakes the process, after [`Bell::mark`] has said so.
     pub fn wake(&self) {
         self.page.word.fetch_add(1, Ordering::Release);
@@ -60,6 +67,18 @@ impl<'a> Bell<'a> {
         self.page.armed.store(1, Ordering::Relaxed); // 1
         fence(Ordering::SeqCst); // 2: pairs with b, in `mark`
         (self.page.summary.load(Ordering::Acquire) == 0).then_some(value) // 3
+    }
+
+    /// Whether a slot is ready. One load: for a loop that is awake.
+    #[must_use]
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.page.summary.load(Ordering::Relaxed) != 0
+    }
+
+    /// The word that a sleeper sleeps on, while it is what [`Bell::arm`] has said.
+    pub(crate) fn word(&self) -> &'a AtomicU32 {
+        &self.page.word
     }
 
     /// Whether it would have to be woken.

@@ -255,7 +255,7 @@ pub(crate) struct Record {
     pub(crate) stamp: AtomicU64,
     /// Write: empty messages written behind it while it is not wholly placed (NP-WRITE-04).
     pub(crate) empties: AtomicU32,
-    /// Reserved: the key by which an event loop knows the operation; its bell is rung instead of the futex.
+    /// 1: the owner waits at its process's bell, which is rung in place of the state word.
     pub(crate) cookie: AtomicU32,
 }
 

@@ -75,6 +75,12 @@ impl Link {
         }
     }
 
+    /// The bell of this process.
+    #[must_use]
+    pub fn own_bell(&self) -> Bell<'_> {
+        self.bell(self.process)
+    }
+
     /// The bell of a process of this link.
     #[must_use]
     pub fn bell(&self, process: ProcessIndex) -> Bell<'_> {

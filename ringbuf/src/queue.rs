@@ -401,7 +401,7 @@ impl<'a> Queue<'a> {
         }
         for index in self.attention().each_record() {
             if self.records[index].kick() {
-                wakes.add(&self.records[index].state);
+                wakes.add_owner(&self.records[index]);
                 break;
             }
         }
@@ -602,14 +602,14 @@ pub(crate) fn close<'a>(
             // The peer's reads: data may have been committed that nobody has matched yet. They look themselves.
             _ => {
                 if record.kick() {
-                    wakes.add(&record.state);
+                    wakes.add_owner(record);
                 }
                 continue;
             }
         };
         for phase in [Phase::Pending, Phase::Stream] {
             if record.change(phase, Phase::Withdrawn, outcome) == Change::Wake {
-                wakes.add(&record.state);
+                wakes.add_owner(record);
             }
         }
     }

@@ -19,7 +19,9 @@
 
 use crate::{
     layout::Record,
+    role::Owner,
     sync::{AtomicU32, Ordering},
+    types::ProcessIndex,
 };
 
 /// Where a record is in its life.
@@ -149,6 +151,7 @@ impl Record {
             },
             Ordering::Relaxed,
         );
+        self.cookie.store(0, Ordering::Relaxed);
         let old = self.state.load(Ordering::Relaxed);
         let word = Word(old.wrapping_add(LIFE) & !(LIFE - 1)).to(phase, Outcome::Whole);
         self.state.store(word.0, Ordering::Release);
@@ -221,6 +224,11 @@ impl Record {
             && self.state.fetch_and(!KICK, Ordering::AcqRel) & KICK != 0
     }
 
+    /// The owner does not sleep on this word but at its process's bell, which is rung in its place.
+    pub(crate) fn belongs_to_the_bell(&self) {
+        self.cookie.store(BELL, Ordering::Release);
+    }
+
     /// The owner is about to sleep: `Some(word)` is the value to wait on; `None`: there is something to look at.
     pub(crate) fn fall_asleep(&self) -> Option<u32> {
         let seen = self.word();
@@ -235,16 +243,33 @@ impl Record {
     }
 }
 
-/// A place for the words that have to be woken once the lock has been given back.
+/// What a record's cookie holds while its owner waits at its process's bell.
+const BELL: u32 = 1;
+
+/// A place for the words that have to be woken once the lock has been given back, and for the bells that have to be rung.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes<'a> {
     words: [Option<&'a AtomicU32>; Wakes::ROOM],
     count: usize,
+    /// A bit for each process whose bell is to be rung for this slot.
+    bells: u8,
+    /// Cookies are not believed: see [`Wakes::certain`].
+    certain: bool,
 }
 
 impl<'a> Wakes<'a> {
     /// Few, since every call clears them.
     const ROOM: usize = 4;
+
+    /// For whoever acts after a process that may have changed cookies and owners: everybody is woken, asleep at a word or
+    /// at a bell.
+    pub(crate) fn certain() -> Wakes<'a> {
+        Wakes {
+            bells: u8::MAX,
+            certain: true,
+            ..Wakes::default()
+        }
+    }
 
     pub(crate) fn add(&mut self, word: &'a AtomicU32) {
         if let Some(place) = self.words.get_mut(self.count) {
@@ -256,18 +281,34 @@ impl<'a> Wakes<'a> {
         }
     }
 
-    /// Wakes them all; `true` if there was anybody.
+    /// The owner of a record, wherever it sleeps.
+    pub(crate) fn add_owner(&mut self, record: &'a Record) {
+        if record.cookie.load(Ordering::Acquire) == BELL {
+            // By now it may be another's, who looks in vain; a number that no process has is nobody's.
+            let owner = Owner::process_of(record.owner.load(Ordering::Relaxed));
+            self.bells |= owner.map_or(0, |process| 1 << process.get());
+            if !self.certain {
+                return;
+            }
+        }
+        self.add(&record.state);
+    }
+
+    /// Wakes them all; `true` if there was anybody. `ring` is called for each process whose bell is to be rung.
     #[inline]
-    pub(crate) fn deliver(&mut self) -> bool {
-        if self.count == 0 {
+    pub(crate) fn deliver(&mut self, ring: impl FnMut(ProcessIndex)) -> bool {
+        if self.count == 0 && self.bells == 0 {
             return false;
         }
-        self.deliver_some();
+        self.deliver_some(ring);
         true
     }
 
     #[cold]
-    fn deliver_some(&mut self) {
+    fn deliver_some(&mut self, ring: impl FnMut(ProcessIndex)) {
+        let bells = std::mem::take(&mut self.bells);
+        let rung = (0..8).filter(|process| bells & 1 << process != 0);
+        rung.filter_map(ProcessIndex::new).for_each(ring);
         for word in self.words.iter_mut().take(self.count) {
             if let Some(word) = word.take() {
                 crate::futex::wake(word);

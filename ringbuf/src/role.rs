@@ -69,6 +69,13 @@ impl Owner {
         self.0
     }
 
+    /// The process that such a word names.
+    pub(crate) fn process_of(word: u32) -> Option<ProcessIndex> {
+        u8::try_from((word & OWNER_MASK) >> SERIAL_BITS)
+            .ok()
+            .and_then(ProcessIndex::new)
+    }
+
     /// Whether a word (a role's or a record's) names this process and, if given, this thread.
     pub(crate) fn names(word: u32, process: ProcessIndex, thread: Option<u32>) -> bool {
         let owner = word & OWNER_MASK;

@@ -237,7 +237,7 @@ impl<'a> Queue<'a> {
             if which(record.kind_of()) {
                 for phase in [Phase::Pending, Phase::Stream] {
                     if record.change(phase, Phase::Withdrawn, outcome) == Change::Wake {
-                        wakes.add(&record.state);
+                        wakes.add_owner(record);
                     }
                 }
             }
@@ -260,7 +260,7 @@ impl<'a> Queue<'a> {
             let more = self.first(&mut front.clone())?.is_some();
             let record = &self.records[streaming];
             if (more || !attention.has(UNPLACED)) && record.kick() {
-                wakes.add(&record.state);
+                wakes.add_owner(record);
             }
             return Ok(more);
         }
@@ -283,10 +283,10 @@ impl<'a> Queue<'a> {
                     Change::Lost(_) => continue,
                     _ => {
                         if record.kick() {
-                            wakes.add(&record.state);
+                            wakes.add_owner(record);
                         }
                         // `change` clears ASLEEP: the kick alone would not wake.
-                        wakes.add(&record.state);
+                        wakes.add_owner(record);
                         return Ok(true);
                     }
                 }
@@ -330,7 +330,7 @@ impl<'a> Queue<'a> {
         match record.change(Phase::Pending, Phase::Done, outcome) {
             Change::Lost(_) => return,
             Change::Made => {}
-            Change::Wake => wakes.add(&record.state),
+            Change::Wake => wakes.add_owner(record),
         }
         self.turn_front();
         *front = next;
@@ -394,7 +394,7 @@ impl<'a> Queue<'a> {
     fn done(&self, record: &'a Record, wakes: &mut Wakes<'a>) {
         record.stamp.store(futex::now(), Ordering::Relaxed);
         if record.change(Phase::Pending, Phase::Done, Outcome::Whole) == Change::Wake {
-            wakes.add(&record.state);
+            wakes.add_owner(record);
         }
     }
 
@@ -428,7 +428,7 @@ impl<'a> Queue<'a> {
             let free = self.area.len().saturating_sub(used);
             let rest = u64::from(record.count.load(Ordering::Relaxed));
             if free >= (rest + 2 * HEADER).min(self.area.len() / 4) && record.kick() {
-                wakes.add(&record.state);
+                wakes.add_owner(record);
             }
             return laid;
         }
@@ -687,7 +687,7 @@ impl<'a> Queue<'a> {
             if record.kind_of() == Kind::Read && record.phase() == Phase::Stream {
                 let change = record.change(Phase::Stream, Phase::Stream, Outcome::Cut);
                 if change == Change::Wake || record.kick() {
-                    wakes.add(&record.state);
+                    wakes.add_owner(record);
                 }
             }
         }

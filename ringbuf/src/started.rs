@@ -1,13 +1,13 @@
 //! Operations that belong to nobody's stack: started by one thread, moved on by any.
 //!
 //! An overlapped call returns to its caller while it pends, so what it needs (the handle, the buffer) has to live somewhere
-//! else: here. Whoever holds a [`Started`] polls it when there may be something new, and [`wait_any`] sleeps until one of
-//! several has.
+//! else: here. Whoever holds a [`Started`] polls it when there may be something new: its process's bell tells, one word for all
+//! operations on a link, which [`wait_at_bells`] sleeps on.
 
 use std::sync::Arc;
 
 use crate::{
-    Conn, Deadline, Error, Read,
+    Conn, Deadline, Error, Link, Read,
     consume::Side,
     futex,
     queue::Queue,
@@ -207,8 +207,8 @@ impl Started {
         cut.is_none()
     }
 
-    /// Announces that somebody will sleep until this has something new. Take it after [`Started::poll`] has answered
-    /// nothing.
+    /// Announces that this process waits at its bell ([`Link::own_bell`]) until this has something new: whoever brings
+    /// it marks this connection's slot there. To be called after [`Started::poll`] has answered nothing, each time.
     #[must_use]
     pub fn rest(&self) -> Rest {
         if self.answer.is_some() {
@@ -217,47 +217,24 @@ impl Started {
         if self.held {
             return Rest::Soon;
         }
-        match self.queue().records[self.index].fall_asleep() {
+        let record = &self.queue().records[self.index];
+        record.belongs_to_the_bell();
+        match record.fall_asleep() {
             None => Rest::Look,
-            Some(value) => Rest::On(Sleeper {
-                conn: self.conn.clone(),
-                incoming: matches!(self.work, Work::Read { .. }),
-                index: self.index,
-                value,
-            }),
+            Some(_) => Rest::AtTheBell,
         }
     }
 }
 
 /// How to wait for an operation.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// There may be something new: poll it.
     Look,
     /// Somebody is in the middle of a copy: poll it in a moment.
     Soon,
-    /// Sleep.
-    On(Sleeper),
-}
-
-/// What is slept on; keeps nothing of the operation but its connection.
-#[derive(Debug)]
-pub struct Sleeper {
-    conn: Arc<Conn>,
-    incoming: bool,
-    index: usize,
-    value: u32,
-}
-
-impl Sleeper {
-    fn word(&self) -> (&AtomicU32, u32) {
-        let queue = if self.incoming {
-            self.conn.incoming()
-        } else {
-            self.conn.outgoing()
-        };
-        (&queue.records[self.index].state, self.value)
-    }
+    /// Its slot is marked at the bell once there is something new.
+    AtTheBell,
 }
 
 impl Drop for Started {
@@ -272,7 +249,7 @@ impl Drop for Started {
     }
 }
 
-/// A word of this process by which a thread that sleeps in [`wait_any`] is told of something else.
+/// A word of this process by which a thread that sleeps in [`wait_at_bells`] is told of something else.
 #[derive(Debug, Default)]
 pub struct Alarm(AtomicU32);
 
@@ -289,6 +266,11 @@ impl Alarm {
         self.0.load(Ordering::SeqCst)
     }
 
+    /// Sleeps until it has rung since `seen`, or the deadline has passed (`false`).
+    pub fn wait(&self, seen: u32, deadline: Deadline) -> bool {
+        futex::wait_many(&[], &self.0, seen, deadline) || !deadline.passed()
+    }
+
     /// Whoever took its value before this does not sleep, or is woken.
     pub fn ring(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
@@ -296,22 +278,30 @@ impl Alarm {
     }
 }
 
-/// Sleeps until one of the operations may have something new, the alarm has rung since `seen`, or the deadline has passed
-/// (`false`). The caller polls them then.
+/// Links whose bells one call can sleep on.
+pub const MOST_BELLS: usize = futex::MOST_WORDS - 1;
+
+/// Sleeps until a slot is ready on one of the links, the alarm has rung since `seen`, or the deadline has passed
+/// (`false`). The caller takes what is ready then ([`Bell::take`](crate::Bell::take)).
 ///
-/// futex_waitv(2) takes 128 words: with more, this comes back every millisecond.
+/// futex_waitv(2) takes [`MOST_BELLS`] and the alarm: with more links, this comes back every millisecond.
 #[must_use]
-pub fn wait_any(sleepers: &[Sleeper], alarm: &Alarm, seen: u32, deadline: Deadline) -> bool {
-    if deadline.passed() {
-        return false;
+pub fn wait_at_bells<'l>(
+    links: impl Iterator<Item = &'l Link>,
+    alarm: &Alarm,
+    seen: u32,
+    deadline: Deadline,
+) -> bool {
+    let mut words = Vec::with_capacity(8);
+    let mut until = deadline;
+    for link in links {
+        let bell = link.own_bell();
+        match bell.arm() {
+            None => return true,
+            Some(value) if words.len() < MOST_BELLS => words.push((bell.word(), value)),
+            Some(_) => until = deadline.min(Deadline::after(SLICE)),
+        }
     }
-    let most = futex::MOST_WORDS - 1;
-    let until = if sleepers.len() > most {
-        deadline.min(Deadline::after(SLICE))
-    } else {
-        deadline
-    };
-    let words: Vec<_> = sleepers.iter().take(most).map(Sleeper::word).collect();
     futex::wait_many(&words, &alarm.0, seen, until) || !deadline.passed()
 }
 
@@ -321,7 +311,7 @@ const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
-    use crate::{Link, books::*, types::PipeType};
+    use crate::{books::*, types::PipeType};
     use std::{os::fd::AsFd, thread, time::Duration};
 
     fn pair() -> (LinkBooks, Arc<Conn>, Arc<Conn>) {
@@ -366,50 +356,43 @@ mod tests {
     }
 
     #[test]
-    fn several_are_slept_on_at_once() {
+    fn several_are_waited_for_at_one_bell() {
         let (_books, server, client) = pair();
         let mut read = Started::read(&server, vec![0; 8].into()).expect("started");
         let mut write = Started::write(&server, vec![1; 200].into()).expect("started");
+        assert_eq!((read.poll(), write.poll()), (None, None));
+        assert_eq!(
+            (read.rest(), write.rest()),
+            (Rest::AtTheBell, Rest::AtTheBell)
+        );
         let alarm = Alarm::new();
-        let sleepers = |started: [&Started; 2]| -> Vec<Sleeper> {
-            let on = |rest| match rest {
-                Rest::On(sleeper) => Some(sleeper),
-                Rest::Look | Rest::Soon => None,
-            };
-            started
-                .into_iter()
-                .filter_map(|one| on(one.rest()))
-                .collect()
-        };
+        let links = || [&**server.link()].into_iter();
         let soon = || Deadline::after(Duration::from_millis(20));
         let seen = alarm.now();
-        assert!(!wait_any(&sleepers([&read, &write]), &alarm, seen, soon()));
+        assert!(!wait_at_bells(links(), &alarm, seen, soon()));
         alarm.ring();
-        assert!(wait_any(
-            &sleepers([&read, &write]),
-            &alarm,
-            seen,
-            Deadline::NEVER
-        ));
+        assert!(wait_at_bells(links(), &alarm, seen, Deadline::NEVER));
         let seen = alarm.now();
+        let slot = client.slot();
         let peer = thread::spawn(move || {
             thread::sleep(Duration::from_millis(20));
             let read = client.try_read(&mut [0; 300]);
             assert_eq!(read, Ok(Read::Whole(200)), "a stalled write's bytes");
             client
         });
-        while write.poll().is_none() {
-            assert!(wait_any(
-                &sleepers([&read, &write]),
-                &alarm,
-                seen,
-                Deadline::NEVER
-            ));
-        }
+        let taken = || {
+            let mut taken = Vec::new();
+            server.link().own_bell().take(|slot| taken.push(slot));
+            taken
+        };
+        assert!(wait_at_bells(links(), &alarm, seen, Deadline::NEVER));
+        assert_eq!(taken(), [slot]);
         assert_eq!(write.poll(), Some(Ok(Answer::Wrote(200))));
-        assert_eq!(read.poll(), None);
+        assert_eq!((read.poll(), read.rest()), (None, Rest::AtTheBell));
         let client = peer.join().expect("no panic");
         client.close();
+        assert!(server.link().own_bell().is_ready());
         assert_eq!(read.poll(), Some(Err(Error::Broken)));
+        assert_eq!(read.rest(), Rest::Look);
     }
 }

@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use npfs_ringbuf::{Answer, CompletionMode, Deadline, Started};
+use npfs_ringbuf::{CompletionMode, Deadline, Started};
 
 use super::{
     Entry, Handle, Nt, NtResult,
     data::{flush, insist},
     file::{File, Kind, Side, status},
-    io::{Buffer, Io, Operation, begin, drive, of_read, report, settle},
+    io::{Buffer, Io, Operation, begin, of_read, report},
     open::hundreds_of_ns,
     thread::{Identity, blocking, impersonate},
 };
@@ -20,6 +20,7 @@ use crate::{
     client::{ServerEnd, done},
     lock::lock,
     npfs::{Quality, State, Timeout},
+    reactor::REACTOR,
     sys,
     wire::{Peer, Request},
 };
@@ -162,8 +163,8 @@ impl Nt {
                 Timeout::After(after) => Some(after),
                 Timeout::Never => Some(Duration::MAX),
             };
-            let waited = blocking(file, &io.status, |ending| {
-                self.namespace().wait_for(&name, timeout, &ending.cancel)
+            let waited = blocking(file, &io.status, |cancel| {
+                self.namespace().wait_for(&name, timeout, cancel)
             });
             let answer = status(waited).map(|()| (NtStatus::SUCCESS, 0));
             return Ok(report(file, io, answer));
@@ -277,8 +278,8 @@ fn listen(file: &Arc<File>, io: &Io) -> NtResult<NtStatus> {
     }
     let queues = end.modes().1 == CompletionMode::Queue;
     if file.is_synchronous() || !queues {
-        let listened = blocking(file, &io.status, |ending| {
-            end.listen(&ending.cancel, Deadline::NEVER)
+        let listened = blocking(file, &io.status, |cancel| {
+            end.listen(cancel, Deadline::NEVER)
         });
         let answer = status(listened).map(|()| (NtStatus::SUCCESS, 0));
         return Ok(report(file, io, answer));
@@ -323,7 +324,7 @@ fn disconnect(file: &File) -> NtResult<()> {
     let conn = end.shared().ok();
     let answer = status(end.disconnect());
     if let Some(conn) = conn {
-        settle(conn.id()); // NP-DISC-08
+        REACTOR.settle(&conn); // NP-DISC-08
     }
     answer
 }
@@ -369,24 +370,21 @@ fn transceive(file: &Arc<File>, io: &Io, input: &[u8], output: &Buffer) -> NtRes
     let conn = file.conn_if_any(NtStatus::PIPE_DISCONNECTED)?;
     let conn = conn.ok_or(NtStatus::INVALID_PIPE_STATE)?; // NP-XCV-01
     let room = output.len();
-    let start = || Started::transact(&conn, input, vec![0; room].into());
-    let mut started = status(insist(&conn, start).map_err(Error::from))?;
     if file.is_synchronous() {
-        let read = blocking(file, &io.status, |ending| drive(&mut started, ending));
-        settle(conn.id());
-        let answer = status(read.map_err(Error::from)).map(|answer| {
-            let data = started.data();
-            output.held()[..data.len()].copy_from_slice(data);
-            match answer {
-                Answer::Read(read) => {
-                    file.has_consumed(conn.id(), read);
-                    of_read(read)
-                }
-                Answer::Wrote(_) | Answer::Flushed => (NtStatus::SUCCESS, 0),
-            }
+        let mut reply = vec![0; room];
+        let read = blocking(file, &io.status, |cancel| {
+            conn.transact_with(input, &mut reply, &cancel.wait, Deadline::NEVER)
+        });
+        REACTOR.settle(&conn);
+        let answer = status(read.map_err(Error::from)).map(|read| {
+            output.fill(&reply[..read.count()]);
+            file.has_consumed(conn.id(), read);
+            of_read(read)
         });
         return Ok(report(file, io, answer));
     }
+    let start = || Started::transact(&conn, input, vec![0; room].into());
+    let started = status(insist(&conn, start).map_err(Error::from))?;
     // It always pends first (NP-XCV-05).
     Operation::ring(file, io, started, Some(output.clone()));
     Ok(NtStatus::PENDING)

@@ -11,13 +11,10 @@ use npfs_ringbuf::{Answer, Conn, Deadline, Read, Started};
 use super::{
     Entry, Handle, Nt, NtResult,
     file::{File, status},
-    io::{
-        Buffer, Io, Operation, StatusBlock, anything_pends, begin, drive, of_read, pending_on,
-        report, settle,
-    },
+    io::{Buffer, Io, Operation, StatusBlock, begin, of_read, report},
     thread::{CallingThread, blocking, calling_thread, cancel_blocking, cancel_blocking_on},
 };
-use crate::{Error, Mask, NtStatus, lock::lock};
+use crate::{Error, Mask, NtStatus, lock::lock, reactor::REACTOR};
 
 impl Nt {
     /// NtReadFile. PENDING: it completes later, into `buffer`.
@@ -36,17 +33,10 @@ impl Nt {
         if file.is_synchronous() {
             // Not into the buffer itself: whoever else has it must not wait for this.
             let mut bytes = vec![0; buffer.len()];
-            let read = blocking(&file, &io.status, |ending| {
-                if !anything_pends() {
-                    return conn.read_with(&mut bytes, &ending.cancel.wait, Deadline::NEVER);
-                }
-                let mut started = insist(&conn, || Started::read(&conn, bytes.clone().into()))?;
-                let answer = drive(&mut started, ending)?;
-                let data = started.data();
-                bytes[..data.len()].copy_from_slice(data);
-                Ok(count_of(answer))
+            let read = blocking(&file, &io.status, |cancel| {
+                conn.read_with(&mut bytes, &cancel.wait, Deadline::NEVER)
             });
-            settle(id);
+            REACTOR.settle(&conn);
             let answer = read.map_err(|error| file.why(error, false)).map(|read| {
                 let count = read.count();
                 buffer.held()[..count].copy_from_slice(&bytes[..count]);
@@ -66,7 +56,7 @@ impl Nt {
             let data = started.data();
             buffer.held()[..data.len()].copy_from_slice(data);
         }
-        settle(id);
+        REACTOR.settle(&conn);
         let answer = answer.map_err(|error| file.why(error, false));
         let answer = answer.map(|answer| {
             let read = count_of(answer);
@@ -89,12 +79,8 @@ impl Nt {
         begin(&file, io);
         let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-WRITE-16
         let written = if file.is_synchronous() {
-            blocking(&file, &io.status, |ending| {
-                if !anything_pends() {
-                    return conn.write_with(data, &ending.cancel.wait, Deadline::NEVER);
-                }
-                let mut started = insist(&conn, || Started::write(&conn, data.into()))?;
-                drive(&mut started, ending).map(written_of)
+            blocking(&file, &io.status, |cancel| {
+                conn.write_with(data, &cancel.wait, Deadline::NEVER)
             })
         } else {
             let started = insist(&conn, || Started::write(&conn, data.into()));
@@ -107,7 +93,7 @@ impl Nt {
                 }
             }
         };
-        settle(conn.id());
+        REACTOR.settle(&conn);
         let answer = written.map_err(|error| file.why(error, true));
         let answer = answer.map(|count| (NtStatus::SUCCESS, count));
         Ok(report(&file, io, answer))
@@ -173,7 +159,7 @@ impl Nt {
         if let Ok(entry) = self.entry(handle)
             && let Ok(conn) = entry.file.conn(NtStatus::INVALID_HANDLE)
         {
-            settle(conn.id());
+            REACTOR.settle(&conn);
         }
     }
 
@@ -217,15 +203,15 @@ pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus
     };
     let start = || Started::flush(&conn);
     let flushed = if waits {
-        let flushed = blocking(file, &io.status, |ending| {
-            drive(&mut insist(&conn, start)?, ending)
+        let flushed = blocking(file, &io.status, |cancel| {
+            conn.flush_with(&cancel.wait, Deadline::NEVER)
         });
-        settle(conn.id());
+        REACTOR.settle(&conn);
         flushed
     } else {
         let mut started = status(insist(&conn, start).map_err(Error::from))?;
         match started.poll() {
-            Some(answer) => answer,
+            Some(answer) => answer.map(|_| ()),
             None => {
                 Operation::ring(file, io, started, None);
                 return Ok(NtStatus::PENDING);
@@ -246,7 +232,7 @@ pub(super) fn insist<T>(
     loop {
         match start() {
             Err(npfs_ringbuf::Error::Busy)
-                if pending_on(conn.id()) < MOST_PENDED && begin.elapsed() < PATIENCE =>
+                if REACTOR.pending_on(conn) < MOST_PENDED && begin.elapsed() < PATIENCE =>
             {
                 thread::sleep(BETWEEN);
             }

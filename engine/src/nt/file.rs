@@ -9,7 +9,7 @@ use npfs_ringbuf::{Conn, ConnectionId, Read};
 
 use super::{
     directory::Listing,
-    io::{Event, Notes, Operation, settle},
+    io::{Event, Notes, Operation},
     open::Options,
     thread::cancel_blocking_on,
 };
@@ -18,6 +18,7 @@ use crate::{
     client::{Channel, ClientEnd, ServerEnd},
     lock::lock,
     npfs::{EndId, EndInfo, State},
+    reactor::REACTOR,
     wire::{Reply, Request},
 };
 
@@ -228,7 +229,7 @@ impl File {
         }
         let goes_on = conn.as_ref().is_some_and(|conn| !conn.is_closed());
         if let Some(conn) = conn {
-            settle(conn.id());
+            REACTOR.settle(&conn);
         }
         let left = lock(&self.pended).clone();
         if self.may_be_anothers() && goes_on {
@@ -237,7 +238,8 @@ impl File {
             return;
         }
         // Whatever is left ends before this returns.
-        left.iter().for_each(Operation::end_with_its_file);
+        left.iter()
+            .for_each(|operation| operation.end_with_its_file());
         cancel_blocking_on(self, None);
     }
 }

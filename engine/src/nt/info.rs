@@ -251,7 +251,7 @@ impl Nt {
         notes.port = Some((port.clone(), key));
         drop(notes);
         // Who waits for it already may have something to wait for now.
-        super::io::ring_alarm();
+        crate::reactor::REACTOR.ring_alarm();
         Ok(())
     }
 

@@ -1,21 +1,28 @@
 //! What a call is given to report to, and calls that pend.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
-use npfs_ringbuf::{Alarm, Answer, ConnectionId, Deadline, Read, Rest, Started, wait_any};
+use npfs_ringbuf::{Answer, Deadline, Read, Rest, Started};
 
 use super::{
     Handle, Nt,
     file::File,
-    thread::{CallingThread, Ending, calling_thread, owns},
+    thread::{CallingThread, calling_thread, owns},
 };
-use crate::{Error, NtStatus, client::Channel, lock::lock, npfs::Tag, wire::Request};
+use crate::{
+    Error, NtStatus,
+    client::Channel,
+    lock::lock,
+    npfs::Tag,
+    reactor::{Pending, REACTOR},
+    wire::Request,
+};
 
 /// IO_STATUS_BLOCK: written when a call completes, and not before (NP-IO-01).
 #[derive(Clone, Debug, Default)]
@@ -66,18 +73,6 @@ impl StatusBlock {
 #[derive(Clone, Debug, Default)]
 pub struct Event(Arc<AtomicBool>);
 
-/// Rung when anything that a thread may wait for is signalled.
-static ALARM: Alarm = Alarm::new();
-/// Threads in [`Nt::wait`].
-static WAITERS: AtomicU32 = AtomicU32::new(0);
-
-/// Who waits looks again. Either a waiter has seen what happened before this, or this sees the waiter.
-pub(super) fn ring_alarm() {
-    if WAITERS.load(Ordering::SeqCst) != 0 {
-        ALARM.ring();
-    }
-}
-
 impl Event {
     /// Not set.
     #[must_use]
@@ -88,7 +83,7 @@ impl Event {
     /// NtSetEvent.
     pub fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
-        ring_alarm();
+        REACTOR.ring_alarm();
     }
 
     /// NtResetEvent.
@@ -195,7 +190,7 @@ impl Port {
         Port::default()
     }
 
-    /// The oldest packet, if there is one. Calls that pend are moved on by [`Nt::wait`], not by this.
+    /// The oldest packet, if there is one. [`Nt::wait`] waits until there is.
     #[must_use]
     pub fn take(&self) -> Option<PortPacket> {
         lock(&self.0.queue).pop_front()
@@ -203,7 +198,7 @@ impl Port {
 
     fn put(&self, packet: PortPacket) {
         lock(&self.0.queue).push_back(packet);
-        ring_alarm();
+        REACTOR.ring_alarm();
     }
 
     fn is_empty(&self) -> bool {
@@ -330,52 +325,34 @@ enum Work {
     Over,
 }
 
-/// All that pend in shared memory, in the order of their issue.
-static RINGS: Mutex<Option<HashMap<ConnectionId, Vec<Arc<Operation>>>>> = Mutex::new(None);
-/// How many.
-static PENDED: AtomicUsize = AtomicUsize::new(0);
-
 impl Operation {
-    /// One in shared memory. Its completion may come from any thread from now on.
-    pub(super) fn ring(file: &Arc<File>, io: &Io, started: Started, buffer: Option<Buffer>) {
-        let id = started.conn().id();
+    fn new(file: &Arc<File>, io: &Io, work: Work) -> Arc<Operation> {
         let operation = Arc::new(Operation {
             file: Arc::downgrade(file),
             io: io.clone(),
             thread: calling_thread(),
-            work: Mutex::new(Work::Ring(Box::new(started), buffer)),
+            work: Mutex::new(work),
             over: Condvar::new(),
             kept: Mutex::default(),
         });
         owns(&operation);
-        // Before the file object knows it: who closes that finds it here, to move on.
-        PENDED.fetch_add(1, Ordering::SeqCst);
-        lock(&RINGS)
-            .get_or_insert_default()
-            .entry(id)
-            .or_default()
-            .push(operation.clone());
+        operation
+    }
+
+    /// One in shared memory. Its completion may come from any thread from now on.
+    pub(super) fn ring(file: &Arc<File>, io: &Io, started: Started, buffer: Option<Buffer>) {
+        let conn = started.conn().clone();
+        let operation = Operation::new(file, io, Work::Ring(Box::new(started), buffer));
         lock(&file.pended).push(operation.clone());
-        // What came between its start and its place in the list.
-        settle(id);
+        REACTOR.add(&conn, operation.clone());
         if file.is_shut() {
             operation.end_with_its_file();
         }
-        // Who waits for what it signals sleeps on it, too.
-        ring_alarm();
     }
 
     /// One at the broker.
     pub(super) fn broker(file: &Arc<File>, io: &Io) -> Arc<Operation> {
-        let operation = Arc::new(Operation {
-            file: Arc::downgrade(file),
-            io: io.clone(),
-            thread: calling_thread(),
-            work: Mutex::new(Work::Asking),
-            over: Condvar::new(),
-            kept: Mutex::default(),
-        });
-        owns(&operation);
+        let operation = Operation::new(file, io, Work::Asking);
         lock(&file.pended).push(operation.clone());
         operation
     }
@@ -391,13 +368,13 @@ impl Operation {
     }
 
     /// It never pended.
-    pub(super) fn never_was(self: &Arc<Self>) {
+    pub(super) fn never_was(&self) {
         *lock(&self.work) = Work::Over;
         self.leave();
     }
 
     /// Its end, once: whoever comes first.
-    pub(super) fn finish(self: &Arc<Self>, status: NtStatus) {
+    pub(super) fn finish(&self, status: NtStatus) {
         let mut work = lock(&self.work);
         if matches!(*work, Work::Over) {
             return;
@@ -409,9 +386,9 @@ impl Operation {
     }
 
     /// Its file object is closed: what has an answer keeps it, and nothing pends any longer (NP-CLOSE-01 to 04).
-    pub(super) fn end_with_its_file(self: &Arc<Self>) {
+    pub(super) fn end_with_its_file(&self) {
         if self.is_ring() {
-            if !self.advance() {
+            if self.look().is_some() {
                 self.cancel();
             }
         } else {
@@ -431,17 +408,17 @@ impl Operation {
         matches!(*lock(&self.work), Work::Ring(..))
     }
 
-    fn leave(self: &Arc<Self>) {
+    fn leave(&self) {
         self.over.notify_all();
         let kept = lock(&self.kept).take();
         if let Some(file) = self.file.upgrade() {
-            lock(&file.pended).retain(|other| !Arc::ptr_eq(other, self));
+            lock(&file.pended).retain(|other| !std::ptr::eq(&**other, self));
         }
         drop(kept);
     }
 
     /// It goes on without a handle of this process, and its completion is the file object's all the same.
-    pub(super) fn keep(self: &Arc<Self>, file: &Arc<File>) {
+    pub(super) fn keep(&self, file: &Arc<File>) {
         *lock(&self.kept) = Some(file.clone());
         // It may have ended meanwhile, and nobody else would let go of it then.
         if matches!(*lock(&self.work), Work::Over) {
@@ -449,56 +426,16 @@ impl Operation {
         }
     }
 
-    /// Whether it has completed just now. One that another thread moves on is left to it.
-    fn advance(self: &Arc<Self>) -> bool {
-        let mut work = lock(&self.work);
-        let Work::Ring(started, buffer) = &mut *work else {
-            return false;
-        };
-        let Some(answer) = started.poll() else {
-            return false;
-        };
-        let (status, information) = match answer {
-            Ok(Answer::Read(read)) => {
-                if let Some(buffer) = buffer {
-                    buffer.fill(started.data());
-                }
-                if let Some(file) = self.file.upgrade() {
-                    file.has_consumed(started.conn().id(), read);
-                }
-                of_read(read)
-            }
-            Ok(Answer::Wrote(count)) => (NtStatus::SUCCESS, count),
-            Ok(Answer::Flushed) => (NtStatus::SUCCESS, 0),
-            Err(error) => (Error::from(error).status(), 0),
-        };
-        let id = started.conn().id();
-        let file = self.file.upgrade();
-        complete(file.as_deref(), &self.io, status, information, true);
-        *work = Work::Over;
-        drop(work);
-        if let Some(rings) = lock(&RINGS).as_mut()
-            && let Some(of) = rings.get_mut(&id)
-        {
-            of.retain(|other| !Arc::ptr_eq(other, self));
-            if of.is_empty() {
-                rings.remove(&id);
-            }
-        }
-        PENDED.fetch_sub(1, Ordering::SeqCst);
-        self.leave();
-        true
-    }
-
     /// Asks it to end, and waits until it has, one way or the other. `false`: it had completed.
-    pub(super) fn cancel(self: &Arc<Self>) -> bool {
+    pub(super) fn cancel(&self) -> bool {
         let mut work = lock(&self.work);
         match &mut *work {
             Work::Over => false,
             Work::Ring(started, _) => {
                 let cancelled = started.cancel();
+                let conn = started.conn().clone();
                 drop(work);
-                self.advance();
+                REACTOR.settle(&conn);
                 cancelled
             }
             Work::Asking | Work::Broker(..) => {
@@ -529,104 +466,45 @@ impl Operation {
     pub(super) fn is_of(&self, thread: CallingThread) -> bool {
         self.thread == thread
     }
-
-    fn rest(&self) -> Rest {
-        match &*lock(&self.work) {
-            Work::Ring(started, _) => started.rest(),
-            _ => Rest::Look,
-        }
-    }
 }
 
-/// Moves on everything that pends in this process, and says how to wait for more of it.
-fn move_on() -> (bool, Vec<Rest>) {
-    let rings = lock(&RINGS);
-    let all = rings.iter().flat_map(|rings| rings.values().flatten());
-    let all: Vec<Arc<Operation>> = all.cloned().collect();
-    drop(rings);
-    let advanced = all.iter().filter(|one| one.advance()).count();
-    if advanced != 0 {
-        return (true, Vec::new());
-    }
-    (false, all.iter().map(|one| one.rest()).collect())
-}
-
-/// Waits for one operation that belongs to a call which blocks, and moves on all others meanwhile: one that is larger than
-/// its area holds, or that this waits for, would otherwise stand still.
-pub(super) fn drive(started: &mut Started, ending: &Ending) -> Result<Answer, npfs_ringbuf::Error> {
-    let _waiting = Waiting::begin();
-    loop {
-        let seen = ALARM.now();
-        if let Some(answer) = started.poll() {
-            return answer;
-        }
-        if ending.is_asked() {
-            started.cancel();
-            continue;
-        }
-        let (advanced, mut rests) = move_on();
-        if advanced {
-            continue;
-        }
-        rests.insert(0, started.rest());
-        rest(rests, seen, Deadline::NEVER);
-    }
-}
-
-/// Sleeps until one of several operations, or the alarm, has something new. `false`: the deadline has passed.
-fn rest(rests: Vec<Rest>, seen: u32, deadline: Deadline) -> bool {
-    let mut sleepers = Vec::new();
-    let mut until = deadline;
-    for rest in rests {
-        match rest {
-            Rest::On(sleeper) => sleepers.push(sleeper),
-            Rest::Soon => until = until.min(Deadline::after(SOON)),
-            Rest::Look => return !deadline.passed(),
-        }
-    }
-    wait_any(&sleepers, &ALARM, seen, until) || !deadline.passed()
-}
-
-/// Counted among the waiters, however the wait ends.
-struct Waiting;
-
-impl Waiting {
-    fn begin() -> Waiting {
-        WAITERS.fetch_add(1, Ordering::SeqCst);
-        Waiting
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        WAITERS.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Whether anything pends in shared memory in this process.
-pub(super) fn anything_pends() -> bool {
-    PENDED.load(Ordering::SeqCst) != 0
-}
-
-/// How much pends on a connection in this process.
-pub(super) fn pending_on(id: ConnectionId) -> usize {
-    lock(&RINGS)
-        .as_ref()
-        .and_then(|rings| rings.get(&id))
-        .map_or(0, Vec::len)
-}
-
-/// Moves on whatever pends on either end of a connection in this process (NP-IO-13).
-pub(super) fn settle(id: ConnectionId) {
-    while PENDED.load(Ordering::SeqCst) != 0 {
-        let of = lock(&RINGS)
-            .as_ref()
-            .and_then(|rings| rings.get(&id).cloned());
-        // One that completes may make room for one before it.
-        let advanced = of.into_iter().flatten().filter(Operation::advance).count();
-        if advanced == 0 {
-            return;
-        }
+impl Pending for Operation {
+    fn look(&self) -> Option<Rest> {
+        let mut work = lock(&self.work);
+        let Work::Ring(started, buffer) = &mut *work else {
+            return None;
+        };
+        let mut rounds = 0;
+        let answer = loop {
+            if let Some(answer) = started.poll() {
+                break answer;
+            }
+            match started.rest() {
+                // A peer may keep it so: not for ever.
+                Rest::Look if rounds < MOST_LOOKS => rounds += 1,
+                rest => return Some(rest),
+            }
+        };
+        let file = self.file.upgrade();
+        let (status, information) = match answer {
+            Ok(Answer::Read(read)) => {
+                if let Some(buffer) = buffer {
+                    buffer.fill(started.data());
+                }
+                if let Some(file) = &file {
+                    file.has_consumed(started.conn().id(), read);
+                }
+                of_read(read)
+            }
+            Ok(Answer::Wrote(count)) => (NtStatus::SUCCESS, count),
+            Ok(Answer::Flushed) => (NtStatus::SUCCESS, 0),
+            Err(error) => (Error::from(error).status(), 0),
+        };
+        complete(file.as_deref(), &self.io, status, information, true);
+        *work = Work::Over;
+        drop(work);
+        self.leave();
+        None
     }
 }
 
@@ -666,24 +544,14 @@ impl Nt {
             .iter()
             .map(target)
             .collect::<Result<_, NtStatus>>()?;
-        let _waiting = Waiting::begin();
-        loop {
-            let seen = ALARM.now();
-            let signalled = || targets.iter().position(Target::is_signalled);
-            if let Some(index) = signalled() {
-                return Ok(index);
-            }
-            // All of them, not only those that signal what is waited for: what that needs may wait for another.
-            let (advanced, rests) = move_on();
-            if !advanced && !rest(rests, seen, deadline) {
-                // Something may have come at the last moment.
-                move_on();
-                return signalled().ok_or(NtStatus::TIMEOUT);
-            }
-        }
+        let signalled = || targets.iter().position(Target::is_signalled);
+        REACTOR
+            .wait_until(deadline, signalled)
+            .ok_or(NtStatus::TIMEOUT)
     }
 }
 
-const SOON: std::time::Duration = std::time::Duration::from_millis(1);
+/// Rounds of one look at an operation that has something new each time.
+const MOST_LOOKS: u32 = 64;
 /// How long the broker may take to say that something was cancelled.
 const BROKER_TIME: std::time::Duration = std::time::Duration::from_secs(1);

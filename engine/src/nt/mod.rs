@@ -27,9 +27,10 @@
 //! # }
 //! ```
 //!
-//! **Pended calls** complete when anybody looks: every call on a connection moves on what pends on both its ends in this
-//! process, and [`Nt::wait`] sleeps until there is something to look at. Nothing runs in the background but one thread
-//! that reads the broker's answers while a listen or a wait for an instance pends.
+//! **Pended calls** complete by themselves: a thread in [`Nt::wait`] moves on whatever pends in the process, and without
+//! one a loop does, a thread that begins with the first call that pends. Every call on a connection moves on what pends on
+//! both its ends in this process before it returns (NP-IO-13). Another thread reads the broker's answers while a listen or a
+//! wait for an instance pends.
 
 mod control;
 mod data;

@@ -2,14 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{
-    Arc, Mutex, Weak,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::{
     file::File,
-    io::{Operation, StatusBlock, ring_alarm},
+    io::{Operation, StatusBlock},
 };
 use crate::{Cancel, lock::lock, npfs::Quality, wire::Peer};
 
@@ -29,39 +26,16 @@ static BLOCKED: Mutex<Option<HashMap<CallingThread, Blocked>>> = Mutex::new(None
 /// A call that blocks.
 #[derive(Clone, Debug)]
 struct Blocked {
-    ending: Arc<Ending>,
+    cancel: Arc<Cancel>,
     file: Weak<File>,
     status: StatusBlock,
-}
-
-/// By what it is ended.
-#[derive(Debug, Default)]
-pub(super) struct Ending {
-    /// A call that sleeps by itself.
-    pub(super) cancel: Cancel,
-    /// One that moves others on while it waits.
-    asked: AtomicBool,
-}
-
-impl Ending {
-    /// Whether somebody has asked it to end.
-    pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::SeqCst)
-    }
-
-    fn ask(&self) -> bool {
-        let first = !self.asked.swap(true, Ordering::SeqCst);
-        let sleeping = self.cancel.cancel();
-        ring_alarm();
-        first || sleeping
-    }
 }
 
 /// Runs a call that blocks, such that it can be cancelled from outside (NP-CANCEL-05, 07).
 pub(super) fn blocking<T>(
     file: &Arc<File>,
     status: &StatusBlock,
-    call: impl FnOnce(&Ending) -> T,
+    call: impl FnOnce(&Cancel) -> T,
 ) -> T {
     /// Takes the thread off the list, also if the call panics.
     struct Listed(CallingThread);
@@ -72,16 +46,16 @@ pub(super) fn blocking<T>(
             }
         }
     }
-    let ending = Arc::new(Ending::default());
+    let cancel = Arc::new(Cancel::new());
     let me = calling_thread();
     let blocked = Blocked {
-        ending: ending.clone(),
+        cancel: cancel.clone(),
         file: Arc::downgrade(file),
         status: status.clone(),
     };
     lock(&BLOCKED).get_or_insert_default().insert(me, blocked);
     let listed = Listed(me);
-    let answer = call(&ending);
+    let answer = call(&cancel);
     drop(listed);
     answer
 }
@@ -90,9 +64,9 @@ pub(super) fn blocking<T>(
 pub(super) fn cancel_blocking(thread: CallingThread) -> bool {
     let blocked = lock(&BLOCKED);
     let one = blocked.as_ref().and_then(|blocked| blocked.get(&thread));
-    let ending = one.map(|one| one.ending.clone());
+    let cancel = one.map(|one| one.cancel.clone());
     drop(blocked);
-    ending.is_some_and(|ending| ending.ask())
+    cancel.is_some_and(|cancel| cancel.cancel())
 }
 
 /// Ends the calls that block on that file object with that status block, or all of them. `false`: there are none.
@@ -102,9 +76,9 @@ pub(super) fn cancel_blocking_on(file: &Arc<File>, with: Option<&StatusBlock>) -
         std::ptr::eq(one.file.as_ptr(), Arc::as_ptr(file))
             && with.is_none_or(|with| one.status.is(with))
     });
-    let endings: Vec<Arc<Ending>> = of.map(|one| one.ending.clone()).collect();
+    let cancels: Vec<Arc<Cancel>> = of.map(|one| one.cancel.clone()).collect();
     drop(blocked);
-    let asked = endings.iter().filter(|ending| ending.ask()).count();
+    let asked = cancels.iter().filter(|cancel| cancel.cancel()).count();
     asked != 0
 }
 

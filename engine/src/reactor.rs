@@ -1,0 +1,513 @@
+//! What pends in shared memory in this process, and who moves it on.
+//!
+//! An operation that pends stands in a list by its connection, and its record at the bell: whoever brings it something
+//! marks the connection's slot at this process's bell on that link, and rings if the bell is armed. So one thread can wait
+//! for any number of operations with one word a link, and finds those that have something new without looking at the others.
+//!
+//! Somebody *pumps*: takes the marked slots, looks at their operations, and sleeps at the bells when there is nothing left.
+//! A thread that waits for a completion pumps itself ([`Reactor::wait_until`]), without a hand-over to another thread; else
+//! the loop does, a thread of this process that begins with the first operation. While waits come and go the loop
+//! stands by and looks every few milliseconds whether they still do; it sleeps when nothing pends, and when a wait lasts.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, TryLockError, Weak,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use npfs_ringbuf::{Alarm, Conn, Deadline, Link, Rest, wait_at_bells};
+
+use crate::{lock::lock, npfs::nanoseconds, sys};
+
+/// An operation, as the reactor sees it.
+pub(crate) trait Pending: Send + Sync {
+    /// Moves it on; `None`: it is over, and is not looked at again.
+    fn look(&self) -> Option<Rest>;
+}
+
+/// Where operations stand: a link and a slot of it. Both ends of a connection in this process are one place, and so is
+/// what is left of an earlier connection of the slot.
+type Place = ([u64; 2], u32);
+
+fn place(conn: &Conn) -> Place {
+    (conn.link().token(), conn.slot())
+}
+
+/// One for each process.
+pub(crate) struct Reactor {
+    pended: Mutex<Option<HashMap<Place, Vec<Entry>>>>,
+    /// How many that is.
+    count: AtomicUsize,
+    links: Mutex<Links>,
+    /// Places to look at again at that time: somebody is in the middle of a copy there.
+    soon: Mutex<Vec<Place>>,
+    soon_at: AtomicU64,
+    /// Rung when a sleeper has to look around for another reason than a bell.
+    alarm: Alarm,
+    /// Threads that wait, pumping or not.
+    waiters: AtomicU32,
+    /// Whoever holds it pumps.
+    pump: Mutex<()>,
+    /// How often the last waiter has left.
+    left: AtomicU64,
+    /// What the loop does.
+    stage: AtomicU32,
+    wakes_the_loop: Alarm,
+    /// [`sys::forks`] at the start of the loop, plus one; 0: there is none.
+    loop_of: AtomicU32,
+    /// [`sys::forks`] when something was added last.
+    forks: AtomicU32,
+}
+
+/// What pends in this process.
+pub(crate) static REACTOR: Reactor = Reactor {
+    pended: Mutex::new(None),
+    count: AtomicUsize::new(0),
+    links: Mutex::new(Links {
+        counts: Vec::new(),
+        all: None,
+        last: Weak::new(),
+    }),
+    soon: Mutex::new(Vec::new()),
+    soon_at: AtomicU64::new(u64::MAX),
+    alarm: Alarm::new(),
+    waiters: AtomicU32::new(0),
+    pump: Mutex::new(()),
+    left: AtomicU64::new(0),
+    stage: AtomicU32::new(SLEEPS),
+    wakes_the_loop: Alarm::new(),
+    loop_of: AtomicU32::new(0),
+    forks: AtomicU32::new(0),
+};
+
+struct Entry {
+    operation: Arc<dyn Pending>,
+    link: Arc<Link>,
+}
+
+struct Links {
+    /// How many operations pend on each.
+    counts: Vec<(Arc<Watched>, usize)>,
+    /// What the pump goes through; none: to be made again.
+    all: Option<Arc<[Arc<Watched>]>>,
+    /// The connection of the last operation: the pace of its peer says how long to spin.
+    last: Weak<Conn>,
+}
+
+/// A link on which something pends.
+struct Watched {
+    link: Arc<Link>,
+    /// Rings for nothing in the window of time that ends then.
+    vain: AtomicU32,
+    window: AtomicU64,
+}
+
+impl Watched {
+    /// Whether it has been rung for nothing so often lately that it is only looked at now and then.
+    fn is_muted(&self, now: u64) -> bool {
+        self.vain.load(Ordering::Relaxed) > MOST_VAIN && now < self.window.load(Ordering::Relaxed)
+    }
+
+    fn was_vain(&self, now: u64) {
+        if now < self.window.load(Ordering::Relaxed) {
+            self.vain.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.window.store(now + WINDOW, Ordering::Relaxed);
+            self.vain.store(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Links {
+    fn at(&self, link: &Arc<Link>) -> Option<usize> {
+        let mut counts = self.counts.iter();
+        counts.position(|(other, _)| Arc::ptr_eq(&other.link, link))
+    }
+
+    fn all(&mut self) -> Arc<[Arc<Watched>]> {
+        let counts = &self.counts;
+        let all = || counts.iter().map(|(watched, _)| watched.clone()).collect();
+        self.all.get_or_insert_with(all).clone()
+    }
+}
+
+/// The loop has the pump.
+const PUMPS: u32 = 0;
+/// It looks now and then whether waits still come and go.
+const STANDS_BY: u32 = 1;
+/// It sleeps until the last waiter leaves or something pends.
+const SLEEPS: u32 = 2;
+
+impl Reactor {
+    // ---- operations --------------------------------------------------------------------------------------------
+
+    /// An operation pends from now on. It may complete before this returns.
+    pub(crate) fn add(&'static self, conn: &Arc<Conn>, operation: Arc<dyn Pending>) {
+        self.begin_anew_in_a_child();
+        self.watch(conn);
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let entry = Entry {
+            operation,
+            link: conn.link().clone(),
+        };
+        let mut pended = lock(&self.pended);
+        let places = pended.get_or_insert_default();
+        places.entry(place(conn)).or_default().push(entry);
+        drop(pended);
+        // What came between its start and its place in the list; and it comes to rest at the bell.
+        self.settle(conn);
+        self.see_to_the_loop();
+    }
+
+    fn watch(&self, conn: &Arc<Conn>) {
+        let link = conn.link();
+        let mut links = lock(&self.links);
+        links.last = Arc::downgrade(conn);
+        if let Some(at) = links.at(link) {
+            links.counts[at].1 += 1;
+            return;
+        }
+        let watched = Watched {
+            link: link.clone(),
+            vain: AtomicU32::new(0),
+            window: AtomicU64::new(0),
+        };
+        links.counts.push((Arc::new(watched), 1));
+        links.all = None;
+        drop(links);
+        // Who sleeps does not know this one's bell.
+        self.alarm.ring();
+    }
+
+    fn unwatch(&self, link: &Arc<Link>) {
+        let mut links = lock(&self.links);
+        if let Some(at) = links.at(link) {
+            links.counts[at].1 -= 1;
+            if links.counts[at].1 == 0 {
+                links.counts.swap_remove(at);
+                links.all = None;
+            }
+        }
+    }
+
+    /// How many operations pend on a connection in this process.
+    pub(crate) fn pending_on(&self, conn: &Conn) -> usize {
+        let pended = lock(&self.pended);
+        let of = pended.as_ref().and_then(|places| places.get(&place(conn)));
+        of.map_or(0, Vec::len)
+    }
+
+    /// Moves on whatever pends on either end of a connection in this process (NP-IO-13).
+    pub(crate) fn settle(&self, conn: &Conn) {
+        self.settle_at(place(conn));
+    }
+
+    /// Whether something has completed.
+    fn settle_at(&self, at: Place) -> bool {
+        let mut any = false;
+        while self.count.load(Ordering::SeqCst) != 0 {
+            let pended = lock(&self.pended);
+            let entries = pended.as_ref().and_then(|places| places.get(&at));
+            let Some(entries) = entries else { break };
+            let list: Vec<_> = entries.iter().map(|one| one.operation.clone()).collect();
+            drop(pended);
+            // One that completes may make room for one before it: all of them once more, then.
+            let mut over = Vec::new();
+            for operation in list {
+                match operation.look() {
+                    None => over.push(operation),
+                    Some(Rest::AtTheBell) => {}
+                    Some(Rest::Soon | Rest::Look) => self.look_again(at),
+                }
+            }
+            if over.is_empty() {
+                break;
+            }
+            any = true;
+            self.remove(at, &over);
+        }
+        any
+    }
+
+    fn remove(&self, at: Place, over: &[Arc<dyn Pending>]) {
+        let mut pended = lock(&self.pended);
+        let Some(places) = pended.as_mut() else {
+            return;
+        };
+        let Some(entries) = places.get_mut(&at) else {
+            return;
+        };
+        let is_over = |entry: &mut Entry| over.iter().any(|one| same(one, &entry.operation));
+        let gone: Vec<Entry> = entries.extract_if(.., is_over).collect();
+        if entries.is_empty() {
+            places.remove(&at);
+        }
+        drop(pended);
+        for entry in gone {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+            self.unwatch(&entry.link);
+        }
+    }
+
+    fn look_again(&self, at: Place) {
+        let mut soon = lock(&self.soon);
+        if !soon.contains(&at) {
+            soon.push(at);
+        }
+        drop(soon);
+        let time = sys::now() + nanoseconds(SOON);
+        if self.soon_at.fetch_min(time, Ordering::SeqCst) == u64::MAX {
+            // Whoever sleeps does so without this in mind.
+            self.alarm.ring();
+        }
+    }
+
+    /// A child of fork(2) has its parent's operations, and neither the memory nor the thread: it forgets them.
+    fn begin_anew_in_a_child(&self) {
+        let forks = sys::forks();
+        if self.forks.swap(forks, Ordering::SeqCst) != forks {
+            std::mem::forget(lock(&self.pended).take());
+            let mut links = lock(&self.links);
+            std::mem::forget(std::mem::take(&mut links.counts));
+            std::mem::forget(links.all.take());
+            self.count.store(0, Ordering::SeqCst);
+            self.waiters.store(0, Ordering::SeqCst);
+        }
+    }
+
+    // ---- waiting -----------------------------------------------------------------------------------------------
+
+    /// Something that a thread may wait for has changed. Either a waiter has seen what happened before this, or this sees
+    /// the waiter.
+    pub(crate) fn ring_alarm(&self) {
+        if self.waiters.load(Ordering::SeqCst) != 0 {
+            self.alarm.ring();
+        }
+    }
+
+    /// Waits until `ready` says something, pumping if nobody else does. `None`: the deadline has passed.
+    pub(crate) fn wait_until<T>(
+        &self,
+        deadline: Deadline,
+        ready: impl Fn() -> Option<T>,
+    ) -> Option<T> {
+        if let Some(answer) = ready() {
+            return Some(answer);
+        }
+        self.begin_anew_in_a_child();
+        let _waiting = Waiting::begin(self);
+        let mut asked = false;
+        loop {
+            let seen = self.alarm.now();
+            if let Some(answer) = ready() {
+                return Some(answer);
+            }
+            let pump = match self.pump.try_lock() {
+                Ok(pump) => Some(pump),
+                Err(TryLockError::Poisoned(pump)) => Some(pump.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            let goes_on = match &pump {
+                Some(pump) => self.turn(pump, seen, deadline),
+                None if !asked && self.stage.load(Ordering::SeqCst) == PUMPS => {
+                    // The loop has it, perhaps asleep: it makes room, and rings.
+                    asked = true;
+                    self.alarm.ring();
+                    true
+                }
+                None => self.alarm.wait(seen, deadline),
+            };
+            drop(pump);
+            if !goes_on {
+                // Something may have come at the last moment.
+                self.scan();
+                return ready();
+            }
+        }
+    }
+
+    /// One round of the pump: what is ready is moved on; if nothing is, it sleeps until something may be. `false`: the
+    /// deadline has passed.
+    fn turn(&self, _pump: &MutexGuard<'_, ()>, seen: u32, deadline: Deadline) -> bool {
+        if self.scan() {
+            return true;
+        }
+        let (all, last) = {
+            let mut links = lock(&self.links);
+            (links.all(), links.last.upgrade())
+        };
+        let now = sys::now();
+        let (muted, heard): (Vec<_>, Vec<_>) =
+            all.iter().partition(|watched| watched.is_muted(now));
+        let ready = || heard.iter().any(|one| one.link.own_bell().is_ready());
+        let changed = || self.alarm.now() != seen;
+        if let Some(conn) = &last
+            && conn.spin_until(|| ready() || changed())
+        {
+            return true;
+        }
+        let windows = muted.iter().map(|one| one.window.load(Ordering::Relaxed));
+        let soon = windows.chain([self.soon_at.load(Ordering::SeqCst)]).min();
+        let until = match soon {
+            Some(soon) if soon != u64::MAX => {
+                let left = Duration::from_nanos(soon.saturating_sub(now));
+                deadline.min(Deadline::after(left))
+            }
+            _ => deadline,
+        };
+        let links = heard.iter().map(|one| &*one.link);
+        if wait_at_bells(links, &self.alarm, seen, until)
+            && let Some(conn) = last
+        {
+            conn.has_slept(sys::now().saturating_sub(now));
+        }
+        !deadline.passed()
+    }
+
+    /// Takes what is ready and moves it on. `false`: nothing was.
+    fn scan(&self) -> bool {
+        let all = lock(&self.links).all();
+        let mut any = false;
+        let mut slots = Vec::new();
+        for watched in all.iter() {
+            let bell = watched.link.own_bell();
+            if !bell.is_ready() || watched.is_muted(sys::now()) {
+                continue;
+            }
+            bell.take(|slot| slots.push(slot));
+            let token = watched.link.token();
+            let settled = slots.drain(..).map(|slot| self.settle_at((token, slot)));
+            if settled.filter(|settled| *settled).count() == 0 {
+                watched.was_vain(sys::now());
+            }
+            any = true;
+        }
+        if self.soon_at.load(Ordering::SeqCst) <= sys::now() {
+            self.soon_at.store(u64::MAX, Ordering::SeqCst);
+            for at in std::mem::take(&mut *lock(&self.soon)) {
+                self.settle_at(at);
+            }
+            any = true;
+        }
+        any
+    }
+
+    // ---- the loop ----------------------------------------------------------------------------------------------
+
+    /// Something pends: the loop is there, and awake enough to see to it.
+    fn see_to_the_loop(&'static self) {
+        let mine = sys::forks() + 1;
+        if self.loop_of.load(Ordering::SeqCst) != mine {
+            if self.loop_of.swap(mine, Ordering::SeqCst) == mine {
+                return;
+            }
+            let begun = sys::without_signals(|| {
+                thread::Builder::new()
+                    .name("npfs-loop".to_owned())
+                    .stack_size(STACK)
+                    .spawn(|| self.run())
+            });
+            if let Err(error) = begun {
+                // Calls and waits move on what pends as they come.
+                tracing::warn!("no event loop: {error}");
+                self.loop_of.store(0, Ordering::SeqCst);
+            }
+        } else if self.stage.load(Ordering::SeqCst) == SLEEPS
+            && self.waiters.load(Ordering::SeqCst) == 0
+        {
+            self.wakes_the_loop.ring();
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            self.stand_by();
+            if let Ok(pump) = self.pump.try_lock() {
+                self.stage.store(PUMPS, Ordering::SeqCst);
+                while self.is_the_loops() {
+                    let seen = self.alarm.now();
+                    // A waiter that came before this is seen here; one that comes later finds `PUMPS`, and rings.
+                    if self.is_the_loops() {
+                        self.turn(&pump, seen, Deadline::NEVER);
+                    }
+                }
+                self.stage.store(STANDS_BY, Ordering::SeqCst);
+                drop(pump);
+                // Who found it held may have it now.
+                self.ring_alarm();
+            }
+        }
+    }
+
+    /// Something pends and nobody waits.
+    fn is_the_loops(&self) -> bool {
+        self.waiters.load(Ordering::SeqCst) == 0 && self.count.load(Ordering::SeqCst) != 0
+    }
+
+    /// Until something pends that nobody waits for.
+    fn stand_by(&self) {
+        let mut left = self.left.load(Ordering::SeqCst);
+        loop {
+            let seen = self.wakes_the_loop.now();
+            let now = self.left.load(Ordering::SeqCst);
+            let calm = now == std::mem::replace(&mut left, now);
+            if !calm {
+                self.stage.store(STANDS_BY, Ordering::SeqCst);
+                self.wakes_the_loop.wait(seen, Deadline::after(STANDBY));
+                continue;
+            }
+            if self.is_the_loops() {
+                return;
+            }
+            // Whoever leaves, or adds, after this finds it asleep, and rings; who did before is seen here.
+            self.stage.store(SLEEPS, Ordering::SeqCst);
+            if !self.is_the_loops() && self.left.load(Ordering::SeqCst) == left {
+                self.wakes_the_loop.wait(seen, Deadline::NEVER);
+            }
+        }
+    }
+}
+
+/// Counted among the waiters, however the wait ends.
+struct Waiting<'r>(&'r Reactor);
+
+impl Waiting<'_> {
+    fn begin(reactor: &Reactor) -> Waiting<'_> {
+        reactor.waiters.fetch_add(1, Ordering::SeqCst);
+        Waiting(reactor)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let reactor = self.0;
+        if reactor.waiters.fetch_sub(1, Ordering::SeqCst) != 1 {
+            // Another one is to pump now.
+            reactor.alarm.ring();
+            return;
+        }
+        reactor.left.fetch_add(1, Ordering::SeqCst);
+        if reactor.stage.load(Ordering::SeqCst) == SLEEPS
+            && reactor.count.load(Ordering::SeqCst) != 0
+        {
+            reactor.wakes_the_loop.ring();
+        }
+    }
+}
+
+fn same(one: &Arc<dyn Pending>, other: &Arc<dyn Pending>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+}
+
+const STACK: usize = 256 << 10;
+/// When a place where somebody copies is looked at again.
+const SOON: Duration = Duration::from_millis(1);
+/// How long the loop stands by after a waiter has left.
+const STANDBY: Duration = Duration::from_millis(5);
+/// A link is listened to no more for the rest of a window of so many nanoseconds, after so many rings for nothing in it.
+const WINDOW: u64 = 10_000_000;
+const MOST_VAIN: u32 = 16;
