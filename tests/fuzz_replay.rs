@@ -121,7 +121,7 @@ fn the_wire_corpus_is_of_this_version() {
             Request::SetModes(Tag(13), EndId(9), modes).encode(),
         ),
         ("given", Reply::Given(Tag(11), [13, 14]).encode()),
-        ("changed", Reply::Changed(EndId(9), modes, true).encode()),
+        ("refresh", Request::Refresh(Tag(14), EndId(9)).encode()),
         (
             "done",
             Reply::Done(Tag(1), npfs::NtStatus::PIPE_BROKEN).encode(),

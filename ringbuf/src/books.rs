@@ -247,6 +247,12 @@ impl LinkBooks {
         self.fd.as_fd()
     }
 
+    /// What the link is known by to its processes.
+    #[must_use]
+    pub fn token(&self) -> [u64; 2] {
+        self.token
+    }
+
     /// A duplicate of it, to send or for [`crate::Link::attach`] in this process.
     ///
     /// # Errors

@@ -622,9 +622,13 @@ impl Conn {
 
     /// As [`Conn::close`] without a broker, of an end that other processes may have too: whoever is the last closes it.
     pub fn release(&self) {
-        if !self.is_closed() {
+        if self.leave() && !self.is_closed() {
             self.refs.link().release_own(self.slot, self.end);
         }
+    }
+
+    /// This handle is of no more use, and the broker knows: it closes the end if nobody else has it.
+    pub fn leave_to_broker(&self) {
         self.leave();
     }
 
@@ -657,12 +661,11 @@ impl Conn {
         Ok(())
     }
 
-    /// This process has no more use for its end.
-    fn leave(&self) {
+    /// This handle is of no more use. `true`: this process has no other on that end.
+    fn leave(&self) -> bool {
         let generation = Attention(self.calm).generation();
-        self.refs
-            .link()
-            .note_closed(self.slot, self.end, generation);
+        let link = self.refs.link();
+        link.note_closed(self.slot, self.end, generation)
     }
 
     // ---- inside ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ use crate::{
     geometry::Geometry,
     layout::{ABI_VERSION, PAGE, PROCESSES},
     region::{self, Region},
-    sync::process::{AtomicU32, Ordering},
+    sync::process::{AtomicU64, Ordering},
     types::{Access, End, PipeType, ProcessIndex},
 };
 
@@ -23,8 +23,9 @@ pub struct Link {
     region: Region,
     process: ProcessIndex,
     token: [u64; 2],
-    /// One for each slot: the ends that this process has open, two bits by `End::index`, and above them of which generation.
-    open: Box<[AtomicU32]>,
+    /// One for each slot: how often this process has each end open, 16 bits by `End::index`, and above them of which
+    /// generation.
+    open: Box<[AtomicU64]>,
 }
 
 impl Link {
@@ -56,7 +57,7 @@ impl Link {
             region: Region::new(map, geometry),
             process,
             token,
-            open: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            open: (0..slots).map(|_| AtomicU64::new(0)).collect(),
         }))
     }
 
@@ -99,32 +100,36 @@ impl Link {
 
     // ---- without the broker that made it -----------------------------------------------------------------------
 
-    /// This process has opened that end.
+    /// This process has opened that end, once more perhaps.
     pub(crate) fn note_open(&self, slot: u32, end: End, generation: u32) {
-        self.note(slot, |of, ends| {
-            let ends = if of == above(generation) { ends } else { 0 };
-            above(generation) | ends | 1 << end.index()
-        });
-    }
-
-    /// The end is of no more use to this process; the slot may serve another connection already.
-    pub(crate) fn note_closed(&self, slot: u32, end: End, generation: u32) {
-        self.note(slot, |of, ends| {
-            if of == above(generation) {
-                of | ends & !(1 << end.index())
+        let Some(own) = self.open.get(slot as usize) else {
+            return;
+        };
+        let changed = |word| {
+            let ends = if word & !ENDS == above(generation) {
+                word & ENDS
             } else {
-                of | ends
-            }
-        });
+                0
+            };
+            let full = count(ends, end) == MOST_OPENS;
+            Some(above(generation) | (ends + if full { 0 } else { one(end) }))
+        };
+        // Cannot fail: it always gives a value.
+        let _ = own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
     }
 
-    /// Changes a slot's word, given as its generation and its ends.
-    fn note(&self, slot: u32, change: impl Fn(u32, u32) -> u32) {
-        if let Some(own) = self.open.get(slot as usize) {
-            let changed = |word| Some(change(word & !ENDS, word & ENDS));
-            // Cannot fail: it always gives a value.
-            let _ = own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
-        }
+    /// One handle of the end is of no more use to this process; the slot may serve another connection already. `true`: it
+    /// was the last.
+    pub(crate) fn note_closed(&self, slot: u32, end: End, generation: u32) -> bool {
+        let Some(own) = self.open.get(slot as usize) else {
+            return true;
+        };
+        let changed = |word: u64| {
+            let is_open = word & !ENDS == above(generation) && count(word, end) != 0;
+            is_open.then(|| word - one(end))
+        };
+        let before = own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
+        before.is_ok_and(|before| count(before, end) == 1)
     }
 
     /// The generation of the connection that a slot serves, or has served last; 0: none yet.
@@ -139,20 +144,28 @@ impl Link {
         let own = own.map_or(0, |own| own.load(Ordering::Relaxed));
         // A broker closes on behalf of who it has parted with.
         let closed = self.region.slot(slot).closed.load(Ordering::SeqCst);
-        own & 1 << end.index() != 0
+        count(own, end) != 0
             && own & !ENDS == above(self.attention(slot).generation())
             && closed & 1 << end.index() == 0
     }
 
-    /// Connections of which this process has one end open, and another process the other: slot and own end.
-    fn shared(&self) -> impl Iterator<Item = (u32, End)> {
-        (0..self.region.geometry().slots).filter_map(|slot| {
-            match (self.has(slot, End::Client), self.has(slot, End::Server)) {
-                (true, false) => Some((slot, End::Client)),
-                (false, true) => Some((slot, End::Server)),
-                _ => None,
+    /// Whether this process has an end of the slot's connection open that another process has, too, or whose other end
+    /// another process has.
+    fn is_shared_at(&self, slot: u32) -> bool {
+        match (self.has(slot, End::Client), self.has(slot, End::Server)) {
+            (false, false) => false,
+            (true, true) => {
+                let holders = &self.region.slot(slot).holders;
+                let holders = holders.iter().map(|of| of.load(Ordering::SeqCst));
+                let others = books::ANY_PROCESS & !self.own_bit();
+                holders.fold(0, |all, of| all | of) & others != 0
             }
-        })
+            _ => true,
+        }
+    }
+
+    fn own_bit(&self) -> u32 {
+        1 << self.process.get()
     }
 
     /// Connections that a broker made in its last moment, and whose grant has not come here: this process will never use
@@ -166,7 +179,7 @@ impl Link {
             }
             for end in [End::Client, End::Server] {
                 if !self.has(slot, end) {
-                    self.release(slot, end, 1 << self.process.get());
+                    self.release(slot, end, self.own_bit());
                 }
             }
         }
@@ -185,13 +198,13 @@ impl Link {
     /// As [`crate::Conn::close`] of an end that other processes may have, too, without a broker that knows whether they
     /// do.
     pub(crate) fn release_own(&self, slot: u32, end: End) {
-        self.release(slot, end, 1 << self.process.get());
+        self.release(slot, end, self.own_bit());
     }
 
-    /// Whether this process has an open end here whose other end is another process's.
+    /// Whether this process has something open here that another process has to do with.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        self.shared().next().is_some()
+        (0..self.region.geometry().slots).any(|slot| self.is_shared_at(slot))
     }
 
     /// Other processes of this link have gone (a bit for each index; one's own counts for nothing), and no broker has the
@@ -199,7 +212,7 @@ impl Link {
     /// `exited`: they are known to run no more, so that what they held is taken back first
     /// ([`crate::books::LinkBooks::bury`] does the same for a broker).
     pub fn bury_others(&self, gone: u8, exited: bool) {
-        let gone = u32::from(gone) & !(1 << self.process.get());
+        let gone = u32::from(gone) & !self.own_bit();
         let others = (0..PROCESSES).filter(|index| gone & 1 << index != 0);
         let others = others.filter_map(|index| u8::try_from(index).ok());
         let others: Vec<ProcessIndex> = others.filter_map(ProcessIndex::new).collect();
@@ -213,7 +226,10 @@ impl Link {
                 }
             }
             for end in [End::Client, End::Server] {
-                if !self.has(slot, end) {
+                if self.has(slot, end) {
+                    let holders = &self.region.slot(slot).holders[end.index()];
+                    holders.fetch_and(!gone, Ordering::SeqCst);
+                } else {
                     self.release(slot, end, gone);
                 }
             }
@@ -221,12 +237,23 @@ impl Link {
     }
 }
 
-/// The bits of both ends in a slot's word.
-const ENDS: u32 = 3;
+/// The bits of both ends' counts in a slot's word.
+const ENDS: u64 = u32::MAX as u64;
+/// What a count does not go beyond. (So many handles of one end in one process are never all closed.)
+const MOST_OPENS: u64 = u16::MAX as u64;
 
-/// A generation above them: all but its highest bits, which count connections by the billion.
-fn above(generation: u32) -> u32 {
-    generation << 2
+/// A generation above them.
+fn above(generation: u32) -> u64 {
+    u64::from(generation) << 32
+}
+
+/// An end, once.
+fn one(end: End) -> u64 {
+    1 << (16 * end.index())
+}
+
+fn count(word: u64, end: End) -> u64 {
+    word >> (16 * end.index()) & MOST_OPENS
 }
 
 /// What the broker tells one process about its end of one connection: private numbers that decide where the shared

@@ -35,7 +35,6 @@ pub(crate) mod process {
     pub(crate) type AtomicU32 = std::sync::atomic::AtomicU32;
     #[cfg(not(loom))]
     pub(crate) type AtomicBool = std::sync::atomic::AtomicBool;
-    #[cfg(feature = "fault-injection")]
     pub(crate) type AtomicU64 = std::sync::atomic::AtomicU64;
 }
 

@@ -317,6 +317,11 @@ impl Cast {
                 lock(&self.clients).insert(key.to_owned(), Arc::new(client));
                 none()
             }
+            // Its socket to the broker closes under it
+            ["cut"] => {
+                sys::shut_sockets();
+                none()
+            }
             ["state", key] => Ok(either!(self, key, end => end.state()).name().to_owned()),
             ["connect", key] => self.server(key).connect().map(|()| String::new()),
             ["disconnect", key] => self.server(key).disconnect().map(|()| String::new()),

@@ -280,3 +280,19 @@ pub fn in_a_fork(child: impl FnOnce() -> u8) -> io::Result<Option<u8>> {
         }
     }
 }
+
+/// Shuts every socket of this process down.
+///
+/// # Panics
+/// Without /proc.
+pub fn shut_sockets() {
+    for entry in std::fs::read_dir("/proc/self/fd").expect("proc").flatten() {
+        let is_socket = std::fs::read_link(entry.path())
+            .is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+        let number = entry.file_name().to_string_lossy().parse::<i32>();
+        if let (true, Ok(fd)) = (is_socket, number) {
+            // SAFETY: takes a number; a descriptor that has gone meanwhile is an error.
+            let _ = unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+        }
+    }
+}

@@ -31,6 +31,11 @@ pub(super) struct LinkEntry {
     indices: (ProcessIndex, ProcessIndex),
     /// Further sessions, which were given an end on it.
     joined: Mutex<Vec<(ClientId, ProcessIndex)>>,
+    /// Somebody has joined, and may have left.
+    was_joined: AtomicBool,
+    /// For a process of 32 bits.
+    small: bool,
+    token: [u64; 2],
     books: Mutex<LinkBooks>,
     /// One of the sessions has ended.
     ending: AtomicBool,
@@ -78,6 +83,9 @@ impl LinkEntry {
             pair: pair(server.id, client.id),
             indices: (first, second),
             joined: Mutex::default(),
+            was_joined: AtomicBool::new(false),
+            small,
+            token: books.token(),
             books: Mutex::new(books),
             ending: AtomicBool::new(false),
             full: AtomicBool::new(false),
@@ -111,9 +119,9 @@ impl LinkEntry {
         sessions
     }
 
-    /// Whether a third session was given an end on it.
-    pub(super) fn is_joined(&self) -> bool {
-        !lock(&self.joined).is_empty()
+    /// Whether a third session was ever given an end on it.
+    pub(super) fn was_joined(&self) -> bool {
+        self.was_joined.load(Ordering::SeqCst)
     }
 
     /// What a session has to know of its end of a connection.
@@ -275,11 +283,18 @@ impl Links {
             return;
         }
         if lock(&self.table).remove(link) {
-            if link.is_joined() {
+            if link.was_joined() {
                 lock(&self.departed).push(link.clone());
             }
             self.gone.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a link of this broker's has that token.
+    pub(super) fn knows(&self, token: [u64; 2]) -> bool {
+        let table = lock(&self.table);
+        let mut links = table.pairs.values().flatten();
+        links.any(|link| link.token == token)
     }
 
     /// Links that have gone and of which nobody was told.
@@ -289,6 +304,7 @@ impl Links {
 
     /// A session gets an index in a link of others, unless it has one.
     fn join(&self, link: &Arc<LinkEntry>, session: ClientId) -> Result<ProcessIndex, BooksError> {
+        link.was_joined.store(true, Ordering::SeqCst);
         let mut joined = lock(&link.joined);
         let known = joined.iter().find(|(joined, _)| *joined == session);
         if let Some(index) = link
@@ -411,6 +427,10 @@ impl Wires for Wiring<'_> {
     }
 
     fn join(&mut self, conn: &ConnRef, end: End, session: ClientId) -> Result<(), NtStatus> {
+        let bits = (self.session)(session).map_or(0, |session| session.bits());
+        if bits == 32 && !conn.link.small {
+            return Err(NtStatus::INSUFFICIENT_RESOURCES); // it could not map it
+        }
         let joined = self.links.join(&conn.link, session).and_then(|index| {
             let mut books = lock(&conn.link.books);
             books.hold(conn.conn, end, index)

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A worker reads from its own sessions and answers on anybody's. Completions of one shard are queued under its lock, so
-//! that each session hears of them in their order, and sent after it. Locks are taken in one order: shard, links, books,
-//! a session's queue; none is held over a system call that could wait.
+//! that each session hears of them in their order, and sent after it. Locks are taken in one order: shard, the table of
+//! links, who has joined one, a session's queue, books; none is held over a system call that could wait.
 
 mod gifts;
 mod links;
@@ -611,7 +611,8 @@ impl Core {
             | Request::SetSecurity(tag, ..)
             | Request::Give(tag, ..)
             | Request::Take(tag, ..)
-            | Request::SetModes(tag, ..) => *tag,
+            | Request::SetModes(tag, ..)
+            | Request::Refresh(tag, _) => *tag,
         };
         if tag.0 != 0 {
             let outstanding = session.outstanding.fetch_add(1, Ordering::Relaxed);
@@ -724,11 +725,15 @@ impl Core {
             Request::Take(_, token) => self.take(session, asker, token),
             Request::SetModes(_, end, modes) => {
                 let shard = self.shard_of_end(end);
-                let set = self.at(shard, |shard, _, out| {
-                    shard.set_modes(session.id, end, modes, out)
-                });
+                let set = lock(&self.pipes[shard]).set_modes(session.id, end, modes);
                 self.answer_or_refuse(session, tag, set, |tag, ()| {
                     Reply::Done(tag, NtStatus::SUCCESS)
+                });
+            }
+            Request::Refresh(_, end) => {
+                let shard = self.shard_of_end(end);
+                self.at(shard, |shard, wires, out| {
+                    shard.refresh(asker, end, wires, out);
                 });
             }
         }
@@ -789,6 +794,10 @@ impl Core {
 
     /// A process goes on with a link of an earlier broker.
     fn rejoin(&self, session: &Session, token: LinkToken, index: u8) {
+        if self.links.knows(token) {
+            // It has lost its session, not its broker, which has closed what it had open.
+            return;
+        }
         let me = Side {
             session: session.id,
             index,
@@ -812,6 +821,7 @@ impl Core {
     fn tell_lost(&self, lost: Lost, exited: bool) {
         for (id, token, gone) in lost {
             if let Some(session) = self.session(id) {
+                let exited = exited && gone.is_power_of_two();
                 session.queue(Reply::PeerLost(token, gone, exited).encode(), None);
                 self.flush(&session);
             }
@@ -1001,11 +1011,21 @@ impl Core {
                 let answers = listener.is_some_and(|tag| tag.0 != 0);
                 to(server, &reply, Some(&conn), answers);
             }
-            Completion::Changed(client, end, modes, listening) => {
-                to(client, &Reply::Changed(end, modes, listening), None, false);
-            }
-            Completion::Taken { client, tag, taken } => {
-                if let Some(session) = self.session(client) {
+            Completion::Taken {
+                client,
+                tag,
+                taken,
+                peer,
+            } => {
+                let words = match peer {
+                    Some((peer, quality)) => Words {
+                        peer: self.peer(peer).unwrap_or_default(),
+                        quality,
+                        ..Words::default()
+                    },
+                    None => words,
+                };
+                if let Some(session) = self.session(client).filter(|_| peer.is_none()) {
                     session.ends.fetch_add(1, Ordering::Relaxed);
                 }
                 // Without a grant it was closed a moment ago, by a burial: as an end without a connection.
@@ -1136,7 +1156,7 @@ impl Core {
         }
         for link in self.links.end(session.id) {
             // What three have may live on without one: they hear when nothing is open on it any more.
-            if link.is_joined() {
+            if link.was_joined() {
                 continue;
             }
             for other in link.sessions() {

@@ -9,7 +9,8 @@ use crate::npfs::ClientId;
 
 pub(super) type LinkToken = [u64; 2];
 
-/// Who is to be told of which link, and that who has gone from it: a bit for each index.
+/// Who is to be told of which link, and that who has gone from it: a bit for each index. Of everybody else ([`ALL`]) it is
+/// never known whether they have exited.
 pub(super) type Lost = Vec<(ClientId, LinkToken, u8)>;
 
 /// Everybody else.

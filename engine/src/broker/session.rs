@@ -61,9 +61,14 @@ struct Out {
     blocked: bool,
     /// Nothing is sent any more.
     ended: bool,
+    /// It has not read for too long: it is to be cut off.
+    overflown: bool,
     /// Links whose descriptors were sent.
     known: HashSet<u64>,
 }
+
+/// Bytes that may wait for a client at all.
+pub(super) const MOST_WAITING: usize = 32 << 20;
 
 /// What became of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +134,13 @@ impl Session {
         if out.ended {
             return;
         }
+        if out.bytes > MOST_WAITING {
+            out.ended = true;
+            out.overflown = true;
+            out.queue.clear();
+            out.bytes = 0;
+            return;
+        }
         let link = link.filter(|link| out.known.insert(link.id)).cloned();
         out.bytes += message.len();
         out.queue.push_back((message, link));
@@ -137,6 +149,9 @@ impl Session {
     /// Sends what is queued, as far as the socket takes it.
     pub(super) fn flush(&self) -> Flushed {
         let mut out = lock(&self.out);
+        if std::mem::take(&mut out.overflown) {
+            return Flushed::Over;
+        }
         if out.blocked {
             return Flushed::Empty; // its worker comes back to it
         }

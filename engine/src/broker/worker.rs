@@ -13,7 +13,7 @@ use npfs_ringbuf::{ABI_VERSION, layout_hash};
 use super::{
     Core, IoKind,
     poller::Poller,
-    session::{Flushed, Session},
+    session::{Flushed, MOST_WAITING, Session},
 };
 use crate::{
     lock::lock,
@@ -76,8 +76,6 @@ const LISTENER: u64 = 1;
 const TURN: usize = 32;
 /// Bytes that may wait for a client before nothing more is read from it.
 const PATIENCE: usize = 256 << 10;
-/// Bytes that may wait for a client at all.
-const MOST_WAITING: usize = 32 << 20;
 /// How long the exit of a process whose socket has closed is awaited, before it counts as alive.
 const GRACE: Duration = Duration::from_millis(20);
 /// How long a client may take to say hello.

@@ -65,6 +65,8 @@ struct State {
     round: Arc<Condvar>,
     /// Server ends that are made again, by the request that does it.
     returning: HashMap<Tag, Weak<ServerEnd>>,
+    /// Server ends that ask how they are, by the request that does it.
+    refreshing: HashMap<Tag, Weak<ServerEnd>>,
     /// Server ends that leave off listening once that request is answered.
     leaving: HashMap<Tag, Weak<ServerEnd>>,
     waiting: HashMap<Tag, Slot>,
@@ -709,11 +711,14 @@ impl Channel {
                     }
                     // It was closed a moment ago, and the broker hears of that next.
                     (Ok(opened), None) => {
-                        opened.release();
+                        opened.leave_to_broker();
                         Err(Error::Broken)
                     }
-                    (Err(error), _) => {
-                        self.tell(&Request::Disconnect(Tag(0), end));
+                    (Err(error), server) => {
+                        // Others who have it may do with it what this process cannot.
+                        if !server.is_some_and(|server| server.may_be_anothers()) {
+                            self.tell(&Request::Disconnect(Tag(0), end));
+                        }
                         Err(error.into())
                     }
                 };
@@ -725,18 +730,15 @@ impl Channel {
                 Ok(())
             }
             Reply::Taken { tag, taken } => {
-                let answer = self.taken(&taken, fd);
-                if answer.is_err() {
-                    self.tell(&Request::Close(taken.end));
+                let asks = lock(&self.state).refreshing.remove(&tag);
+                let answer = match asks {
+                    Some(server) => self.refreshed(&server, &taken, fd),
+                    None => self.taken(&taken, fd),
+                };
+                if answer.is_err() && !matches!(&answer, Err(Error::Broken)) {
+                    tracing::warn!("an end of several processes cannot be used here");
                 }
                 self.answer(tag, answer);
-                Ok(())
-            }
-            Reply::Changed(end, modes, listening) => {
-                let server = lock(&self.state).servers.get(&end).and_then(Weak::upgrade);
-                if let Some(server) = server {
-                    server.changed(modes, listening);
-                }
                 Ok(())
             }
             Reply::LinkGone(link) => {
@@ -779,26 +781,34 @@ impl Channel {
     /// An end that another process has given to this one.
     fn taken(self: &Arc<Self>, taken: &TakenEnd, fd: Option<OwnedFd>) -> Result<Answer> {
         let conn = taken.conn.as_ref();
-        let opened = conn.map(|conn| self.open_conn(conn, fd)).transpose()?;
+        let opened = conn.map(|conn| self.open_conn(conn, fd)).transpose();
+        let opened = opened.inspect_err(|_| self.tell(&Request::Close(taken.end)))?;
         let peer = taken.words.peer;
         if taken.side == End::Client {
-            // Its connection was buried a moment ago.
-            let opened = opened.ok_or(Error::Broken)?;
+            let Some(opened) = opened else {
+                // Its connection was buried a moment ago.
+                self.tell(&Request::Close(taken.end));
+                return Err(Error::Broken);
+            };
             let mut end = ClientEnd::new(opened, self.clone(), taken.end, taken.granted, peer);
             end.came_from(taken.words.origin);
             return Ok(Answer::TakenClient(end, taken.words.options));
         }
         let known = lock(&self.state).servers.get(&taken.end).cloned();
-        if let Some(server) = known.and_then(|server| server.upgrade()) {
+        if let Some(server) = known.and_then(|server| server.upgrade())
+            && server.one_more()
+        {
             // This process has it already: the two are one end here, of which the broker counts one.
-            server.one_more();
+            if let Some(opened) = opened {
+                opened.leave_to_broker();
+            }
             self.put(&Request::Close(taken.end));
             let options = taken.words.options;
             return Ok(Answer::TakenServer(server, taken.granted, options));
         }
         let server = ServerEnd::new(self, taken.end, taken.pipe_type, taken.granted);
         server.came_from(taken.words.origin);
-        server.changed(taken.modes, taken.listening);
+        server.is_now(taken.modes, taken.listening);
         if let (Some(opened), Some(conn)) = (opened, conn) {
             server.connected(opened, peer, conn.quality);
         }
@@ -807,6 +817,39 @@ impl Channel {
             .insert(taken.end, Arc::downgrade(&server));
         let options = taken.words.options;
         Ok(Answer::TakenServer(server, taken.granted, options))
+    }
+
+    /// How a server end is that several processes have.
+    fn refreshed(
+        self: &Arc<Self>,
+        server: &Weak<ServerEnd>,
+        now: &TakenEnd,
+        fd: Option<OwnedFd>,
+    ) -> Result<Answer> {
+        let conn = now.conn.as_ref();
+        let opened = conn.map(|conn| self.open_conn(conn, fd)).transpose()?;
+        let Some(server) = server.upgrade() else {
+            return Err(Error::Broken);
+        };
+        server.is_now(now.modes, now.listening);
+        if let Some(opened) = opened {
+            if server.has(&opened) {
+                opened.leave_to_broker();
+            } else {
+                server.connected(opened, now.words.peer, now.words.quality);
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Asks how a server end is.
+    pub(super) fn refresh(self: &Arc<Self>, end: EndId, server: &Arc<ServerEnd>) -> Result<Answer> {
+        let tag = self.next_tag();
+        let weak = Arc::downgrade(server);
+        lock(&self.state).refreshing.insert(tag, weak);
+        let answer = self.ask(tag, &Request::Refresh(tag, end));
+        lock(&self.state).refreshing.remove(&tag);
+        answer
     }
 
     fn answer(self: &Arc<Self>, tag: Tag, answer: Result<Answer>) {
@@ -959,6 +1002,8 @@ impl Channel {
         }
         if self.is_gone() {
             conn.release();
+        } else {
+            conn.leave_to_broker();
         }
     }
 

@@ -34,7 +34,8 @@ use super::channel::Answer;
 pub struct EndToken(pub(super) [u64; 2]);
 
 impl EndToken {
-    /// Puts it into the environment of a program that is about to be started, as `NPFS_END_` and `name`.
+    /// Puts it into the environment of a program that is about to be started, as `NPFS_END_` and `name`. A process that
+    /// executes another program itself should have nothing pending on the end: it would take what comes.
     pub fn pass_to(&self, command: &mut Command, name: &str) {
         command.env(variable(name), self.to_string());
     }

@@ -145,7 +145,7 @@ impl ServerEnd {
 
     /// The connection; the state's error if there is none (NP-READ-05).
     #[inline]
-    pub(crate) fn conn(&self) -> Result<Held<'_, Conn>> {
+    pub(crate) fn conn(self: &Arc<Self>) -> Result<Held<'_, Conn>> {
         match self.current.get() {
             Some(conn) if !self.is_out_of_date(&conn) => Ok(conn),
             _ => self.news(),
@@ -160,8 +160,8 @@ impl ServerEnd {
 
     /// None is known: perhaps the broker has said so in the meantime.
     #[cold]
-    fn news(&self) -> Result<Held<'_, Conn>> {
-        self.place().channel.drain();
+    fn news(self: &Arc<Self>) -> Result<Held<'_, Conn>> {
+        self.hear();
         if let Some(conn) = self.current.get() {
             return Ok(conn);
         }
@@ -172,7 +172,7 @@ impl ServerEnd {
         })
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(self: &Arc<Self>) -> State {
         match self.conn().map(|conn| conn.state()) {
             Ok(state) => state.into(),
             Err(Error::NotConnected) => State::Listening,
@@ -180,7 +180,7 @@ impl ServerEnd {
         }
     }
 
-    pub(crate) fn client(&self) -> Result<(Peer, Quality)> {
+    pub(crate) fn client(self: &Arc<Self>) -> Result<(Peer, Quality)> {
         self.conn()?;
         lock(&self.own).client.ok_or(Error::NotConnected)
     }
@@ -191,7 +191,8 @@ impl ServerEnd {
             self.hear();
         }
         // Without news: if a client has come, its connection arrives before the broker's refusal to listen.
-        if let Some(conn) = self.current.get() {
+        let conn = self.current.get();
+        if let Some(conn) = conn.filter(|conn| !self.is_out_of_date(conn)) {
             return Err(match conn.state() {
                 npfs_ringbuf::State::Closing => Error::Closing,
                 _ => Error::AlreadyConnected,
@@ -216,7 +217,10 @@ impl ServerEnd {
 
     /// FSCTL_PIPE_DISCONNECT (section 8). The client hears of it at once; the broker is told, and not waited for.
     pub(crate) fn disconnect(self: &Arc<Self>) -> Result<()> {
-        if self.state() == State::Listening || self.may_be_anothers() {
+        let asks = self.state() == State::Listening || self.may_be_anothers();
+        // A connection outlives its broker, and is this process's to end then.
+        let alone = self.place().channel.is_gone() && self.is_connected();
+        if asks && !alone {
             // NP-DISC-04; a client may come at the same moment, so the broker decides, and its answer takes its place
             // among the connections that come.
             let Place { channel, end, .. } = self.place_now()?;
@@ -253,16 +257,23 @@ impl ServerEnd {
         self.current.set(None);
     }
 
-    pub(crate) fn modes(&self) -> Modes {
+    pub(crate) fn modes(self: &Arc<Self>) -> Modes {
         if self.may_be_anothers() {
             self.hear();
+            if let Some(conn) = self.current.get() {
+                return (conn.read_mode(), conn.completion_mode());
+            }
         }
         let own = lock(&self.own);
         (own.read, own.completion)
     }
 
     /// NP-INFO-05, 06: of this end, whatever it is connected to.
-    pub(crate) fn set_modes(&self, read: ReadMode, completion: CompletionMode) -> Result<()> {
+    pub(crate) fn set_modes(
+        self: &Arc<Self>,
+        read: ReadMode,
+        completion: CompletionMode,
+    ) -> Result<()> {
         if read == ReadMode::Message && self.pipe_type == PipeType::Byte {
             return Err(Error::InvalidMode);
         }
@@ -276,13 +287,21 @@ impl ServerEnd {
         own.read = read;
         own.completion = completion;
         drop(own);
-        if self.may_be_anothers() {
-            let Place { channel, end, .. } = self.place();
+        let Place { channel, end, .. } = self.place();
+        if self.may_be_anothers() && !channel.is_gone() {
             let tag = channel.next_tag();
             let request = Request::SetModes(tag, end, (read, completion));
             channel.ask(tag, &request).and_then(done)?;
         }
         Ok(())
+    }
+
+    pub(super) fn set_spin_policy(&self, policy: SpinPolicy) {
+        let mut own = lock(&self.own);
+        own.spin = Some(policy);
+        if let Some(conn) = self.current.get() {
+            conn.set_spin_policy(policy);
+        }
     }
 
     // ---- an end of several processes ---------------------------------------------------------------------------
@@ -311,8 +330,12 @@ impl ServerEnd {
     }
 
     pub(crate) fn give(self: &Arc<Self>, access: Mask, options: u32) -> Result<EndToken> {
-        // What it has is what goes on: an end that its broker has forgotten is given by the next one.
-        let Place { channel, end, .. } = self.place_now()?;
+        let Place { channel, end, .. } = if self.is_connected() {
+            // The next broker knows nothing of this connection.
+            self.place()
+        } else {
+            self.place_now()?
+        };
         self.share();
         let client = lock(&self.own).client;
         let (peer, quality) = client.unwrap_or_default();
@@ -325,8 +348,8 @@ impl ServerEnd {
         gift::give(&channel, end, access, self.modes(), words)
     }
 
-    /// Another process has changed its modes, or its state.
-    pub(super) fn changed(&self, modes: Modes, listening: bool) {
+    /// The broker says how it is, without its connection.
+    pub(super) fn is_now(&self, modes: Modes, listening: bool) {
         let mut own = lock(&self.own);
         (own.read, own.completion) = modes;
         own.listening = listening;
@@ -338,18 +361,15 @@ impl ServerEnd {
         }
     }
 
-    pub(super) fn set_spin_policy(&self, policy: SpinPolicy) {
-        let mut own = lock(&self.own);
-        own.spin = Some(policy);
-        if let Some(conn) = self.current.get() {
-            conn.set_spin_policy(policy);
-        }
+    /// Whether that is its connection.
+    pub(super) fn has(&self, conn: &Conn) -> bool {
+        self.current.get().is_some_and(|own| own.id() == conn.id())
     }
 }
 
 impl ServerEnd {
     /// For operations that outlive the call which starts them.
-    pub(crate) fn shared(&self) -> Result<Arc<Conn>> {
+    pub(crate) fn shared(self: &Arc<Self>) -> Result<Arc<Conn>> {
         self.conn().map(|conn| conn.share())
     }
 
@@ -358,9 +378,16 @@ impl ServerEnd {
         self.current.get().is_some()
     }
 
-    /// What the broker has said in the meantime is heard.
-    pub(crate) fn hear(&self) {
-        self.place().channel.drain();
+    /// What the broker has said in the meantime is heard; of an end that others have too, it is asked.
+    pub(crate) fn hear(self: &Arc<Self>) {
+        let Place { channel, end, .. } = self.place();
+        channel.drain();
+        let connected = self.current.get();
+        let connected = connected.is_some_and(|conn| !self.is_out_of_date(&conn));
+        if self.may_be_anothers() && !connected && !channel.is_gone() {
+            // Without an answer it is as it was.
+            let _ = channel.refresh(end, self);
+        }
     }
 
     /// Whom to ask about it, and as what.
@@ -378,9 +405,13 @@ impl ServerEnd {
         Ok((channel, tag))
     }
 
-    /// It was taken back by the process that has it.
-    pub(super) fn one_more(&self) {
-        self.users.fetch_add(1, Ordering::SeqCst);
+    /// It was taken back by the process that has it. `false`: it is just being closed.
+    pub(super) fn one_more(&self) -> bool {
+        let more = |users: u32| (users != 0).then(|| users + 1);
+        let changed = self
+            .users
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        changed.is_ok()
     }
 
     /// One of its users in this process has closed its last handle.

@@ -1,6 +1,5 @@
 //! One server end and the connection that it carries (NPFS: CCB).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use npfs_ringbuf::Access;
@@ -123,14 +122,16 @@ pub(super) struct Client<C> {
     pub(super) cut_off: bool,
     /// What its handle was granted.
     pub(super) granted: Mask,
+    /// What it lets the server do in its name: the bits of a `Quality`.
+    pub(super) quality: u8,
     pub(super) pipe: Arc<Fixed>,
 }
 
 /// An end that several sessions have, or that is kept open until somebody takes it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Once for each time that it was made, or taken, and not closed.
-    pub(super) holders: Vec<ClientId>,
+    /// The sessions that have it, and how often each: made, or taken, and not closed. Never 0.
+    pub(super) holders: Vec<(ClientId, u32)>,
     /// How many may still come.
     pub(super) kept: usize,
     /// Of a server end.
@@ -138,11 +139,34 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Each session once, in their order.
-    pub(super) fn sessions(&self) -> Vec<ClientId> {
-        let mut sessions = self.holders.clone();
-        let mut seen = HashSet::new();
-        sessions.retain(|session| seen.insert(*session));
-        sessions
+    pub(super) fn sessions(&self) -> impl Iterator<Item = ClientId> {
+        self.holders.iter().map(|(session, _)| *session)
+    }
+
+    /// `false`: it would be one more than a link has room for.
+    pub(super) fn add(&mut self, session: ClientId) -> bool {
+        let full = self.holders.len() >= MOST_HOLDERS;
+        let known = self.holders.iter_mut().find(|(other, _)| *other == session);
+        match known {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None if full => return false,
+            None => self.holders.push((session, 1)),
+        }
+        true
+    }
+
+    /// `true`: the session has it no more.
+    pub(super) fn remove(&mut self, session: ClientId) -> bool {
+        let at = self.holders.iter().position(|(other, _)| *other == session);
+        let Some(at) = at else { return true };
+        self.holders[at].1 -= 1;
+        if self.holders[at].1 == 0 {
+            self.holders.remove(at);
+            return true;
+        }
+        false
     }
 }
+
+/// Sessions that may have one end: a link has room for eight processes, of which one may be the other end's alone.
+const MOST_HOLDERS: usize = 6;

@@ -292,7 +292,7 @@ pub enum Completion<C> {
         /// What it lets the server do in its name.
         quality: Quality,
     },
-    /// An end that was given away has a further holder.
+    /// An end that was given away has a further holder, or one of its holders has asked how it is.
     Taken {
         /// Who asked.
         client: ClientId,
@@ -300,8 +300,7 @@ pub enum Completion<C> {
         tag: Tag,
         /// The end.
         taken: Box<Taken<C>>,
+        /// The session at the other end, and what it lets the server do in its name; `None`: as the giver has said.
+        peer: Option<(ClientId, Quality)>,
     },
-    /// Another session that has this server end has changed its modes, or made it listen or left its connection (the
-    /// flag: it listens).
-    Changed(ClientId, EndId, Modes, bool),
 }

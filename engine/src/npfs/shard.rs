@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use npfs_ringbuf::{Access, End};
+use npfs_ringbuf::{Access, CompletionMode, End, ReadMode};
 
 use super::{
     Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, InstanceInfo, Modes, Moment,
@@ -231,10 +231,6 @@ impl<C: Clone> Shard<C> {
             .get_mut(server_end)
             .ok_or(NtStatus::PIPE_NOT_AVAILABLE)?;
         let shared = self.shared.get(&server_end);
-        if shared.is_some_and(|shared| shared.holders.is_empty()) {
-            // Its next holder is on the way.
-            return Err(NtStatus::PIPE_NOT_AVAILABLE);
-        }
         let plan = Plan {
             server: instance.owner,
             server_end,
@@ -247,10 +243,15 @@ impl<C: Clone> Shard<C> {
             server_modes: shared.map(|shared| shared.modes),
         };
         let conn = wires.connect(&plan)?;
+        // Those who hear of it: the session that has the instance. Of several, those who listen; the others ask.
         let mut servers = vec![instance.owner];
         if let Some(shared) = shared {
+            servers.clear();
+            let listens = |session| instance.listens.iter().any(|(of, _)| *of == session);
             for session in shared.sessions() {
-                if session != instance.owner && wires.join(&conn, End::Server, session).is_ok() {
+                let has_it = session == instance.owner;
+                let joined = has_it || wires.join(&conn, End::Server, session).is_ok();
+                if joined && listens(session) {
                     servers.push(session);
                 }
             }
@@ -273,6 +274,7 @@ impl<C: Clone> Shard<C> {
             server: Some(server_end),
             cut_off: false,
             granted,
+            quality: u8::try_from(quality.bits() & 0xFF).unwrap_or(0),
             pipe: pipe.fixed.clone(),
         };
         self.own(asker.client, end);
@@ -281,6 +283,11 @@ impl<C: Clone> Shard<C> {
             self.pending.remove(listen);
         }
         // NP-OPEN-10: every pended listen is answered before the open is.
+        let others = |session| !servers.contains(&session);
+        for &(session, tag) in listens.iter().filter(|(session, _)| others(*session)) {
+            // It has closed the end since, which others have (NP-CLOSE-01).
+            out.push(Completion::Done(session, tag, Ok(())));
+        }
         for session in servers {
             let mut own = listens.iter().filter(|(listener, _)| *listener == session);
             out.push(Completion::Connected {
@@ -322,7 +329,6 @@ impl<C: Clone> Shard<C> {
             Ok(state) => {
                 if state == State::Disconnected {
                     self.enter_listening(end, out); // NP-LISTEN-02
-                    self.tell_of_change(end, asker.client, out);
                 }
                 if !pends {
                     Err(NtStatus::PIPE_LISTENING)
@@ -383,7 +389,6 @@ impl<C: Clone> Shard<C> {
             }
             Wire::Closing { conn } => wires.disconnect(&conn),
         }
-        self.tell_of_change(end, client, out);
         Ok(())
     }
 
@@ -453,10 +458,7 @@ impl<C: Clone> Shard<C> {
             return false;
         }
         if let Some(shared) = self.shared.get_mut(&end) {
-            if let Some(at) = shared.holders.iter().position(|holder| *holder == client) {
-                shared.holders.remove(at);
-            }
-            if shared.holders.contains(&client) {
+            if !shared.remove(client) {
                 return true;
             }
             self.disown(client, end);
@@ -530,7 +532,7 @@ impl<C: Clone> Shard<C> {
             return Err(NtStatus::INVALID_HANDLE);
         }
         let shared = self.shared.entry(end).or_insert_with(|| Shared {
-            holders: vec![client],
+            holders: vec![(client, 1)],
             kept: 0,
             modes,
         });
@@ -552,11 +554,12 @@ impl<C: Clone> Shard<C> {
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) {
-        match self.try_take(asker, end, granted, wires) {
+        match self.try_take(asker, end, granted, wires, out) {
             Ok(taken) => out.push(Completion::Taken {
                 client: asker.client,
                 tag: asker.tag,
                 taken: Box::new(taken),
+                peer: None,
             }),
             Err(status) => out.push(Completion::Done(asker.client, asker.tag, Err(status))),
         }
@@ -569,43 +572,104 @@ impl<C: Clone> Shard<C> {
         end: EndId,
         granted: Mask,
         wires: &mut W,
+        out: &mut Vec<Completion<C>>,
     ) -> Result<Taken<C>, NtStatus> {
         let session = asker.client;
         let conn = self.conn_of(end);
         let shared = self.shared.get_mut(&end).ok_or(NtStatus::INVALID_HANDLE)?;
-        if let Some((conn, side)) = &conn
-            && !shared.holders.contains(&session)
-        {
-            wires.join(conn, *side, session)?;
+        let was_nobodys = shared.holders.is_empty();
+        let has_it = shared.sessions().any(|holder| holder == session);
+        if !shared.add(session) {
+            return Err(NtStatus::INSUFFICIENT_RESOURCES);
         }
-        shared.holders.push(session);
+        if let Some((conn, side)) = conn.as_ref().filter(|_| !has_it)
+            && let Err(status) = wires.join(conn, *side, session)
+        {
+            shared.remove(session);
+            return Err(status);
+        }
         let modes = shared.modes;
-        let first = shared.holders.first().copied();
+        let first = shared.sessions().next();
         self.own(session, end);
         self.name_holder(end, first);
-        let conn = conn.map(|(conn, _)| conn);
-        if let Some(client) = self.clients.get(end) {
-            return Ok(Taken {
-                end,
-                side: End::Client,
-                pipe_type: client.pipe.pipe_type,
-                granted,
-                modes,
-                listening: false,
-                conn,
-            });
+        if was_nobodys && self.is_listening(end) {
+            // It stands in the line again, at its end.
+            self.enter_listening(end, out);
         }
-        let instance = self.servers.get(end).ok_or(NtStatus::INVALID_HANDLE)?;
-        let pipe = self.pipes.get(&instance.pipe);
+        self.held(end, granted, modes)
+    }
+
+    fn is_listening(&self, end: EndId) -> bool {
+        let instance = self.servers.get(end);
+        instance.is_some_and(|instance| matches!(instance.link, Wire::Listening { .. }))
+    }
+
+    /// What a holder of an end has to know.
+    fn held(&self, end: EndId, granted: Mask, modes: Modes) -> Result<Taken<C>, NtStatus> {
+        let (conn, side) = match self.conn_of(end) {
+            Some((conn, side)) => (Some(conn), side),
+            None => (None, End::Server),
+        };
+        let pipe_type = match (self.clients.get(end), self.servers.get(end)) {
+            (Some(client), _) => Some(client.pipe.pipe_type),
+            (None, Some(instance)) => {
+                let pipe = self.pipes.get(&instance.pipe);
+                pipe.map(|pipe| pipe.fixed.pipe_type)
+            }
+            (None, None) => None,
+        };
         Ok(Taken {
             end,
-            side: End::Server,
-            pipe_type: pipe.ok_or(NtStatus::INVALID_HANDLE)?.fixed.pipe_type,
+            side,
+            pipe_type: pipe_type.ok_or(NtStatus::INVALID_HANDLE)?,
             granted,
             modes,
-            listening: matches!(instance.link, Wire::Listening { .. }),
+            listening: self.is_listening(end),
             conn,
         })
+    }
+
+    /// How a server end is now that several sessions have, for one of them.
+    pub fn refresh<W: Wires<Conn = C>>(
+        &mut self,
+        asker: Asker<'_>,
+        end: EndId,
+        wires: &mut W,
+        out: &mut Vec<Completion<C>>,
+    ) {
+        let (client, tag) = (asker.client, asker.tag);
+        out.push(match self.try_refresh(client, end, wires) {
+            Ok((taken, peer)) => Completion::Taken {
+                client,
+                tag,
+                taken: Box::new(taken),
+                peer: Some(peer),
+            },
+            Err(status) => Completion::Done(client, tag, Err(status)),
+        });
+    }
+
+    fn try_refresh<W: Wires<Conn = C>>(
+        &mut self,
+        client: ClientId,
+        end: EndId,
+        wires: &mut W,
+    ) -> Result<(Taken<C>, (ClientId, Quality)), NtStatus> {
+        let granted = self.server(client, end)?.granted;
+        let modes = self.shared.get(&end).map(|shared| shared.modes);
+        let modes = modes.unwrap_or((ReadMode::Byte, CompletionMode::Queue));
+        if let Some((conn, side)) = self.conn_of(end) {
+            // It is a holder already, unless there was no room for it then.
+            wires.join(&conn, side, client)?;
+        }
+        let peer = match self.servers.get(end).map(|instance| &instance.link) {
+            Some(Wire::Connected { client, who, .. }) => {
+                let quality = self.clients.get(*client).map_or(0, |client| client.quality);
+                (*who, Quality::from_bits_retain(quality.into()))
+            }
+            _ => (ClientId(0), Quality::default()),
+        };
+        Ok((self.held(end, granted, modes)?, peer))
     }
 
     /// One of those for whom the end was kept has come, or will not come any more.
@@ -634,14 +698,28 @@ impl<C: Clone> Shard<C> {
         let Some(shared) = self.shared.get(&end) else {
             return;
         };
-        let (first, kept) = (shared.holders.first().copied(), shared.kept != 0);
+        let (first, kept) = (shared.sessions().next(), shared.kept != 0);
         if first.is_none() && !kept {
             return; // it is closed next
+        }
+        if first.is_none() {
+            // Nobody is behind it until it is taken: others that listen are found first.
+            self.leave_the_line(end);
         }
         if let Some((conn, side)) = self.conn_of(end) {
             wires.leave(&conn, side, client);
         }
         self.name_holder(end, first);
+    }
+
+    /// It listens, and nobody can open it.
+    fn leave_the_line(&mut self, end: EndId) {
+        if let Some(instance) = self.servers.get(end)
+            && let Wire::Listening { since } = instance.link
+            && let Some(pipe) = self.pipes.get_mut(&instance.pipe)
+        {
+            pipe.listening.remove(&since);
+        }
     }
 
     /// Whose end it is, where only one is named.
@@ -681,24 +759,12 @@ impl<C: Clone> Shard<C> {
         client: ClientId,
         end: EndId,
         modes: Modes,
-        out: &mut Vec<Completion<C>>,
     ) -> Result<(), NtStatus> {
         self.server(client, end)?;
         if let Some(shared) = self.shared.get_mut(&end) {
             shared.modes = modes;
-            self.tell_of_change(end, client, out);
         }
         Ok(())
-    }
-
-    /// The other sessions that have this server end hear how it is now.
-    fn tell_of_change(&self, end: EndId, by: ClientId, out: &mut Vec<Completion<C>>) {
-        let (Some(shared), Some(instance)) = (self.shared.get(&end), self.servers.get(end)) else {
-            return;
-        };
-        let listens = matches!(instance.link, Wire::Listening { .. });
-        let others = shared.sessions().into_iter().filter(|other| *other != by);
-        out.extend(others.map(|other| Completion::Changed(other, end, shared.modes, listens)));
     }
 
     fn close_server<W: Wires<Conn = C>>(

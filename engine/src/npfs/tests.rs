@@ -148,7 +148,6 @@ impl World {
                 | Completion::Opened { tag, .. }
                 | Completion::Taken { tag, .. } => Some(*tag),
                 Completion::Connected { listener, .. } => *listener,
-                Completion::Changed(..) => None,
             };
             if of == Some(tag) {
                 assert!(own.is_none(), "answered twice");
@@ -216,6 +215,17 @@ impl World {
     fn take(&mut self, client: ClientId, end: EndId) -> Result<Taken<u32>, NtStatus> {
         let (tag, out) = self.ask(client, |shard, wires, asker, _, out| {
             shard.take(asker, end, BOTH, wires, out);
+        });
+        match self.answer(tag, out) {
+            Some(Completion::Taken { taken, .. }) => Ok(*taken),
+            Some(Completion::Done(_, _, Err(status))) => Err(status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refresh(&mut self, client: ClientId, end: EndId) -> Result<Taken<u32>, NtStatus> {
+        let (tag, out) = self.ask(client, |shard, wires, asker, _, out| {
+            shard.refresh(asker, end, wires, out);
         });
         match self.answer(tag, out) {
             Some(Completion::Taken { taken, .. }) => Ok(*taken),
@@ -1048,14 +1058,26 @@ fn a_server_end_of_two_sessions_serves_both() {
         [(SERVER, Some(first)), (STRANGER, Some(second))],
         "NP-OPEN-10"
     );
-    // Either may cut it off, and the other hears of it.
+    // Either may cut it off, and the other finds it so.
     world.disconnect(STRANGER, server).expect("connected");
-    let changed = Completion::Changed(SERVER, server, MODES, false);
-    assert_eq!(world.heard.pop(), Some(changed));
+    let seen = world.refresh(SERVER, server).expect("its own");
+    assert_eq!(
+        (seen.conn, seen.listening, seen.modes),
+        (None, false, MODES)
+    );
+    let other = (ReadMode::Byte, CompletionMode::Complete);
+    world
+        .shard
+        .set_modes(SERVER, server, other)
+        .expect("its own");
     let (_, answer) = world.listen(SERVER, server, false);
     assert_eq!(answer, Some(Err(NtStatus::PIPE_LISTENING)));
-    let changed = Completion::Changed(STRANGER, server, MODES, true);
-    assert_eq!(world.heard.pop(), Some(changed));
+    let seen = world.refresh(STRANGER, server).expect("its own");
+    assert_eq!((seen.conn, seen.listening, seen.modes), (None, true, other));
+    assert_eq!(
+        world.refresh(CLIENT, server).err(),
+        Some(NtStatus::INVALID_HANDLE)
+    );
     // Its session's end is the end of one holder.
     let mut out = Vec::new();
     world.shard.gone(SERVER, &mut world.wires, &mut out);
@@ -1086,6 +1108,74 @@ fn an_end_taken_by_its_own_session_is_closed_as_often_as_it_was_taken() {
     assert_eq!(world.state("a", 0), State::Connected);
     world.close(CLIENT, end);
     assert_eq!(world.state("a", 0), State::Closing);
+}
+
+#[test]
+fn an_instance_that_waits_to_be_taken_hides_no_other() {
+    let mut world = World::new();
+    let kept = world.create(SERVER, create("a")).expect("create");
+    world.give(SERVER, kept).expect("its own");
+    world.close(SERVER, kept);
+    let (_, waited) = world.wait(CLIENT, "a", Timeout::Default);
+    assert_eq!(waited, None, "nobody would answer an open");
+    world.create(SERVER, create("a")).expect("another");
+    world.open(CLIENT, "a", BOTH).expect("the other one");
+    assert_eq!(
+        world.wires.plans[0].server_end,
+        EndId(kept.0 + (1 << 33) + 2)
+    );
+    // Once it is taken it stands in the line again, and waiters hear of it.
+    let (tag, waited) = world.wait(CLIENT, "a", Timeout::Default);
+    assert_eq!(waited, None);
+    world.take(STRANGER, kept).expect("kept for it");
+    assert_eq!(world.late(tag), Some(Ok(())));
+    world.open(CLIENT, "a", BOTH).expect("that one");
+}
+
+#[test]
+fn np_close_01_a_listen_outlives_its_handle_and_is_answered() {
+    let mut world = World::new();
+    let server = world.create(SERVER, create("a")).expect("create");
+    world.give(SERVER, server).expect("its own");
+    world.take(STRANGER, server).expect("kept for it");
+    let (tag, pended) = world.listen(SERVER, server, true);
+    assert_eq!(pended, None);
+    world.close(SERVER, server);
+    assert_eq!(world.late(tag), None);
+    world.open(CLIENT, "a", BOTH).expect("open");
+    assert_eq!(world.late(tag), Some(Ok(())));
+    // The last one's close answers what is left.
+    let second = world.create(STRANGER, create("b")).expect("create");
+    world.give(STRANGER, second).expect("its own");
+    let (tag, _) = world.listen(STRANGER, second, true);
+    world.close(STRANGER, second);
+    assert_eq!(world.late(tag), None, "it is kept");
+    world.too_late(second);
+    assert_eq!(world.late(tag), Some(Err(NtStatus::PIPE_BROKEN)));
+}
+
+#[test]
+fn one_end_has_only_so_many_holders() {
+    let mut world = World::new();
+    let token = world.tokens[1].clone();
+    world.tokens.resize(20, token);
+    let server = world.create(SERVER, create("a")).expect("create");
+    let give = |world: &mut World, to| {
+        world.give(SERVER, server).expect("its own");
+        world.take(ClientId(to), server).map(drop)
+    };
+    for other in 10..15 {
+        assert_eq!(give(&mut world, other), Ok(()));
+    }
+    let full = Err(NtStatus::INSUFFICIENT_RESOURCES);
+    assert_eq!(give(&mut world, 15), full);
+    // One that has it may have it more often, and is one holder all the same.
+    for _ in 0..10_000 {
+        assert_eq!(give(&mut world, 14), Ok(()));
+    }
+    let mut out = Vec::new();
+    world.shard.gone(ClientId(14), &mut world.wires, &mut out);
+    assert_eq!(give(&mut world, 15), Ok(()));
 }
 
 #[test]
@@ -1179,7 +1269,6 @@ fn random_requests_are_each_answered_once() {
                         server, listener, ..
                     } => listener.map(|tag| (server, tag)),
                     Completion::Taken { client, tag, .. } => Some((client, tag)),
-                    Completion::Changed(..) => None,
                 };
                 if let Some(of) = answers {
                     assert!(answered.insert(of), "seed {seed}: {of:?} answered twice");

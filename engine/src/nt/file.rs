@@ -227,7 +227,8 @@ impl File {
             Kind::Client(end) => end.close(),
             Kind::Volume | Kind::Root(_) => {}
         }
-        let goes_on = conn.as_ref().is_some_and(|conn| !conn.is_closed());
+        // Without a connection there are listens at most, which the broker answers if this was the last handle.
+        let goes_on = conn.as_ref().is_none_or(|conn| !conn.is_closed());
         if let Some(conn) = conn {
             REACTOR.settle(&conn);
         }

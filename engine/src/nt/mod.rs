@@ -96,6 +96,15 @@ struct Entry {
     granted: Mask,
 }
 
+/// A file object that is in use, as if by one more handle.
+struct Held(Entry);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.file.one_less();
+    }
+}
+
 impl Entry {
     /// The rights of a duplicate for which these are asked.
     fn narrowed(&self, access: Option<Mask>) -> NtResult<Mask> {
@@ -205,6 +214,12 @@ impl Nt {
     /// # Errors
     /// INVALID_HANDLE; ACCESS_DENIED for rights that the handle does not have.
     pub fn duplicate(&self, handle: Handle, access: Option<Mask>) -> NtResult<Handle> {
+        let held = self.hold(handle)?;
+        self.duplicate_held(&held.0, access)
+    }
+
+    /// What a handle stands for, not to be closed meanwhile.
+    fn hold(&self, handle: Handle) -> NtResult<Held> {
         let entry = self.entry(handle)?;
         // Not while its last handle closes: one lock for the look and the count.
         let table = self.table();
@@ -217,9 +232,7 @@ impl Nt {
         }
         entry.file.one_more();
         drop(table);
-        let made = self.duplicate_held(&entry, access);
-        entry.file.one_less();
-        made
+        Ok(Held(entry))
     }
 
     fn duplicate_held(&self, entry: &Entry, access: Option<Mask>) -> NtResult<Handle> {
@@ -233,7 +246,8 @@ impl Nt {
     /// INVALID_HANDLE; ACCESS_DENIED for rights that the handle does not have; NOT_SUPPORTED for the volume and the root,
     /// which every process opens for itself; NO_SUCH_DEVICE without a broker.
     pub fn give(&self, handle: Handle, access: Option<Mask>) -> NtResult<EndToken> {
-        let entry = self.entry(handle)?;
+        let held = self.hold(handle)?;
+        let entry = &held.0;
         let granted = entry.narrowed(access)?;
         let options = entry.file.options.bits();
         let given = match &entry.file.kind {

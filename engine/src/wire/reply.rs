@@ -130,16 +130,13 @@ pub enum Reply {
     PeerLost([u64; 2], u8, bool),
     /// To `Give`: what the end is taken by.
     Given(Tag, [u64; 2]),
-    /// To `Take`.
+    /// To `Take`, and to `Refresh`.
     Taken {
         /// Of the request.
         tag: Tag,
         /// The end.
         taken: Box<TakenEnd>,
     },
-    /// Another process that has this server end has changed its modes, or has made it listen or left its connection
-    /// (the flag: it listens).
-    Changed(EndId, Modes, bool),
     /// Pipes; ends when there are none.
     Pipes {
         /// Of the request.
@@ -218,12 +215,11 @@ const DESCRIBED: u16 = 10;
 const SECURITY: u16 = 11;
 const GIVEN: u16 = 12;
 const TAKEN: u16 = 13;
-const CHANGED: u16 = 14;
 
 const MESSAGE: u16 = 1;
 /// Of `Created`: the pipe was made too; of `Described`: the quotas count.
 const FIRST: u16 = 2;
-/// Of `Taken`, and of `Changed`: the modes are in the lowest two bits.
+/// Of `Taken`: the modes are in the lowest two bits.
 const MODES: u16 = 3;
 const LISTENING: u16 = 4;
 const OF_MESSAGES: u16 = 8;
@@ -308,11 +304,6 @@ impl Reply {
                 head(TAKEN, flags, *tag, taken.end, 0, granted);
                 taken.words.put(&mut tail);
                 taken.conn.as_ref()
-            }
-            Reply::Changed(end, modes, listening) => {
-                let flags = bits_of(*modes) | (u16::from(*listening) * LISTENING);
-                head(CHANGED, flags, Tag(0), *end, 0, 0);
-                None
             }
             Reply::Pipes { tag, next, pipes } => {
                 head(PIPES, 0, *tag, EndId(next.0), length(pipes.len()), 0);
@@ -438,7 +429,6 @@ impl Reply {
                     taken: Box::new(taken),
                 }
             }
-            CHANGED => Reply::Changed(end, modes_of(flags & !LISTENING)?, flags & LISTENING != 0),
             PIPES => {
                 let next = tail.u32()? as usize;
                 let next = (end.0, tail.units(next)?);

@@ -84,6 +84,8 @@ pub enum Request {
     Take(Tag, [u64; 2]),
     /// The modes of a server end that several processes have.
     SetModes(Tag, EndId, Modes),
+    /// How a server end is now that several processes have.
+    Refresh(Tag, EndId),
 }
 
 const HELLO: u16 = 1;
@@ -105,6 +107,7 @@ const SET_SECURITY: u16 = 16;
 const GIVE: u16 = 17;
 const TAKE: u16 = 18;
 const SET_MODES: u16 = 19;
+const REFRESH: u16 = 20;
 
 /// Where in the head the namespace stands.
 const NAMESPACE: usize = 56;
@@ -192,6 +195,7 @@ impl Request {
             Request::SetModes(tag, end, modes) => {
                 head(&mut put, SET_MODES, bits_of(*modes), *tag, *end);
             }
+            Request::Refresh(tag, end) => head(&mut put, REFRESH, 0, *tag, *end),
         }
         put.finish(REQUEST_HEAD, &tail.0)
     }
@@ -276,6 +280,7 @@ impl Request {
             ),
             TAKE => Request::Take(tag, [end.0, head.u64()?]),
             SET_MODES => Request::SetModes(tag, end, modes_of(flags)?),
+            REFRESH => Request::Refresh(tag, end),
             _ => return Err(WireError("an unknown request")),
         };
         tail.end()?;

@@ -87,6 +87,7 @@ fn requests() -> Vec<Request> {
             },
         ),
         Request::Take(Tag(23), [24, u64::MAX]),
+        Request::Refresh(Tag(27), EndId(28)),
         Request::SetModes(
             Tag(25),
             EndId(26),
@@ -196,12 +197,6 @@ fn replies() -> Vec<Reply> {
                 conn: Some(conn),
             }),
         },
-        Reply::Changed(
-            EndId(17),
-            (ReadMode::Message, CompletionMode::Complete),
-            true,
-        ),
-        Reply::Changed(EndId(18), (ReadMode::Byte, CompletionMode::Queue), false),
         Reply::Pipes {
             tag: Tag(7),
             next: (3, vec![1, 2, 3]),
