@@ -35,8 +35,13 @@ pub(crate) enum Order {
     /// Start.
     Go,
     /// Hold so many connections of this pipe, none of which carries anything, instead of those held now. The server
-    /// answers `Ready` twice: when it has made its ends, and when all are connected; the client once.
-    Hold { count: u32, name: String },
+    /// answers `Ready` twice: when it has made its ends, and when all are connected; the client once. `reads`: a read
+    /// pends on each of their ends.
+    Hold {
+        count: u32,
+        name: String,
+        reads: bool,
+    },
 }
 
 /// What to do with a transport.

@@ -125,6 +125,11 @@ impl Crew {
                 self.gather(others)?;
                 pipe(CROWD.to_owned(), DEFAULT_QUOTA)
             }
+            Kind::Overlapped => pipe(format!("run {}", self.pipes), DEFAULT_QUOTA),
+            Kind::OverlappedAmong { others } => {
+                self.let_read(others)?;
+                pipe(format!("run {}", self.pipes), DEFAULT_QUOTA)
+            }
             _ if task == Task::Connect => {
                 let path = self.broker.folder.join(format!("run{}", self.pipes));
                 pipe(path.display().to_string(), 0)
@@ -154,11 +159,21 @@ impl Crew {
         self.hold(CROWD, others)
     }
 
+    /// The other pipes that [`Kind::OverlappedAmong`] has reads pending on.
+    pub(crate) fn let_read(&mut self, others: u32) -> Result<()> {
+        self.hold_so(READING, others, true)
+    }
+
     /// Both hold so many connections, in place of those that they held.
     pub(crate) fn hold(&mut self, name: &str, count: u32) -> Result<()> {
+        self.hold_so(name, count, false)
+    }
+
+    fn hold_so(&mut self, name: &str, count: u32, reads: bool) -> Result<()> {
         let order = || Order::Hold {
             count,
             name: name.to_owned(),
+            reads,
         };
         let within = self.grace + Duration::from_millis(u64::from(count));
         let [server, client] = &mut self.workers;
@@ -328,6 +343,7 @@ const NAMES: [&str; 2] = ["server", "client"];
 
 /// The pipe that the crowd is connected to.
 const CROWD: &str = "crowd";
+const READING: &str = "reading";
 
 /// For both ends alike.
 fn pipe(name: String, quota: u32) -> [Parts; 2] {

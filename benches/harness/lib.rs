@@ -27,6 +27,7 @@ mod costs;
 mod crew;
 mod idle;
 mod ours;
+mod overlapped;
 mod payload;
 mod placement;
 mod plan;

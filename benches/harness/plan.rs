@@ -13,6 +13,10 @@ pub enum Workload {
     RoundTrip(usize),
     /// A stream of messages of this many bytes.
     OneWay(usize),
+    /// Round trips of overlapped calls, beside blocking ones.
+    Overlapped,
+    /// The same while reads pend on many other pipes.
+    Pending,
     /// Open and close, against listen and disconnect.
     Connect,
     /// Both ends asleep in a read.
@@ -25,7 +29,7 @@ pub enum Workload {
 
 impl Workload {
     /// Every one, in the order in which they run.
-    pub const ALL: [Workload; 11] = [
+    pub const ALL: [Workload; 13] = [
         Workload::RoundTrip(48),
         Workload::RoundTrip(64),
         Workload::RoundTrip(4 << 10),
@@ -33,6 +37,8 @@ impl Workload {
         Workload::OneWay(4 << 10),
         Workload::OneWay(64 << 10),
         Workload::OneWay(1 << 20),
+        Workload::Overlapped,
+        Workload::Pending,
         Workload::Connect,
         Workload::Idle,
         Workload::Many,
@@ -54,6 +60,8 @@ impl Workload {
         match self {
             Workload::RoundTrip(bytes) => format!("roundtrip-{}", size(bytes)),
             Workload::OneWay(bytes) => format!("oneway-{}", size(bytes)),
+            Workload::Overlapped => "overlapped".to_owned(),
+            Workload::Pending => "pending".to_owned(),
             Workload::Connect => "connect".to_owned(),
             Workload::Idle => "idle".to_owned(),
             Workload::Many => "many".to_owned(),
@@ -66,6 +74,8 @@ impl Workload {
         match self {
             Workload::RoundTrip(bytes) => format!("round trip, {}", size_name(bytes)),
             Workload::OneWay(bytes) => format!("one way, {}", size_name(bytes)),
+            Workload::Overlapped => "overlapped round trip, 64 B".to_owned(),
+            Workload::Pending => "the same, with reads pending on many pipes".to_owned(),
             Workload::Connect => "open and close, against listen and disconnect".to_owned(),
             Workload::Idle => "idle".to_owned(),
             Workload::Many => "memory".to_owned(),
@@ -77,7 +87,12 @@ impl Workload {
     pub fn size(self) -> usize {
         match self {
             Workload::RoundTrip(bytes) | Workload::OneWay(bytes) => bytes,
-            Workload::Connect | Workload::Idle | Workload::Many | Workload::Fds => 64,
+            Workload::Overlapped
+            | Workload::Pending
+            | Workload::Connect
+            | Workload::Idle
+            | Workload::Many
+            | Workload::Fds => 64,
         }
     }
 }
@@ -189,6 +204,10 @@ pub(crate) fn contenders(workload: Workload, place: Placement, which: Which) -> 
             kinds.push(Kind::Memcpy);
         }
         Workload::Connect => kinds.extend([Kind::OursAmong { others: MANY - 1 }, Kind::UnixStream]),
+        Workload::Overlapped => kinds.push(Kind::Overlapped),
+        Workload::Pending => {
+            kinds = vec![Kind::OverlappedAmong { others: MANY - 1 }, Kind::Overlapped];
+        }
         Workload::Idle => kinds.push(Kind::Pipe),
         Workload::Many | Workload::Fds => {}
     }
@@ -268,7 +287,7 @@ mod tests {
     fn names_are_those_of_the_command_line() {
         let names: Vec<String> = Workload::ALL.into_iter().map(Workload::name).collect();
         let list = "roundtrip-48 roundtrip-64 roundtrip-4k oneway-64 oneway-4k oneway-64k \
-                    oneway-1m connect idle many fds";
+                    oneway-1m overlapped pending connect idle many fds";
         assert_eq!(names.join(" "), list);
     }
 
@@ -282,7 +301,9 @@ mod tests {
             let all = contenders(workload, one, Which::Both);
             assert!(all.iter().all(|c| c.kind != Kind::RawLine), "{workload:?}");
             assert!(all.iter().any(|c| c.kind.is_ours()));
-            assert_eq!(workload.counts(), all.iter().all(|c| c.kind.is_ours()));
+            let alone =
+                workload.counts() || matches!(workload, Workload::Overlapped | Workload::Pending);
+            assert_eq!(alone, all.iter().all(|c| c.kind.is_ours()));
         }
     }
 }

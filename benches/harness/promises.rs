@@ -229,6 +229,23 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
             }
             rows
         }
+        Workload::Overlapped | Workload::Pending if which == Which::Baselines => Vec::new(),
+        Workload::Overlapped => {
+            let blocking = all(&|kind| kind == Kind::Ours { quota });
+            let most = if one_cpu { 1.5 } else { 3.0 };
+            let who = all(&|kind| kind == Kind::Overlapped).first().copied();
+            let bound = Some(Bound::AtMost(most));
+            let unit = Unit::Nanos;
+            vec![row(section, "P5", who, quota, unit, &blocking, bound)]
+        }
+        Workload::Pending => {
+            let alone = all(&|kind| kind == Kind::Overlapped);
+            let among = all(&|kind| matches!(kind, Kind::OverlappedAmong { .. }));
+            let who = among.first().copied();
+            let bound = Some(Bound::AtMost(1.2));
+            let unit = Unit::Nanos;
+            vec![row(section, "P6", who, quota, unit, &alone, bound)]
+        }
         Workload::Connect => {
             let sockets = all(&|kind| kind == Kind::UnixStream);
             // The promise is of the same sleepers. With a CPU for each end the broker's turn hides behind theirs; on one

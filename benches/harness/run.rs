@@ -100,6 +100,9 @@ fn plan(options: &Options, timing: &Timing) -> Vec<Step> {
                 continue;
             }
             let contenders = contenders(workload, placement, options.which);
+            if contenders.is_empty() {
+                continue;
+            }
             let each = match workload {
                 Workload::Idle => timing.idle + idle::SETTLE,
                 Workload::Many | Workload::Fds => Duration::from_secs(2),
@@ -148,9 +151,11 @@ impl Stage<'_> {
     fn section(&mut self) -> Section {
         // Making ten thousand connections takes as long as many rounds. A failure shows in the first of these.
         for who in &self.step.contenders {
-            if let Kind::OursAmong { others } = who.kind {
-                let _ = self.crew.gather(others);
-            }
+            let _ = match who.kind {
+                Kind::OursAmong { others } => self.crew.gather(others),
+                Kind::OverlappedAmong { others } => self.crew.let_read(others),
+                _ => Ok(()),
+            };
         }
         let began = Instant::now();
         let mut longest = Duration::ZERO;

@@ -46,6 +46,13 @@ pub(crate) enum Kind {
         /// connected instances
         others: u32,
     },
+    /// The same pipe in the native layer: overlapped reads, and a completion port that is waited on.
+    Overlapped,
+    /// The same while a read pends on both ends of this many other pipes.
+    OverlappedAmong {
+        /// connected pipes
+        others: u32,
+    },
     /// A mailbox of one cache line (or as many as the message needs), its reader spinning.
     RawLine,
     /// The same mailbox, its reader always asleep in a futex.
@@ -75,7 +82,11 @@ impl Kind {
     pub(crate) fn is_ours(self) -> bool {
         matches!(
             self,
-            Kind::Ours { .. } | Kind::OursInPlace { .. } | Kind::OursAmong { .. }
+            Kind::Ours { .. }
+                | Kind::OursInPlace { .. }
+                | Kind::OursAmong { .. }
+                | Kind::Overlapped
+                | Kind::OverlappedAmong { .. }
         )
     }
 
@@ -87,6 +98,8 @@ impl Kind {
                 format!("npfs in place, quota {}", size_name(quota as usize))
             }
             Kind::OursAmong { others } => format!("npfs, among {}", others + 1),
+            Kind::Overlapped => "npfs, overlapped".to_owned(),
+            Kind::OverlappedAmong { others } => format!("npfs, overlapped, among {}", others + 1),
             Kind::RawLine => "raw line".to_owned(),
             Kind::RawFutex => "raw futex".to_owned(),
             Kind::RingIndex { capacity } => {
@@ -111,6 +124,8 @@ impl Kind {
             Kind::Ours { .. } => "npfs, big quota",
             Kind::OursInPlace { .. } => "npfs, in place",
             Kind::OursAmong { .. } => "npfs, among many",
+            Kind::Overlapped => "npfs, overlapped",
+            Kind::OverlappedAmong { .. } => "npfs, overlapped, among many",
             Kind::RawLine => "raw line",
             Kind::RawFutex => "raw futex",
             Kind::RingIndex { .. } => "ring, index",

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::connect::{self, Crowd};
 use crate::control::{Control, Order, Probes, Reply, Task};
 use crate::ours;
+use crate::overlapped::{self, Reading};
 use crate::payload::{FULL, Writer};
 use crate::probe::{self, probe};
 use crate::sys::{self, Shared};
@@ -65,6 +66,7 @@ fn serve() -> Result<()> {
         socket,
         namespace: OnceLock::new(),
         crowd: Mutex::default(),
+        reading: Mutex::default(),
     };
     loop {
         let (order, fds) = match worker.control.receive() {
@@ -82,7 +84,14 @@ fn serve() -> Result<()> {
             } => worker
                 .run(lines, kind, Parts { fds, ticket }, task, &pace)
                 .map(|(outcome, probes)| Reply::Done(outcome, probes)),
-            Order::Hold { count, name } => worker.hold(&name, count).map(|()| Reply::Ready),
+            Order::Hold { count, name, reads } => {
+                let held = if reads {
+                    worker.hold_reading(&name, count)
+                } else {
+                    worker.hold(&name, count)
+                };
+                held.map(|()| Reply::Ready)
+            }
             Order::Hello { .. } | Order::Go => Err(anyhow!("order out of turn")),
         }));
         let reply = match answer {
@@ -102,6 +111,7 @@ struct Worker {
     socket: PathBuf,
     namespace: OnceLock<Namespace>,
     crowd: Mutex<Crowd>,
+    reading: Mutex<Reading>,
 }
 
 /// What to do once a transport is open.
@@ -139,10 +149,18 @@ impl Worker {
                 let halves = ours::open(self.namespace()?, &parts.ticket)?;
                 return self.act(ours::in_place(halves), job);
             }
+            (Kind::Overlapped | Kind::OverlappedAmong { .. }, role) => {
+                let ends = overlapped::ends(self.namespace()?, &parts.ticket, role)?;
+                return self.act(ends, job);
+            }
             _ => {}
         }
         match kind {
-            Kind::Ours { .. } | Kind::OursInPlace { .. } | Kind::OursAmong { .. } => {
+            Kind::Ours { .. }
+            | Kind::OursInPlace { .. }
+            | Kind::OursAmong { .. }
+            | Kind::Overlapped
+            | Kind::OverlappedAmong { .. } => {
                 bail!("for another workload")
             }
             Kind::RawLine => self.act(mailbox::open_spin(parts, self.role)?, job),
@@ -197,6 +215,30 @@ impl Worker {
             Role::Client => Crowd::open(namespace, name, count)?,
         };
         Ok(())
+    }
+
+    /// Holds pipes on which a read pends.
+    fn hold_reading(&self, name: &str, count: u32) -> Result<()> {
+        let mut held = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is(name, count as usize) {
+            if self.role == Role::Server {
+                self.control.send(&Reply::Ready, &[])?;
+            }
+            return Ok(());
+        }
+        // Closed first.
+        *held = Reading::default();
+        let namespace = self.namespace()?;
+        *held = match self.role {
+            Role::Server => {
+                let reading = Reading::create(namespace, name, count)?;
+                self.control.send(&Reply::Ready, &[])?;
+                reading.connect()?;
+                reading
+            }
+            Role::Client => Reading::open(namespace, name, count)?,
+        };
+        held.read()
     }
 
     fn connect(

@@ -27,6 +27,9 @@ use crate::{lock::lock, npfs::nanoseconds, sys};
 pub(crate) trait Pending: Send + Sync {
     /// Moves it on; `None`: it is over, and is not looked at again.
     fn look(&self) -> Option<Rest>;
+
+    /// Whether it may have something new, before its bell says so. Cheap.
+    fn has_news(&self) -> bool;
 }
 
 /// Where operations stand: a link and a slot of it. Both ends of a connection in this process are one place, and so is
@@ -52,6 +55,8 @@ pub(crate) struct Reactor {
     waiters: AtomicU32,
     /// Whoever holds it pumps.
     pump: Mutex<()>,
+    /// When whoever pumps went to sleep last, and woke: what is found then was waited for.
+    slept: [AtomicU64; 2],
     /// How often the last waiter has left.
     left: AtomicU64,
     /// What the loop does.
@@ -69,14 +74,16 @@ pub(crate) static REACTOR: Reactor = Reactor {
     count: AtomicUsize::new(0),
     links: Mutex::new(Links {
         counts: Vec::new(),
+        idle: 0,
         all: None,
-        last: Weak::new(),
+        last: None,
     }),
     soon: Mutex::new(Vec::new()),
     soon_at: AtomicU64::new(u64::MAX),
     alarm: Alarm::new(),
     waiters: AtomicU32::new(0),
     pump: Mutex::new(()),
+    slept: [AtomicU64::new(0), AtomicU64::new(0)],
     left: AtomicU64::new(0),
     stage: AtomicU32::new(SLEEPS),
     wakes_the_loop: Alarm::new(),
@@ -92,15 +99,19 @@ struct Entry {
 struct Links {
     /// How many operations pend on each.
     counts: Vec<(Arc<Watched>, usize)>,
+    /// How many of them have nothing pending just now.
+    idle: usize,
     /// What the pump goes through; none: to be made again.
     all: Option<Arc<[Arc<Watched>]>>,
-    /// The connection of the last operation: the pace of its peer says how long to spin.
-    last: Weak<Conn>,
+    /// The last operation and its connection: the pace of its peer says how long to spin.
+    last: Option<(Weak<Conn>, Weak<dyn Pending>)>,
 }
 
 /// A link on which something pends.
 struct Watched {
     link: Arc<Link>,
+    /// Completions that were seen before their bell was.
+    early: AtomicU32,
     /// Rings for nothing in the window of time that ends then.
     vain: AtomicU32,
     window: AtomicU64,
@@ -109,10 +120,20 @@ struct Watched {
 impl Watched {
     /// Whether it has been rung for nothing so often lately that it is only looked at now and then.
     fn is_muted(&self, now: u64) -> bool {
-        self.vain.load(Ordering::Relaxed) > MOST_VAIN && now < self.window.load(Ordering::Relaxed)
+        self.was_muted() && now < self.window.load(Ordering::Relaxed)
+    }
+
+    /// Without a look at the clock.
+    fn was_muted(&self) -> bool {
+        self.vain.load(Ordering::Relaxed) > MOST_VAIN
     }
 
     fn was_vain(&self, now: u64) {
+        let early = self.early.load(Ordering::Relaxed);
+        if early != 0 {
+            self.early.store(early - 1, Ordering::Relaxed);
+            return;
+        }
         if now < self.window.load(Ordering::Relaxed) {
             self.vain.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -148,31 +169,47 @@ impl Reactor {
     /// An operation pends from now on. It may complete before this returns.
     pub(crate) fn add(&'static self, conn: &Arc<Conn>, operation: Arc<dyn Pending>) {
         self.begin_anew_in_a_child();
-        self.watch(conn);
+        self.watch(conn, &operation);
         self.count.fetch_add(1, Ordering::SeqCst);
         let entry = Entry {
             operation,
             link: conn.link().clone(),
         };
+        let operation = entry.operation.clone();
         let mut pended = lock(&self.pended);
         let places = pended.get_or_insert_default();
-        places.entry(place(conn)).or_default().push(entry);
+        let list = places.entry(place(conn)).or_default();
+        list.push(entry);
+        let alone = list.len() == 1;
         drop(pended);
-        // What came between its start and its place in the list; and it comes to rest at the bell.
-        self.settle(conn);
+        // What came between its start and its place in the list; and it comes to rest at the bell. Others may have
+        // completed through it (NP-IO-13).
+        match operation.look() {
+            Some(Rest::AtTheBell) if alone => {}
+            Some(Rest::AtTheBell) => self.settle(conn),
+            None => {
+                self.remove(place(conn), &[operation]);
+                self.settle(conn);
+            }
+            Some(Rest::Soon | Rest::Look) => self.look_again(place(conn)),
+        }
         self.see_to_the_loop();
     }
 
-    fn watch(&self, conn: &Arc<Conn>) {
+    fn watch(&self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>) {
         let link = conn.link();
         let mut links = lock(&self.links);
-        links.last = Arc::downgrade(conn);
+        links.last = Some((Arc::downgrade(conn), Arc::downgrade(operation)));
         if let Some(at) = links.at(link) {
+            if links.counts[at].1 == 0 {
+                links.idle -= 1;
+            }
             links.counts[at].1 += 1;
             return;
         }
         let watched = Watched {
             link: link.clone(),
+            early: AtomicU32::new(0),
             vain: AtomicU32::new(0),
             window: AtomicU64::new(0),
         };
@@ -186,11 +223,26 @@ impl Reactor {
     fn unwatch(&self, link: &Arc<Link>) {
         let mut links = lock(&self.links);
         if let Some(at) = links.at(link) {
+            let early = &links.counts[at].0.early;
+            early.store(
+                MOST_EARLY.min(early.load(Ordering::Relaxed) + 1),
+                Ordering::Relaxed,
+            );
             links.counts[at].1 -= 1;
             if links.counts[at].1 == 0 {
-                links.counts.swap_remove(at);
-                links.all = None;
+                // It stays: something may pend there again in a moment.
+                links.idle += 1;
             }
+        }
+    }
+
+    /// Links on which nothing has pended for a while are not listened to any more.
+    fn forget_idle_links(&self) {
+        let mut links = lock(&self.links);
+        if links.idle != 0 {
+            links.idle = 0;
+            links.counts.retain(|(_, count)| *count != 0);
+            links.all = None;
         }
     }
 
@@ -338,19 +390,24 @@ impl Reactor {
         }
         let (all, last) = {
             let mut links = lock(&self.links);
-            (links.all(), links.last.upgrade())
+            let last = links.last.as_ref();
+            let last = last.and_then(|(conn, last)| Some((conn.upgrade()?, last.upgrade()?)));
+            (links.all(), last)
         };
         let now = sys::now();
-        let (muted, heard): (Vec<_>, Vec<_>) =
-            all.iter().partition(|watched| watched.is_muted(now));
-        let ready = || heard.iter().any(|one| one.link.own_bell().is_ready());
+        let heard = || all.iter().filter(|watched| !watched.is_muted(now));
+        let ready = || heard().any(|one| one.link.own_bell().is_ready());
         let changed = || self.alarm.now() != seen;
-        if let Some(conn) = &last
-            && conn.spin_until(|| ready() || changed())
+        if let Some((conn, last)) = &last
+            && conn.spin_until(|| last.has_news() || ready() || changed())
         {
+            if last.has_news() {
+                self.settle_at(place(conn));
+            }
             return true;
         }
-        let windows = muted.iter().map(|one| one.window.load(Ordering::Relaxed));
+        let muted = all.iter().filter(|watched| watched.is_muted(now));
+        let windows = muted.map(|one| one.window.load(Ordering::Relaxed));
         let soon = windows.chain([self.soon_at.load(Ordering::SeqCst)]).min();
         let until = match soon {
             Some(soon) if soon != u64::MAX => {
@@ -359,13 +416,17 @@ impl Reactor {
             }
             _ => deadline,
         };
-        let links = heard.iter().map(|one| &*one.link);
-        if wait_at_bells(links, &self.alarm, seen, until)
-            && let Some(conn) = last
-        {
-            conn.has_slept(sys::now().saturating_sub(now));
-        }
+        let links = heard().map(|one| &*one.link);
+        let _ = wait_at_bells(links, &self.alarm, seen, until);
+        self.slept[0].store(now, Ordering::Relaxed);
+        self.slept[1].store(sys::now(), Ordering::Relaxed);
         !deadline.passed()
+    }
+
+    /// From when to when somebody slept for what is found now.
+    pub(crate) fn slept(&self) -> (u64, u64) {
+        let [from, to] = self.slept.each_ref().map(|at| at.load(Ordering::Relaxed));
+        (from, to)
     }
 
     /// Takes what is ready and moves it on. `false`: nothing was.
@@ -375,7 +436,7 @@ impl Reactor {
         let mut slots = Vec::new();
         for watched in all.iter() {
             let bell = watched.link.own_bell();
-            if !bell.is_ready() || watched.is_muted(sys::now()) {
+            if !bell.is_ready() || watched.was_muted() && watched.is_muted(sys::now()) {
                 continue;
             }
             bell.take(|slot| slots.push(slot));
@@ -386,7 +447,8 @@ impl Reactor {
             }
             any = true;
         }
-        if self.soon_at.load(Ordering::SeqCst) <= sys::now() {
+        let soon_at = self.soon_at.load(Ordering::SeqCst);
+        if soon_at != u64::MAX && soon_at <= sys::now() {
             self.soon_at.store(u64::MAX, Ordering::SeqCst);
             for at in std::mem::take(&mut *lock(&self.soon)) {
                 self.settle_at(at);
@@ -463,6 +525,7 @@ impl Reactor {
             if self.is_the_loops() {
                 return;
             }
+            self.forget_idle_links();
             // Whoever leaves, or adds, after this finds it asleep, and rings; who did before is seen here.
             self.stage.store(SLEEPS, Ordering::SeqCst);
             if !self.is_the_loops() && self.left.load(Ordering::SeqCst) == left {
@@ -511,3 +574,5 @@ const STANDBY: Duration = Duration::from_millis(5);
 /// A link is listened to no more for the rest of a window of so many nanoseconds, after so many rings for nothing in it.
 const WINDOW: u64 = 10_000_000;
 const MOST_VAIN: u32 = 16;
+/// Rings that may come later than what they tell of.
+const MOST_EARLY: u32 = 64;

@@ -21,7 +21,7 @@ use crate::{
     role::{Owner, Role},
     sync::{AtomicU32, AtomicU64, Ordering},
     types::{Access, CompletionMode, End, Info, Peek, PipeType, Read, ReadMode, State},
-    wait::{Entered, Spin},
+    wait::{Entered, Spin, learn_wake_cost},
 };
 
 /// One connection among all that there are.
@@ -519,6 +519,7 @@ impl Conn {
         let entered = wait.enter()?;
         self.check_read(buf)?;
         self.turn.store(1, Ordering::Relaxed);
+        self.incoming().note_consumer_cpu(cpu::current());
         let how = self.read_how(ReadHow::Pend);
         match self.insist(|wakes| self.incoming().read(self.me(), buf, how, wakes)) {
             Ok(read) => Ok(PendingRead::done(self, entered, buf, read)),
@@ -541,6 +542,7 @@ impl Conn {
         let how = self.write_how(WriteHow::Pend);
         let aligned = self.takes_turns();
         let queue = self.outgoing();
+        queue.note_producer_cpu(cpu::current());
         let done = self.insist(
             |wakes| match queue.write(self.me(), data, how, aligned, wakes) {
                 Err(WriteStop::ProducerHeld | WriteStop::LockHeld) => Err(ReadStop::Held),
@@ -696,9 +698,12 @@ impl Conn {
         self.spin.until(peer, &entered, ready)
     }
 
-    /// Whoever waited for something here has slept for so many nanoseconds: what the next wait's spinning is judged by.
-    pub fn has_slept(&self, nanoseconds: u64) {
-        self.spin.slept(nanoseconds);
+    /// A wait began, slept, and ended at those times; it was answered at `stamp`, as the one who answered says.
+    pub(crate) fn learn_wait(&self, from: u64, to: u64, stamp: u64) {
+        if (from..=to).contains(&stamp) {
+            self.spin.learn(stamp - from);
+            learn_wake_cost(to - stamp);
+        }
     }
 
     pub(crate) fn spin(&self) -> &Spin {

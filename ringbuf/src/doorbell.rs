@@ -37,7 +37,7 @@ impl<'a> Bell<'a> {
     #[must_use = "a ring that is not delivered leaves the process asleep"]
     pub fn mark(&self, slot: u32) -> bool {
         let index = slot as usize / 64;
-        let Some(word) = self.page.ready.0.get(index) else {
+        let Some(word) = self.page.ready.get(index) else {
             return false;
         };
         word.fetch_or(1 << (slot % 64), Ordering::Release); // a
@@ -96,7 +96,7 @@ impl<'a> Bell<'a> {
             let step = words.trailing_zeros();
             index += step;
             words = words.checked_shr(step + 1).unwrap_or(0);
-            if let Some(word) = self.page.ready.0.get(index as usize) {
+            if let Some(word) = self.page.ready.get(index as usize) {
                 let mut bits = word.swap(0, Ordering::AcqRel);
                 while bits != 0 {
                     ready(index * 64 + bits.trailing_zeros());

@@ -65,8 +65,8 @@ pub(crate) struct BellPage {
     pub(crate) cpu: AtomicU32,
     /// Bit per word of `ready`.
     pub(crate) summary: AtomicU64,
-    /// Bit per slot.
-    pub(crate) ready: Line<[AtomicU64; READY_WORDS]>,
+    /// Bit per slot. The first 320 slots are on the line of the words above, which is all that a ring touches then.
+    pub(crate) ready: [AtomicU64; READY_WORDS],
 }
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ impl Default for BellPage {
             dead: AtomicU32::new(0),
             cpu: AtomicU32::new(0),
             summary: AtomicU64::new(0),
-            ready: Line(std::array::from_fn(|_| AtomicU64::new(0))),
+            ready: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }
@@ -342,7 +342,7 @@ const OFFSETS: &[usize] = &[];
 const _: () = {
     assert!(size_of::<LinkHeader>() == 56 && offset_of!(LinkHeader, layout_hash) == 8);
     assert!(offset_of!(LinkHeader, size) == 16 && offset_of!(LinkHeader, token) == 40);
-    assert!(size_of::<BellPage>() == 64 + READY_WORDS * 8 && size_of::<BellPage>() <= 4096);
+    assert!(offset_of!(BellPage, ready) == 24 && size_of::<BellPage>() <= 4096);
     assert!(size_of::<QueueHeader>() == 6 * 64 && size_of::<SlotHeader>() == 64 + 2 * 6 * 64);
     assert!(size_of::<SlotHeader>() as u64 <= SLOT_SIZE && offset_of!(SlotHeader, queues) == 64);
     assert!(size_of::<Common>() <= 64 && size_of::<Back>() == 64 && size_of::<Front>() == 64);

@@ -24,6 +24,10 @@ pub struct Started {
     index: usize,
     /// A role was in the way when this last wanted to go on.
     held: bool,
+    /// When whoever answered it did so.
+    stamp: u64,
+    /// Its record's state when it came to rest.
+    rested: AtomicU32,
     answer: Option<Result<Answer, Error>>,
 }
 
@@ -131,6 +135,8 @@ impl Started {
             work,
             index,
             held: false,
+            stamp: 0,
+            rested: AtomicU32::new(0),
             answer,
         }
     }
@@ -155,6 +161,7 @@ impl Started {
         }
         let mut wakes = Wakes::default();
         let (conn, me, index) = (&*self.conn, self.conn.me(), self.index);
+        let stamp = self.queue().records[index].stamp.load(Ordering::Relaxed);
         let mut held: Option<Side> = None;
         let answer = match &mut self.work {
             Work::Read { buf, copied } => conn
@@ -172,8 +179,15 @@ impl Started {
         };
         conn.deliver(&mut wakes);
         self.held = held.is_some();
+        self.stamp = stamp;
         self.answer = answer.map(|answer| answer.map_err(|error| conn.after(error)));
         self.answer
+    }
+
+    /// Whoever waited for it, from when to when (CLOCK_MONOTONIC, nanoseconds), tells what it was like: how long the next
+    /// wait on this connection spins is judged by that.
+    pub fn was_waited_for(&self, from: u64, to: u64) {
+        self.conn.learn_wait(from, to, self.stamp);
     }
 
     /// What a read has brought, once it has completed.
@@ -221,8 +235,20 @@ impl Started {
         record.belongs_to_the_bell();
         match record.fall_asleep() {
             None => Rest::Look,
-            Some(_) => Rest::AtTheBell,
+            Some(word) => {
+                self.rested.store(word, Ordering::Relaxed);
+                Rest::AtTheBell
+            }
         }
+    }
+
+    /// Whether there is something new since it came to rest. One load: for who looks at this one all the time, and so sees
+    /// it before its bell says so.
+    #[must_use]
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        let record = &self.queue().records[self.index];
+        record.state.load(Ordering::Relaxed) != self.rested.load(Ordering::Relaxed)
     }
 }
 
@@ -250,31 +276,54 @@ impl Drop for Started {
 }
 
 /// A word of this process by which a thread that sleeps in [`wait_at_bells`] is told of something else.
+///
+/// ```text
+/// wait                                  ring
+/// 1. asleep += 1                        a. word += 1
+/// 2. sleep, if the word is as seen      b. somebody asleep? wake
+/// ```
+///
+/// All of them in one order: either 2 sees a, or b sees 1.
 #[derive(Debug, Default)]
-pub struct Alarm(AtomicU32);
+pub struct Alarm {
+    word: AtomicU32,
+    asleep: AtomicU32,
+}
 
 impl Alarm {
     /// Nothing yet.
     #[must_use]
     pub const fn new() -> Alarm {
-        Alarm(AtomicU32::new(0))
+        Alarm {
+            word: AtomicU32::new(0),
+            asleep: AtomicU32::new(0),
+        }
     }
 
     /// To be taken before whatever is looked at that the alarm tells of.
     #[must_use]
     pub fn now(&self) -> u32 {
-        self.0.load(Ordering::SeqCst)
+        self.word.load(Ordering::SeqCst)
     }
 
     /// Sleeps until it has rung since `seen`, or the deadline has passed (`false`).
     pub fn wait(&self, seen: u32, deadline: Deadline) -> bool {
-        futex::wait_many(&[], &self.0, seen, deadline) || !deadline.passed()
+        self.sleep(&[], seen, deadline)
     }
 
     /// Whoever took its value before this does not sleep, or is woken.
     pub fn ring(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        futex::wake(&self.0);
+        self.word.fetch_add(1, Ordering::SeqCst); // a
+        if self.asleep.load(Ordering::SeqCst) != 0 {
+            futex::wake(&self.word); // b
+        }
+    }
+
+    fn sleep(&self, words: &[(&AtomicU32, u32)], seen: u32, deadline: Deadline) -> bool {
+        self.asleep.fetch_add(1, Ordering::SeqCst); // 1
+        let woken = futex::wait_many(words, &self.word, seen, deadline); // 2
+        self.asleep.fetch_sub(1, Ordering::SeqCst);
+        woken || !deadline.passed()
     }
 }
 
@@ -302,7 +351,7 @@ pub fn wait_at_bells<'l>(
             Some(_) => until = deadline.min(Deadline::after(SLICE)),
         }
     }
-    futex::wait_many(&words, &alarm.0, seen, until) || !deadline.passed()
+    alarm.sleep(&words, seen, until) || !deadline.passed()
 }
 
 const SLICE: std::time::Duration = std::time::Duration::from_millis(1);

@@ -379,11 +379,6 @@ impl Spin {
         self.woke.store(1, Ordering::Relaxed);
     }
 
-    /// A sleep took so long, with the wake-up at its end.
-    pub(crate) fn slept(&self, nanoseconds: u64) {
-        self.learn(nanoseconds.saturating_sub(u64::from(wake_cost())));
-    }
-
     /// A wait took so long (nanoseconds, up to the moment at which it was answered).
     pub(crate) fn learn(&self, waited: u64) {
         let waited = if self.woke.load(Ordering::Relaxed) != 0 {

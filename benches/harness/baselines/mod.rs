@@ -50,7 +50,11 @@ pub(crate) fn prepare(kind: Kind, size: usize, one_way: bool, yields: bool) -> R
         }
         Kind::UnixSeqpacket => sockets(sys::seqpacket_pair().context("socketpair")?),
         Kind::Memcpy => Ok([Parts::default(), Parts::default()]),
-        Kind::Ours { .. } | Kind::OursInPlace { .. } | Kind::OursAmong { .. } => {
+        Kind::Ours { .. }
+        | Kind::OursInPlace { .. }
+        | Kind::OursAmong { .. }
+        | Kind::Overlapped
+        | Kind::OverlappedAmong { .. } => {
             unreachable!("not a baseline")
         }
     }

@@ -291,18 +291,21 @@ fn colour(kind: Kind) -> usize {
         Kind::UnixSeqpacket => 6,
         Kind::Memcpy => 7,
         Kind::Ours { .. } => 8,
-        Kind::OursInPlace { .. } | Kind::OursAmong { .. } => 9,
+        Kind::OursInPlace { .. }
+        | Kind::OursAmong { .. }
+        | Kind::Overlapped
+        | Kind::OverlappedAmong { .. } => 9,
     }
 }
 
 /// The order of a legend.
 fn rank(kind: Kind) -> usize {
     match kind {
-        Kind::Ours { .. } | Kind::OursInPlace { .. } | Kind::OursAmong { .. } => 0,
+        kind if kind.is_ours() => 0,
         Kind::RawLine | Kind::RawFutex => 1,
         Kind::RingIndex { .. } | Kind::RingInFrame { .. } => 2,
         Kind::Pipe | Kind::UnixStream | Kind::UnixSeqpacket => 3,
-        Kind::Memcpy => 4,
+        _ => 4,
     }
 }
 

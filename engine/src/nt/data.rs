@@ -83,14 +83,20 @@ impl Nt {
                 conn.write_with(data, &cancel.wait, Deadline::NEVER)
             })
         } else {
-            let started = insist(&conn, || Started::write(&conn, data.into()));
-            let mut started = started.map_err(|error| file.why(error, true))?;
-            match started.poll() {
-                Some(answer) => answer.map(written_of),
-                None => {
-                    Operation::ring(&file, io, started, None);
-                    return Ok(NtStatus::PENDING);
+            // Without an operation, and a copy of the data, if it needs none.
+            match conn.try_write(data) {
+                Err(npfs_ringbuf::Error::WouldBlock | npfs_ringbuf::Error::Busy) => {
+                    let started = insist(&conn, || Started::write(&conn, data.into()));
+                    let mut started = started.map_err(|error| file.why(error, true))?;
+                    match started.poll() {
+                        Some(answer) => answer.map(written_of),
+                        None => {
+                            Operation::ring(&file, io, started, None);
+                            return Ok(NtStatus::PENDING);
+                        }
+                    }
                 }
+                done => done,
             }
         };
         REACTOR.settle(&conn);

@@ -131,6 +131,14 @@ impl Buffer {
         lock(&self.0)
     }
 
+    /// Copies as much of it as there is room for, from the beginning, and says how much that is.
+    pub fn copy_to(&self, to: &mut [u8]) -> usize {
+        let bytes = lock(&self.0);
+        let count = bytes.len().min(to.len());
+        to[..count].copy_from_slice(&bytes[..count]);
+        count
+    }
+
     /// Puts there what there is room for, from the beginning.
     pub fn fill(&self, data: &[u8]) {
         let mut bytes = lock(&self.0);
@@ -370,6 +378,7 @@ impl Operation {
     /// It never pended.
     pub(super) fn never_was(&self) {
         *lock(&self.work) = Work::Over;
+        self.over.notify_all();
         self.leave();
     }
 
@@ -382,6 +391,7 @@ impl Operation {
         *work = Work::Over;
         complete(self.file.upgrade().as_deref(), &self.io, status, 0, true);
         drop(work);
+        self.over.notify_all();
         self.leave();
     }
 
@@ -409,7 +419,6 @@ impl Operation {
     }
 
     fn leave(&self) {
-        self.over.notify_all();
         let kept = lock(&self.kept).take();
         if let Some(file) = self.file.upgrade() {
             lock(&file.pended).retain(|other| !std::ptr::eq(&**other, self));
@@ -469,6 +478,13 @@ impl Operation {
 }
 
 impl Pending for Operation {
+    fn has_news(&self) -> bool {
+        match self.work.try_lock().as_deref() {
+            Ok(Work::Ring(started, _)) => started.has_news(),
+            _ => false,
+        }
+    }
+
     fn look(&self) -> Option<Rest> {
         let mut work = lock(&self.work);
         let Work::Ring(started, buffer) = &mut *work else {
@@ -477,6 +493,8 @@ impl Pending for Operation {
         let mut rounds = 0;
         let answer = loop {
             if let Some(answer) = started.poll() {
+                let (from, to) = REACTOR.slept();
+                started.was_waited_for(from, to);
                 break answer;
             }
             match started.rest() {
