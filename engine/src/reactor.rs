@@ -123,6 +123,11 @@ impl Watched {
         self.was_muted() && now < self.window.load(Ordering::Relaxed)
     }
 
+    /// Whether it was rung for nothing a moment ago.
+    fn rings_in_vain(&self, now: u64) -> bool {
+        now < self.window.load(Ordering::Relaxed)
+    }
+
     /// Without a look at the clock.
     fn was_muted(&self) -> bool {
         self.vain.load(Ordering::Relaxed) > MOST_VAIN
@@ -398,7 +403,10 @@ impl Reactor {
         let heard = || all.iter().filter(|watched| !watched.is_muted(now));
         let ready = || heard().any(|one| one.link.own_bell().is_ready());
         let changed = || self.alarm.now() != seen;
+        // Who is rung for nothing does not spin for more of it.
+        let in_vain = all.iter().any(|watched| watched.rings_in_vain(now));
         if let Some((conn, last)) = &last
+            && !in_vain
             && conn.spin_until(|| last.has_news() || ready() || changed())
         {
             if last.has_news() {
@@ -450,7 +458,9 @@ impl Reactor {
         let soon_at = self.soon_at.load(Ordering::SeqCst);
         if soon_at != u64::MAX && soon_at <= sys::now() {
             self.soon_at.store(u64::MAX, Ordering::SeqCst);
-            for at in std::mem::take(&mut *lock(&self.soon)) {
+            // Not while they are locked: what is still held up comes back into the list.
+            let places = std::mem::take(&mut *lock(&self.soon));
+            for at in places {
                 self.settle_at(at);
             }
             any = true;
@@ -573,6 +583,6 @@ const SOON: Duration = Duration::from_millis(1);
 const STANDBY: Duration = Duration::from_millis(5);
 /// A link is listened to no more for the rest of a window of so many nanoseconds, after so many rings for nothing in it.
 const WINDOW: u64 = 10_000_000;
-const MOST_VAIN: u32 = 16;
+const MOST_VAIN: u32 = 8;
 /// Rings that may come later than what they tell of.
 const MOST_EARLY: u32 = 64;

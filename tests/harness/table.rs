@@ -260,13 +260,13 @@ impl Remote {
         let mut take = Take(&reply);
         for _ in 0..take.u32() {
             let (number, status, information) = (take.u32(), take.u32(), take.size());
-            let (event, data) = (take.u32() != 0, take.bytes());
+            let data = take.bytes();
             let at = wire.pended.iter().position(|(other, ..)| *other == number);
             let (_, io, buffer) = wire.pended.remove(at.expect("it pends"));
             buffer.fill(&data);
             io.status.set(NtStatus(status), information);
-            if let Some(to_set) = io.event.filter(|_| event) {
-                to_set.set();
+            if let Some(event) = io.event {
+                event.set();
             }
         }
         answer(&mut take)
@@ -752,20 +752,19 @@ impl There {
 
     /// What has completed since the last time.
     fn news(&mut self) -> Put {
-        let touched = |io: &Io| (io.status.status(), io.status.information()) != UNTOUCHED;
+        // The event is what is set last.
+        let is_over = |io: &Io| io.event.as_ref().is_some_and(Event::is_set);
         let (over, pended) = std::mem::take(&mut self.pended)
             .into_iter()
-            .partition(|(_, io, _)| touched(io));
+            .partition(|(_, io, _)| is_over(io));
         self.pended = pended;
         let over: Vec<(u32, Io, Buffer)> = over;
         over.iter().fold(
             Put::default().size(over.len()),
             |put, (number, io, buffer)| {
-                let event = io.event.as_ref().is_some_and(Event::is_set);
                 put.u32(*number)
                     .u32(io.status.status().0)
                     .size(io.status.information())
-                    .u32(event.into())
                     .bytes(&buffer.bytes())
             },
         )
