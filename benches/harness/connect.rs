@@ -24,14 +24,28 @@ pub(crate) struct Crowd {
     clients: Vec<Client>,
 }
 
-impl Crowd {
+/// Pipes that a worker holds while others are measured.
+pub(crate) trait Held: Default {
     /// Whether these are the ones that were asked for.
-    pub(crate) fn is(&self, name: &str, count: usize) -> bool {
+    fn is(&self, name: &str, count: usize) -> bool;
+    /// The server's ends, listening.
+    fn create(namespace: &Namespace, name: &str, count: u32) -> Result<Self>;
+    /// Until a client is on each of them.
+    fn connect(&self) -> Result<()>;
+    /// The client's ends.
+    fn open(namespace: &Namespace, name: &str, count: u32) -> Result<Self>;
+    /// Whatever they do from then on; nothing, unless it is said.
+    fn begin(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Held for Crowd {
+    fn is(&self, name: &str, count: usize) -> bool {
         self.name == name && self.servers.len().max(self.clients.len()) == count
     }
 
-    /// The server's ends, listening.
-    pub(crate) fn create(namespace: &Namespace, name: &str, count: u32) -> Result<Crowd> {
+    fn create(namespace: &Namespace, name: &str, count: u32) -> Result<Self> {
         let ticket = ticket(name);
         let servers = (0..count).map(|_| ours::create(namespace, &ticket));
         Ok(Crowd {
@@ -41,16 +55,14 @@ impl Crowd {
         })
     }
 
-    /// Until a client is on each of them.
-    pub(crate) fn connect(&self) -> Result<()> {
+    fn connect(&self) -> Result<()> {
         for server in &self.servers {
             server.connect().context("connect")?;
         }
         Ok(())
     }
 
-    /// The client's ends.
-    pub(crate) fn open(namespace: &Namespace, name: &str, count: u32) -> Result<Crowd> {
+    fn open(namespace: &Namespace, name: &str, count: u32) -> Result<Self> {
         let ticket = ticket(name);
         let clients = (0..count).map(|_| ours::dial(namespace, &ticket));
         Ok(Crowd {
@@ -61,7 +73,7 @@ impl Crowd {
     }
 }
 
-fn ticket(name: &str) -> Ticket {
+pub(crate) fn ticket(name: &str) -> Ticket {
     Ticket {
         name: name.to_owned(),
         quota: crate::transport::DEFAULT_QUOTA,

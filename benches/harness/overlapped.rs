@@ -10,6 +10,7 @@ use npfs::nt::{
 };
 use npfs::{Deadline, Mask, Namespace, NtStatus};
 
+use crate::connect::{self, Held};
 use crate::transport::{Role, Rx, Ticket, Tx};
 
 /// How long the other end may take to make its own.
@@ -175,26 +176,6 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Whether these are the ones that were asked for.
-    pub(crate) fn is(&self, name: &str, count: usize) -> bool {
-        self.name == name && self.ends.len() == count
-    }
-
-    /// The server's ends, listening.
-    pub(crate) fn create(namespace: &Namespace, name: &str, count: u32) -> Result<Reading> {
-        let ticket = Ticket {
-            name: name.to_owned(),
-            quota: crate::transport::DEFAULT_QUOTA,
-            ..Ticket::default()
-        };
-        Reading::of(namespace, name, count, |nt| create(nt, &ticket))
-    }
-
-    /// The client's.
-    pub(crate) fn open(namespace: &Namespace, name: &str, count: u32) -> Result<Reading> {
-        Reading::of(namespace, name, count, |nt| open(nt, name))
-    }
-
     fn of(
         namespace: &Namespace,
         name: &str,
@@ -209,15 +190,29 @@ impl Reading {
             nt: Some(nt),
         })
     }
+}
 
-    /// Waits for the clients of the server's ends.
-    pub(crate) fn connect(&self) -> Result<()> {
+impl Held for Reading {
+    fn is(&self, name: &str, count: usize) -> bool {
+        self.name == name && self.ends.len() == count
+    }
+
+    fn create(namespace: &Namespace, name: &str, count: u32) -> Result<Reading> {
+        let ticket = connect::ticket(name);
+        Reading::of(namespace, name, count, |nt| create(nt, &ticket))
+    }
+
+    fn open(namespace: &Namespace, name: &str, count: u32) -> Result<Reading> {
+        Reading::of(namespace, name, count, |nt| open(nt, name))
+    }
+
+    fn connect(&self) -> Result<()> {
         let Some(nt) = &self.nt else { return Ok(()) };
         self.ends.iter().try_for_each(|end| listen(nt, *end))
     }
 
     /// A read on each, which nothing ever answers.
-    pub(crate) fn read(&self) -> Result<()> {
+    fn begin(&self) -> Result<()> {
         let Some(nt) = &self.nt else { return Ok(()) };
         for end in &self.ends {
             let io = Io {

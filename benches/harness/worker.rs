@@ -15,7 +15,7 @@ use npfs::Namespace;
 
 use crate::baselines::{mailbox, memcpy, ring_in_frame, ring_index, stream};
 use crate::clock::Clock;
-use crate::connect::{self, Crowd};
+use crate::connect::{self, Crowd, Held};
 use crate::control::{Control, Order, Probes, Reply, Task};
 use crate::ours;
 use crate::overlapped::{self, Reading};
@@ -86,9 +86,9 @@ fn serve() -> Result<()> {
                 .map(|(outcome, probes)| Reply::Done(outcome, probes)),
             Order::Hold { count, name, reads } => {
                 let held = if reads {
-                    worker.hold_reading(&name, count)
+                    worker.hold(&worker.reading, &name, count)
                 } else {
-                    worker.hold(&name, count)
+                    worker.hold(&worker.crowd, &name, count)
                 };
                 held.map(|()| Reply::Ready)
             }
@@ -193,9 +193,9 @@ impl Worker {
         Ok(self.namespace.get_or_init(|| namespace))
     }
 
-    /// Holds connections that carry nothing.
-    fn hold(&self, name: &str, count: u32) -> Result<()> {
-        let mut held = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Holds so many pipes, in place of those that it held.
+    fn hold<H: Held>(&self, held: &Mutex<H>, name: &str, count: u32) -> Result<()> {
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.is(name, count as usize) {
             if self.role == Role::Server {
                 self.control.send(&Reply::Ready, &[])?;
@@ -203,42 +203,18 @@ impl Worker {
             return Ok(());
         }
         // Closed first.
-        *held = Crowd::default();
+        *held = H::default();
         let namespace = self.namespace()?;
         *held = match self.role {
             Role::Server => {
-                let crowd = Crowd::create(namespace, name, count)?;
+                let made = H::create(namespace, name, count)?;
                 self.control.send(&Reply::Ready, &[])?;
-                crowd.connect()?;
-                crowd
+                made.connect()?;
+                made
             }
-            Role::Client => Crowd::open(namespace, name, count)?,
+            Role::Client => H::open(namespace, name, count)?,
         };
-        Ok(())
-    }
-
-    /// Holds pipes on which a read pends.
-    fn hold_reading(&self, name: &str, count: u32) -> Result<()> {
-        let mut held = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.is(name, count as usize) {
-            if self.role == Role::Server {
-                self.control.send(&Reply::Ready, &[])?;
-            }
-            return Ok(());
-        }
-        // Closed first.
-        *held = Reading::default();
-        let namespace = self.namespace()?;
-        *held = match self.role {
-            Role::Server => {
-                let reading = Reading::create(namespace, name, count)?;
-                self.control.send(&Reply::Ready, &[])?;
-                reading.connect()?;
-                reading
-            }
-            Role::Client => Reading::open(namespace, name, count)?,
-        };
-        held.read()
+        held.begin()
     }
 
     fn connect(
