@@ -6,31 +6,17 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use npfs::{
-    BrokerOptions, Client, ClientOptions, Error, Namespace, NtStatus, PipeType, Read, ReadMode,
-    Server, ServerOptions, State,
+    BrokerOptions, Client, ClientOptions, Error, Namespace, NtStatus, Read, Server, ServerOptions,
+    State,
 };
 use npfs_ringbuf::fault::Point;
-use npfs_tests::{Actor, Site, child_exe, eventually, folder};
+use npfs_tests::{Actor, Site, child_exe, eventually, folder, open, serve};
 
 /// What is promised after a death.
 const SECOND: Duration = Duration::from_secs(1);
 
 fn site() -> Site {
     Site::start(BrokerOptions::new().workers(2))
-}
-
-fn serve(namespace: &Namespace, name: &str) -> Server {
-    let mut options = ServerOptions::new();
-    options.pipe_type(PipeType::Message);
-    options.create(namespace, name).expect("create")
-}
-
-fn open(namespace: &Namespace, name: &str) -> Client {
-    let mut options = ClientOptions::new();
-    options
-        .read_mode(ReadMode::Message)
-        .wait(Some(Duration::from_secs(10)));
-    options.open(namespace, name).expect("open")
 }
 
 /// Runs it, and says so if it took longer than a second.

@@ -9,27 +9,13 @@ use npfs::broker::Limits;
 use npfs::npfs::{Create, Direction, Disposition, Tag};
 use npfs::wire::{Reply, Request, Words};
 use npfs::{
-    BrokerOptions, Client, ClientOptions, CompletionMode, Error, Mask, Name, Namespace, PipeType,
-    Read, ReadMode, Server, ServerOptions, State,
+    BrokerOptions, Client, CompletionMode, Error, Mask, Name, Namespace, PipeType, Read, ReadMode,
+    Server, State,
 };
-use npfs_tests::{Site, child_exe, eventually, raw::Raw};
+use npfs_tests::{Site, child_exe, eventually, open, raw::Raw, serve};
 
 fn site() -> Site {
     Site::start(BrokerOptions::new().workers(2))
-}
-
-fn serve(namespace: &Namespace, name: &str) -> Server {
-    let mut options = ServerOptions::new();
-    options.pipe_type(PipeType::Message);
-    options.create(namespace, name).expect("create")
-}
-
-fn open(namespace: &Namespace, name: &str) -> Client {
-    let mut options = ClientOptions::new();
-    options
-        .read_mode(ReadMode::Message)
-        .wait(Some(Duration::from_secs(10)));
-    options.open(namespace, name).expect("open")
 }
 
 fn taken(server: &Server, by: &Namespace) -> Server {

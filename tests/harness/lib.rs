@@ -26,7 +26,7 @@ pub use cmd::{Blocking, Cmd, Done, OpId, Reply};
 pub use driver::Driver;
 pub use party::{Pair, Party, Rig};
 pub use rng::{Rng, pattern};
-pub use site::{Site, eventually, folder};
+pub use site::{Site, eventually, folder, open, serve};
 pub use table::{Remote, Table};
 pub use time::{soon, within};
 

@@ -7,7 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use npfs::broker::StartError;
-use npfs::{Broker, BrokerOptions, Namespace};
+use npfs::{
+    Broker, BrokerOptions, Client, ClientOptions, Namespace, PipeType, ReadMode, Server,
+    ServerOptions,
+};
 
 use crate::Actor;
 
@@ -94,6 +97,28 @@ impl Drop for Site {
         self.broker.take();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A server end of a message pipe.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn serve(namespace: &Namespace, name: &str) -> Server {
+    let mut options = ServerOptions::new();
+    options.pipe_type(PipeType::Message);
+    options.create(namespace, name).expect("create")
+}
+
+/// A client end that reads messages; it waits for an instance for ten seconds.
+///
+/// # Panics
+/// If there is none.
+pub fn open(namespace: &Namespace, name: &str) -> Client {
+    let mut options = ClientOptions::new();
+    options
+        .read_mode(ReadMode::Message)
+        .wait(Some(Duration::from_secs(10)));
+    options.open(namespace, name).expect("open")
 }
 
 /// A folder of this test's own, which does not exist yet.
