@@ -120,7 +120,7 @@ struct Watched {
 impl Watched {
     /// Whether it has been rung for nothing so often lately that it is only looked at now and then.
     fn is_muted(&self, now: u64) -> bool {
-        self.was_muted() && now < self.window.load(Ordering::Relaxed)
+        self.was_muted() && self.rings_in_vain(now)
     }
 
     /// Whether it was rung for nothing a moment ago.
@@ -139,7 +139,7 @@ impl Watched {
             self.early.store(early - 1, Ordering::Relaxed);
             return;
         }
-        if now < self.window.load(Ordering::Relaxed) {
+        if self.rings_in_vain(now) {
             self.vain.fetch_add(1, Ordering::Relaxed);
         } else {
             self.window.store(now + WINDOW, Ordering::Relaxed);
@@ -177,10 +177,9 @@ impl Reactor {
         self.watch(conn, &operation);
         self.count.fetch_add(1, Ordering::SeqCst);
         let entry = Entry {
-            operation,
+            operation: operation.clone(),
             link: conn.link().clone(),
         };
-        let operation = entry.operation.clone();
         let mut pended = lock(&self.pended);
         let places = pended.get_or_insert_default();
         let list = places.entry(place(conn)).or_default();
@@ -326,7 +325,9 @@ impl Reactor {
     /// A child of fork(2) has its parent's operations, and neither the memory nor the thread: it forgets them.
     fn begin_anew_in_a_child(&self) {
         let forks = sys::forks();
-        if self.forks.swap(forks, Ordering::SeqCst) != forks {
+        if self.forks.load(Ordering::Relaxed) != forks
+            && self.forks.swap(forks, Ordering::SeqCst) != forks
+        {
             std::mem::forget(lock(&self.pended).take());
             let mut links = lock(&self.links);
             std::mem::forget(std::mem::take(&mut links.counts));

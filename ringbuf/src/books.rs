@@ -24,12 +24,12 @@ use crate::{
         layout_hash,
     },
     link::Grant,
-    queue::{self, MODE_COMPLETE, MODE_MESSAGE},
+    queue,
     record::{Outcome, Phase, Wakes},
     region::{self, Region},
     role::{Owner, Role, SETTLE},
     sync::Ordering,
-    types::{Access, End, PipeType, ProcessIndex},
+    types::{Access, CompletionMode, End, PipeType, ProcessIndex, ReadMode},
 };
 
 /// How a link is made.
@@ -64,10 +64,9 @@ pub struct ConnSpec {
     pub server: Access,
     /// What the client end may do.
     pub client: Access,
-    /// The server end begins in message read mode (NP-OBJ-10: a client always begins in byte mode).
-    pub server_reads_messages: bool,
-    /// The server end begins in COMPLETE mode.
-    pub server_completes: bool,
+    /// How the server end begins (NP-OBJ-10: a client always begins in byte mode, and in QUEUE mode). Messages only count on
+    /// a message pipe.
+    pub server_modes: (ReadMode, CompletionMode),
 }
 
 impl ConnSpec {
@@ -80,20 +79,16 @@ impl ConnSpec {
             outbound_quota: quota,
             server: Access::DUPLEX,
             client: Access::DUPLEX,
-            server_reads_messages: false,
-            server_completes: false,
+            server_modes: <(ReadMode, CompletionMode)>::default(),
         }
     }
 
-    fn server_modes(&self) -> u32 {
-        let mut modes = 0;
-        if self.server_reads_messages && self.pipe_type == PipeType::Message {
-            modes |= MODE_MESSAGE;
+    fn server_mode_bits(&self) -> u32 {
+        let (read, completion) = self.server_modes;
+        match self.pipe_type {
+            PipeType::Message => queue::mode_bits(read, completion),
+            PipeType::Byte => queue::mode_bits(ReadMode::Byte, completion),
         }
-        if self.server_completes {
-            modes |= MODE_COMPLETE;
-        }
-        modes
     }
 }
 
@@ -352,7 +347,7 @@ impl LinkBooks {
         for end in [End::Client, End::Server] {
             header.holders[end.index()].store(holders[end.index()].into(), Ordering::Relaxed);
             let modes = match end {
-                End::Server => spec.server_modes(),
+                End::Server => spec.server_mode_bits(),
                 End::Client => 0,
             };
             header.modes[end.index()].store(modes, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use crate::{
     error::AttachError,
     matching,
     produce::{WriteHow, WriteStop},
-    queue::{MODE_COMPLETE, MODE_MESSAGE, Queue},
+    queue::{self, MODE_COMPLETE, Queue},
     record::Wakes,
     region::SlotRefs,
     role::{Owner, Role},
@@ -195,13 +195,7 @@ impl Conn {
                 return Err(Error::PipeBusy);
             }
         }
-        let mut modes = 0;
-        if read == ReadMode::Message {
-            modes |= MODE_MESSAGE;
-        }
-        if completion == CompletionMode::Complete {
-            modes |= MODE_COMPLETE;
-        }
+        let modes = queue::mode_bits(read, completion);
         self.modes().store(modes, Ordering::SeqCst);
         Ok(())
     }

@@ -122,7 +122,7 @@ pub use link::{Grant, Link};
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};
 #[cfg(not(loom))]
-pub use started::{Alarm, Answer, MOST_BELLS, Rest, Started, wait_at_bells};
+pub use started::{Alarm, Answer, Rest, Started, wait_at_bells};
 pub use types::{
     Access, CompletionMode, Deadline, End, Info, Peek, PipeType, ProcessIndex, Read, ReadMode,
     State,

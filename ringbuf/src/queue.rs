@@ -25,7 +25,7 @@ use crate::{
     record::{Kind, Phase, Wakes},
     role::{Owner, Role, SETTLE, Taken, WAITERS},
     sync::{AtomicU32, AtomicU64, Ordering, fence},
-    types::{PipeType, ReadMode},
+    types::{CompletionMode, PipeType, ReadMode},
 };
 
 /// One direction, as one process sees it. What the broker decided is here in private memory; of the shared words
@@ -81,6 +81,19 @@ pub(crate) struct Segment {
 
 pub(crate) const MODE_MESSAGE: u32 = 1;
 pub(crate) const MODE_COMPLETE: u32 = 2;
+
+/// Both modes of an end, as its slot holds them.
+pub(crate) fn mode_bits(read: ReadMode, completion: CompletionMode) -> u32 {
+    let read = match read {
+        ReadMode::Byte => 0,
+        ReadMode::Message => MODE_MESSAGE,
+    };
+    let completion = match completion {
+        CompletionMode::Queue => 0,
+        CompletionMode::Complete => MODE_COMPLETE,
+    };
+    read | completion
+}
 
 impl<'a> Queue<'a> {
     #[inline]

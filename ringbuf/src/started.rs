@@ -328,12 +328,12 @@ impl Alarm {
 }
 
 /// Links whose bells one call can sleep on.
-pub const MOST_BELLS: usize = futex::MOST_WORDS - 1;
+const MOST_BELLS: usize = futex::MOST_WORDS - 1;
 
 /// Sleeps until a slot is ready on one of the links, the alarm has rung since `seen`, or the deadline has passed
 /// (`false`). The caller takes what is ready then ([`Bell::take`](crate::Bell::take)).
 ///
-/// futex_waitv(2) takes [`MOST_BELLS`] and the alarm: with more links, this comes back every millisecond.
+/// futex_waitv(2) takes 127 bells and the alarm: with more links, this comes back every millisecond.
 #[must_use]
 pub fn wait_at_bells<'l>(
     links: impl Iterator<Item = &'l Link>,

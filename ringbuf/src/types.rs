@@ -59,18 +59,20 @@ pub enum PipeType {
 }
 
 /// How one end reads; `Message` needs a pipe of message type (NP-INFO-05).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ReadMode {
     /// Gathers over message boundaries (NP-READ-07).
+    #[default]
     Byte,
     /// Stops at the end of a message (NP-READ-09).
     Message,
 }
 
 /// Whether calls of one end may pend (section 0 of the specification calls them QUEUE and COMPLETE).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CompletionMode {
     /// PIPE_WAIT: a call that cannot finish pends.
+    #[default]
     Queue,
     /// PIPE_NOWAIT: it answers at once (NP-READ-03, NP-WRITE-10 to 12).
     Complete,

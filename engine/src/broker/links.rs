@@ -10,7 +10,7 @@ use std::{
 };
 
 use npfs_ringbuf::{
-    BooksError, CompletionMode, End, Grant, ProcessIndex, ReadMode,
+    BooksError, End, Grant, ProcessIndex,
     books::{ConnId, ConnSpec, LinkBooks, LinkConfig},
 };
 
@@ -95,12 +95,17 @@ impl LinkEntry {
 
     /// A session's index in this link.
     pub(super) fn index(&self, session: ClientId) -> Option<ProcessIndex> {
-        let joined = || {
-            let joined = lock(&self.joined);
-            let found = joined.iter().find(|(joined, _)| *joined == session);
-            found.map(|(_, index)| *index)
-        };
-        self.index_of_pair(session).or_else(joined)
+        self.index_among(&lock(&self.joined), session)
+    }
+
+    fn index_among(
+        &self,
+        joined: &[(ClientId, ProcessIndex)],
+        session: ClientId,
+    ) -> Option<ProcessIndex> {
+        let among = || joined.iter().find(|(joined, _)| *joined == session);
+        self.index_of_pair(session)
+            .or_else(|| among().map(|(_, index)| *index))
     }
 
     fn index_of_pair(&self, session: ClientId) -> Option<ProcessIndex> {
@@ -243,7 +248,7 @@ impl Links {
     pub(super) fn bury(&self, session: ClientId) {
         for link in self.of(session) {
             link.bury(session);
-            if link.pair.0 != session && link.pair.1 != session {
+            if link.index_of_pair(session).is_none() {
                 lock(&link.joined).retain(|(joined, _)| *joined != session);
                 lock(&self.table).part(session, &link);
             }
@@ -258,7 +263,7 @@ impl Links {
         let links = self.of(session);
         for link in &links {
             // One that only was given something on it ends nothing.
-            if link.pair.0 == session || link.pair.1 == session {
+            if link.index_of_pair(session).is_some() {
                 link.ending.store(true, Ordering::SeqCst);
                 self.drop_if_idle(link);
             }
@@ -306,11 +311,7 @@ impl Links {
     fn join(&self, link: &Arc<LinkEntry>, session: ClientId) -> Result<ProcessIndex, BooksError> {
         link.was_joined.store(true, Ordering::SeqCst);
         let mut joined = lock(&link.joined);
-        let known = joined.iter().find(|(joined, _)| *joined == session);
-        if let Some(index) = link
-            .index_of_pair(session)
-            .or(known.map(|(_, index)| *index))
-        {
+        if let Some(index) = link.index_among(&joined, session) {
             return Ok(index);
         }
         let index = lock(&link.books).add_further_process(None)?;
@@ -373,15 +374,12 @@ impl Wires for Wiring<'_> {
         let gone = NtStatus::PIPE_NOT_AVAILABLE;
         let server = (self.session)(plan.server).ok_or(gone)?;
         let client = (self.session)(plan.client).ok_or(gone)?;
-        let byte_queue = (ReadMode::Byte, CompletionMode::Queue);
-        let modes = plan.server_modes.unwrap_or(byte_queue);
         let spec = ConnSpec {
             inbound_quota: plan.in_quota,
             outbound_quota: plan.out_quota,
             server: plan.server_access,
             client: plan.client_access,
-            server_reads_messages: modes.0 == ReadMode::Message,
-            server_completes: modes.1 == CompletionMode::Complete,
+            server_modes: plan.server_modes.unwrap_or_default(),
             pipe_type: plan.pipe_type,
         };
         let links = self.links.of_pair(pair(server.id, client.id));

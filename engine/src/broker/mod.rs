@@ -51,12 +51,13 @@ use crate::{
     lock::lock,
     name::{Key, Name},
     npfs::{
-        Asker, ClientId, Completion, EndId, InstanceInfo, Modes, Quality, Shard, Tag, nanoseconds,
+        Asker, ClientId, Completion, EndId, InstanceInfo, Modes, Quality, Shard, Tag, Taken,
+        nanoseconds,
     },
     security::Mask,
     status::NtStatus,
     sys,
-    wire::{InstanceEntry, Peer, Reply, Request, TakenEnd, WireConn, Words},
+    wire::{InstanceEntry, Peer, Reply, Request, WireConn, Words},
 };
 
 /// What one client, and one user, may take from the others.
@@ -990,7 +991,7 @@ impl Core {
                     tag,
                     end,
                     granted,
-                    conn: self.conn(&conn, client, server, grant, Quality::default()),
+                    conn: self.conn(&conn, client, self.peer(server), grant, Quality::default()),
                 };
                 to(client, &reply, Some(&conn), tag.0 != 0);
             }
@@ -1006,7 +1007,7 @@ impl Core {
                 let reply = Reply::Connected {
                     tag: listener.unwrap_or(Tag(0)),
                     end,
-                    conn: self.conn(&conn, server, client, grant, quality),
+                    conn: self.conn(&conn, server, self.peer(client), grant, quality),
                 };
                 let answers = listener.is_some_and(|tag| tag.0 != 0);
                 to(server, &reply, Some(&conn), answers);
@@ -1031,28 +1032,21 @@ impl Core {
                 // Without a grant it was closed a moment ago, by a burial: as an end without a connection.
                 let conn = taken.conn.as_ref().and_then(|conn| {
                     let grant = conn.link.grant(conn, taken.side)?;
-                    let process = conn.link.index(client)?.get();
-                    let wire = WireConn {
-                        quality: words.quality,
-                        link: conn.link.id,
-                        process,
-                        peer: words.peer,
-                        grant,
-                    };
-                    Some((conn, wire))
+                    let peer = Some(words.peer);
+                    Some((conn, self.conn(conn, client, peer, grant, words.quality)))
                 });
                 let reply = Reply::Taken {
                     tag,
-                    taken: Box::new(TakenEnd {
+                    taken: Box::new(Taken {
                         end: taken.end,
                         side: taken.side,
                         pipe_type: taken.pipe_type,
                         granted: taken.granted,
                         modes: taken.modes,
                         listening: taken.listening,
-                        words,
                         conn: conn.map(|(_, conn)| conn),
                     }),
+                    words,
                 };
                 to(client, &reply, conn.map(|(conn, _)| conn), tag.0 != 0);
             }
@@ -1063,7 +1057,7 @@ impl Core {
         &self,
         conn: &ConnRef,
         to: ClientId,
-        peer: ClientId,
+        peer: Option<Peer>,
         grant: Grant,
         quality: Quality,
     ) -> WireConn {
@@ -1071,7 +1065,7 @@ impl Core {
             quality,
             link: conn.link.id,
             process: conn.link.index(to).map_or(u8::MAX, ProcessIndex::get),
-            peer: self.peer(peer).unwrap_or_default(),
+            peer: peer.unwrap_or_default(),
             grant,
         }
     }

@@ -26,10 +26,10 @@ use super::{
 use crate::{
     Error, NtStatus, Result,
     lock::lock,
-    npfs::{Create, EndId, Tag},
+    npfs::{Create, EndId, Tag, Taken},
     security::Mask,
     sys,
-    wire::{self, Hello, Peer, Reply, Request, TakenEnd, VERSION, WireConn},
+    wire::{self, Hello, Peer, Reply, Request, VERSION, WireConn, Words},
 };
 
 /// The socket, and who waits for what.
@@ -729,11 +729,11 @@ impl Channel {
                 self.answer(tag, Ok(Answer::Given(EndToken(token))));
                 Ok(())
             }
-            Reply::Taken { tag, taken } => {
+            Reply::Taken { tag, taken, words } => {
                 let asks = lock(&self.state).refreshing.remove(&tag);
                 let answer = match asks {
-                    Some(server) => self.refreshed(&server, &taken, fd),
-                    None => self.taken(&taken, fd),
+                    Some(server) => self.refreshed(&server, &taken, &words, fd),
+                    None => self.taken(&taken, &words, fd),
                 };
                 if answer.is_err() && !matches!(&answer, Err(Error::Broken)) {
                     tracing::warn!("an end of several processes cannot be used here");
@@ -779,11 +779,16 @@ impl Channel {
     }
 
     /// An end that another process has given to this one.
-    fn taken(self: &Arc<Self>, taken: &TakenEnd, fd: Option<OwnedFd>) -> Result<Answer> {
+    fn taken(
+        self: &Arc<Self>,
+        taken: &Taken<WireConn>,
+        words: &Words,
+        fd: Option<OwnedFd>,
+    ) -> Result<Answer> {
         let conn = taken.conn.as_ref();
         let opened = conn.map(|conn| self.open_conn(conn, fd)).transpose();
         let opened = opened.inspect_err(|_| self.tell(&Request::Close(taken.end)))?;
-        let peer = taken.words.peer;
+        let peer = words.peer;
         if taken.side == End::Client {
             let Some(opened) = opened else {
                 // Its connection was buried a moment ago.
@@ -791,8 +796,8 @@ impl Channel {
                 return Err(Error::Broken);
             };
             let mut end = ClientEnd::new(opened, self.clone(), taken.end, taken.granted, peer);
-            end.came_from(taken.words.origin);
-            return Ok(Answer::TakenClient(end, taken.words.options));
+            end.came_from(words.origin);
+            return Ok(Answer::TakenClient(end, words.options));
         }
         let known = lock(&self.state).servers.get(&taken.end).cloned();
         if let Some(server) = known.and_then(|server| server.upgrade())
@@ -803,11 +808,11 @@ impl Channel {
                 opened.leave_to_broker();
             }
             self.put(&Request::Close(taken.end));
-            let options = taken.words.options;
+            let options = words.options;
             return Ok(Answer::TakenServer(server, taken.granted, options));
         }
         let server = ServerEnd::new(self, taken.end, taken.pipe_type, taken.granted);
-        server.came_from(taken.words.origin);
+        server.came_from(words.origin);
         server.is_now(taken.modes, taken.listening);
         if let (Some(opened), Some(conn)) = (opened, conn) {
             server.connected(opened, peer, conn.quality);
@@ -815,7 +820,7 @@ impl Channel {
         lock(&self.state)
             .servers
             .insert(taken.end, Arc::downgrade(&server));
-        let options = taken.words.options;
+        let options = words.options;
         Ok(Answer::TakenServer(server, taken.granted, options))
     }
 
@@ -823,7 +828,8 @@ impl Channel {
     fn refreshed(
         self: &Arc<Self>,
         server: &Weak<ServerEnd>,
-        now: &TakenEnd,
+        now: &Taken<WireConn>,
+        words: &Words,
         fd: Option<OwnedFd>,
     ) -> Result<Answer> {
         let conn = now.conn.as_ref();
@@ -836,7 +842,7 @@ impl Channel {
             if server.has(&opened) {
                 opened.leave_to_broker();
             } else {
-                server.connected(opened, now.words.peer, now.words.quality);
+                server.connected(opened, words.peer, words.quality);
             }
         }
         Ok(Answer::Done)

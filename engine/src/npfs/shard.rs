@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use npfs_ringbuf::{Access, CompletionMode, End, ReadMode};
+use npfs_ringbuf::{Access, End};
 
 use super::{
     Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, InstanceInfo, Modes, Moment,
@@ -453,8 +453,7 @@ impl<C: Clone> Shard<C> {
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) -> bool {
-        let owned = self.owned.get(&client);
-        if !owned.is_some_and(|owned| owned.contains(&end)) {
+        if !self.owns(client, end) {
             return false;
         }
         if let Some(shared) = self.shared.get_mut(&end) {
@@ -469,6 +468,11 @@ impl<C: Clone> Shard<C> {
         self.disown(client, end);
         self.close_now(end, wires, out);
         true
+    }
+
+    fn owns(&self, client: ClientId, end: EndId) -> bool {
+        let owned = self.owned.get(&client);
+        owned.is_some_and(|owned| owned.contains(&end))
     }
 
     fn disown(&mut self, client: ClientId, end: EndId) {
@@ -527,8 +531,7 @@ impl<C: Clone> Shard<C> {
         modes: Modes,
         wires: &mut W,
     ) -> Result<Mask, NtStatus> {
-        let owned = self.owned.get(&client);
-        if !owned.is_some_and(|owned| owned.contains(&end)) {
+        if !self.owns(client, end) {
             return Err(NtStatus::INVALID_HANDLE);
         }
         let shared = self.shared.entry(end).or_insert_with(|| Shared {
@@ -657,7 +660,7 @@ impl<C: Clone> Shard<C> {
     ) -> Result<(Taken<C>, (ClientId, Quality)), NtStatus> {
         let granted = self.server(client, end)?.granted;
         let modes = self.shared.get(&end).map(|shared| shared.modes);
-        let modes = modes.unwrap_or((ReadMode::Byte, CompletionMode::Queue));
+        let modes = modes.unwrap_or_default();
         if let Some((conn, side)) = self.conn_of(end) {
             // It is a holder already, unless there was no room for it then.
             wires.join(&conn, side, client)?;
@@ -885,8 +888,7 @@ impl<C: Clone> Shard<C> {
 
     /// The pipe of an end of this client's.
     fn pipe_of(&self, client: ClientId, end: EndId) -> Result<EndOf, NtStatus> {
-        let owned = self.owned.get(&client);
-        if !owned.is_some_and(|owned| owned.contains(&end)) {
+        if !self.owns(client, end) {
             return Err(NtStatus::INVALID_HANDLE);
         }
         if let Some(client) = self.clients.get(end) {
@@ -1027,8 +1029,7 @@ impl<C: Clone> Shard<C> {
 
     /// The instance whose server end this is; the status if it is none of this client's, or a client end.
     fn server(&mut self, client: ClientId, end: EndId) -> Result<&mut Instance<C>, NtStatus> {
-        let owned = self.owned.get(&client);
-        if !owned.is_some_and(|owned| owned.contains(&end)) {
+        if !self.owns(client, end) {
             return Err(NtStatus::INVALID_HANDLE);
         }
         if let Some(client) = self.clients.get(end) {

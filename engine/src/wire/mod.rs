@@ -20,7 +20,7 @@ use npfs_ringbuf::PipeType;
 
 use crate::npfs::Direction;
 
-pub use reply::{InstanceEntry, Peer, Reply, TakenEnd, WireConn, Words};
+pub use reply::{InstanceEntry, Peer, Reply, WireConn, Words};
 pub use request::{Hello, Request};
 
 /// The version of this protocol. A link's memory has its own, which must be equal on both sides.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     name::Name,
-    npfs::{EndId, EndInfo, Modes, PipeInfo, Quality, State, Tag, nanoseconds},
+    npfs::{EndId, EndInfo, PipeInfo, Quality, State, Tag, Taken, nanoseconds},
     security::{Mask, SecurityDescriptor, Sid},
     status::NtStatus,
 };
@@ -135,7 +135,9 @@ pub enum Reply {
         /// Of the request.
         tag: Tag,
         /// The end.
-        taken: Box<TakenEnd>,
+        taken: Box<Taken<WireConn>>,
+        /// The giver's; of a refreshed end, its other end's alone.
+        words: Words,
     },
     /// Pipes; ends when there are none.
     Pipes {
@@ -164,27 +166,6 @@ pub enum Reply {
         /// Oldest first.
         instances: Vec<InstanceEntry>,
     },
-}
-
-/// An end that several processes have now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TakenEnd {
-    /// The end.
-    pub end: EndId,
-    /// Which end it is.
-    pub side: End,
-    /// The pipe's.
-    pub pipe_type: PipeType,
-    /// What was granted.
-    pub granted: Mask,
-    /// Of a server end.
-    pub modes: Modes,
-    /// Of a server end.
-    pub listening: bool,
-    /// The giver's.
-    pub words: Words,
-    /// Its connection, if it has one.
-    pub conn: Option<WireConn>,
 }
 
 /// An instance, in a listing.
@@ -290,7 +271,7 @@ impl Reply {
                 put.u64(*high);
                 None
             }
-            Reply::Taken { tag, taken } => {
+            Reply::Taken { tag, taken, words } => {
                 let mut flags = bits_of(taken.modes);
                 for (flag, is) in [
                     (LISTENING, taken.listening),
@@ -302,7 +283,7 @@ impl Reply {
                 }
                 let granted = taken.granted.bits();
                 head(TAKEN, flags, *tag, taken.end, 0, granted);
-                taken.words.put(&mut tail);
+                words.put(&mut tail);
                 taken.conn.as_ref()
             }
             Reply::Pipes { tag, next, pipes } => {
@@ -406,7 +387,7 @@ impl Reply {
                     return Err(WireError("an end such as there is none"));
                 }
                 let connected = flags & CONNECTED_TO != 0;
-                let taken = TakenEnd {
+                let taken = Taken {
                     end,
                     side: if flags & SERVER != 0 {
                         End::Server
@@ -421,12 +402,12 @@ impl Reply {
                     granted,
                     modes: modes_of(flags & MODES)?,
                     listening: flags & LISTENING != 0,
-                    words: Words::take(&mut tail)?,
                     conn: connected.then(|| take_conn(head)).transpose()?,
                 };
                 Reply::Taken {
                     tag,
                     taken: Box::new(taken),
+                    words: Words::take(&mut tail)?,
                 }
             }
             PIPES => {

@@ -9,7 +9,7 @@ use crate::{
     name::Name,
     npfs::{
         Create, Direction, Disposition, EndId, EndInfo, PipeInfo, Quality, SecurityParts, State,
-        Tag, Timeout,
+        Tag, Taken, Timeout,
     },
     security::{Mask, SecurityDescriptor, Sid},
     status::NtStatus,
@@ -168,34 +168,34 @@ fn replies() -> Vec<Reply> {
         Reply::Given(Tag(12), [9, u64::MAX]),
         Reply::Taken {
             tag: Tag(13),
-            taken: Box::new(TakenEnd {
+            taken: Box::new(Taken {
                 end: EndId(14),
                 side: End::Server,
                 pipe_type: PipeType::Message,
                 granted: Mask::FILE_GENERIC_READ,
                 modes: (ReadMode::Message, CompletionMode::Queue),
                 listening: true,
-                words: Words {
-                    options: 0x20,
-                    origin: peer,
-                    peer: Peer::default(),
-                    quality: Quality::STATIC,
-                },
                 conn: None,
             }),
+            words: Words {
+                options: 0x20,
+                origin: peer,
+                peer: Peer::default(),
+                quality: Quality::STATIC,
+            },
         },
         Reply::Taken {
             tag: Tag(15),
-            taken: Box::new(TakenEnd {
+            taken: Box::new(Taken {
                 end: EndId(16),
                 side: End::Client,
                 pipe_type: PipeType::Byte,
                 granted: Mask::FILE_WRITE_DATA,
                 modes: (ReadMode::Byte, CompletionMode::Complete),
                 listening: false,
-                words: Words::default(),
                 conn: Some(conn),
             }),
+            words: Words::default(),
         },
         Reply::Pipes {
             tag: Tag(7),
