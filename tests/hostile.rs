@@ -244,6 +244,50 @@ fn tables(pair: &Pair) -> (Map, Vec<usize>) {
     (map, words)
 }
 
+/// Every number of the tables, one after the other, as large as can be: no sum of it with another ends the process.
+#[test]
+fn every_number_of_the_tables_as_large_as_can_be() {
+    within(300, || {
+        let spec = ConnSpec::new(PipeType::Message, 512);
+        let (_, words) = tables(&Pair::with(&spec, &SMALL));
+        for at in words.into_iter().step_by(2) {
+            for (low, high) in [
+                (u32::MAX, u32::MAX),
+                (0, 1 << 31),
+                (u32::MAX, u32::MAX >> 1),
+            ] {
+                let what = format!("{high:#x} {low:#x} at {at:#x}");
+                let pair = Pair::with(&spec, &SMALL);
+                let map = Map::new(pair.books.fd()).expect("a mapping");
+                // A lap of traffic first: the notes of both sides mean something.
+                let mut buf = [0; 512];
+                for _ in 0..3 {
+                    assert_eq!(pair.client.try_write(&[1; 300]), Ok(300));
+                    assert_eq!(pair.server.try_read(&mut buf).map(|r| r.count()), Ok(300));
+                }
+                let kept = [at, at + 4].map(|at| map.word(at).load(Ordering::SeqCst));
+                map.word(at).store(low, Ordering::SeqCst);
+                map.word(at + 4).store(high, Ordering::SeqCst);
+                let wait = Wait::new();
+                for conn in [&pair.server, &pair.client] {
+                    timed(&what, 0, || conn.info()).ok();
+                    timed(&what, 1, || conn.read_with(&mut buf, &wait, soon(1))).ok();
+                    timed(&what, 1, || conn.write_with(&[1; 300], &wait, soon(1))).ok();
+                    timed(&what, 1, || conn.write_with(&[1; 300], &wait, soon(1))).ok();
+                    timed(&what, 0, || conn.peek(&mut buf)).ok();
+                    timed(&what, 0, || conn.try_read(&mut buf)).ok();
+                    timed(&what, 0, || conn.try_read(&mut buf)).ok();
+                }
+                timed(&what, 0, || pair.client.close());
+                let [low, high] = kept;
+                map.word(at).store(low, Ordering::SeqCst);
+                map.word(at + 4).store(high, Ordering::SeqCst);
+                timed(&what, 0, || pair.server.close());
+            }
+        }
+    });
+}
+
 /// "Held by somebody", in every word where a role or a lock may be: nobody's cancel or deadline needs it.
 #[test]
 fn held_by_somebody_in_every_word_of_the_tables() {

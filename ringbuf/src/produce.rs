@@ -419,6 +419,8 @@ impl<'a> Queue<'a> {
         // Not the page that the reader polls, nor the one after it.
         let page = offset & !4095;
         self.area.punch(LOW, page.max(LOW));
+        // Only a scribbled mark is beyond the area.
+        let high = high.min(self.area.len());
         self.area
             .punch((page + 8192).max(LOW), high + 65_536 + 4096);
         let notes = &self.header.notes.0;
