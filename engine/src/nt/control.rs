@@ -332,7 +332,7 @@ fn disconnect(file: &File) -> NtResult<()> {
 // ---- FSCTL_PIPE_PEEK, FSCTL_PIPE_TRANSCEIVE ------------------------------------------------------------------------
 
 fn peek(file: &File, output: &Buffer) -> NtResult<(NtStatus, usize)> {
-    let mut out = output.held();
+    let mut out = vec![0; output.len()];
     if out.len() < PEEK_HEADER {
         return Err(NtStatus::INVALID_PARAMETER); // NP-PEEK-01
     }
@@ -363,7 +363,9 @@ fn peek(file: &File, output: &Buffer) -> NtResult<(NtStatus, usize)> {
     } else {
         NtStatus::SUCCESS
     };
-    Ok((status, PEEK_HEADER + peek.copied))
+    let information = PEEK_HEADER + peek.copied;
+    output.fill(&out[..information]);
+    Ok((status, information))
 }
 
 fn transceive(file: &Arc<File>, io: &Io, input: &[u8], output: &Buffer) -> NtResult<NtStatus> {
@@ -430,10 +432,11 @@ fn impersonate_client(file: &File) -> NtResult<()> {
 /// FSCTL_PIPE_QUERY_CLIENT_PROCESS: session and process, of pointer size each.
 fn client_process(file: &File, output: &Buffer) -> NtResult<usize> {
     let (client, _) = client_of(file)?;
-    let mut out = output.held();
-    let room = out.get_mut(..16).ok_or(NtStatus::INVALID_PARAMETER)?;
-    room[..8].copy_from_slice(&u64::from(client.session).to_le_bytes());
-    room[8..].copy_from_slice(&u64::from(client.pid).to_le_bytes());
+    if output.len() < 16 {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let both = [client.session, client.pid].map(|id| u64::from(id).to_le_bytes());
+    output.fill(both.as_flattened());
     Ok(16)
 }
 
@@ -454,8 +457,9 @@ fn attribute(file: &File, input: &[u8], output: &Buffer) -> NtResult<usize> {
         _ if file.refuses_queries() => return Err(NtStatus::PIPE_DISCONNECTED),
         _ => return Err(NtStatus::NOT_FOUND), // NP-ATTR-07
     };
-    let mut out = output.held();
-    let room = out.get_mut(..4).ok_or(NtStatus::BUFFER_TOO_SMALL)?; // NP-ATTR-05
-    room.copy_from_slice(&number.to_le_bytes());
+    if output.len() < 4 {
+        return Err(NtStatus::BUFFER_TOO_SMALL); // NP-ATTR-05
+    }
+    output.fill(&number.to_le_bytes());
     Ok(4)
 }

@@ -39,7 +39,7 @@ impl Nt {
             REACTOR.settle(&conn);
             let answer = read.map_err(|error| file.why(error, false)).map(|read| {
                 let count = read.count();
-                buffer.held()[..count].copy_from_slice(&bytes[..count]);
+                buffer.fill(&bytes[..count]);
                 file.has_consumed(id, read);
                 of_read(read)
             });
@@ -53,8 +53,7 @@ impl Nt {
             return Ok(NtStatus::PENDING);
         };
         if answer.is_ok() {
-            let data = started.data();
-            buffer.held()[..data.len()].copy_from_slice(data);
+            buffer.fill(started.data());
         }
         REACTOR.settle(&conn);
         let answer = answer.map_err(|error| file.why(error, false));

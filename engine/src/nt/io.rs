@@ -2,8 +2,9 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Condvar, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
 };
@@ -25,14 +26,18 @@ use crate::{
 };
 
 /// IO_STATUS_BLOCK: written when a call completes, and not before (NP-IO-01).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct StatusBlock(Arc<Words>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Words {
     status: AtomicU32,
     information: AtomicUsize,
+    /// Who keeps the same words elsewhere.
+    elsewhere: Option<Box<Written>>,
 }
+
+type Written = dyn Fn(NtStatus, usize) + Send + Sync;
 
 impl StatusBlock {
     /// With what a caller puts there to see whether it is touched.
@@ -41,6 +46,17 @@ impl StatusBlock {
         StatusBlock(Arc::new(Words {
             status: AtomicU32::new(status.0),
             information: AtomicUsize::new(information),
+            elsewhere: None,
+        }))
+    }
+
+    /// One that is written somewhere else, too: `written` is called with status and information when the call completes,
+    /// before its event, packet or callback tell of it. It is called while locks are held: it must not call back.
+    #[must_use]
+    pub fn elsewhere(written: impl Fn(NtStatus, usize) + Send + Sync + 'static) -> StatusBlock {
+        StatusBlock(Arc::new(Words {
+            elsewhere: Some(Box::new(written)),
+            ..Words::default()
         }))
     }
 
@@ -60,12 +76,24 @@ impl StatusBlock {
     pub fn set(&self, status: NtStatus, information: usize) {
         self.0.information.store(information, Ordering::Release);
         self.0.status.store(status.0, Ordering::Release);
+        if let Some(written) = &self.0.elsewhere {
+            written(status, information);
+        }
     }
 
     /// Whether both are one block.
     #[must_use]
     pub fn is(&self, other: &StatusBlock) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for StatusBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatusBlock")
+            .field("status", &self.status())
+            .field("information", &self.information())
+            .finish()
     }
 }
 
@@ -99,26 +127,66 @@ impl Event {
 }
 
 /// Memory that a call may write to after it has returned.
-#[derive(Clone, Debug, Default)]
-pub struct Buffer(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone)]
+pub struct Buffer(Arc<dyn Memory>);
+
+/// Whose memory a [`Buffer`] is, if not its own.
+pub trait Memory: Send + Sync {
+    /// How many bytes there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts `data` at the beginning; never more than there is room for. Called while locks are held: it must not call
+    /// back.
+    fn fill(&self, data: &[u8]);
+
+    /// Copies from the beginning, never more than there is.
+    fn copy_to(&self, to: &mut [u8]);
+}
+
+impl Memory for Mutex<Vec<u8>> {
+    fn len(&self) -> usize {
+        lock(self).len()
+    }
+
+    fn fill(&self, data: &[u8]) {
+        lock(self)[..data.len()].copy_from_slice(data);
+    }
+
+    fn copy_to(&self, to: &mut [u8]) {
+        to.copy_from_slice(&lock(self)[..to.len()]);
+    }
+}
 
 impl Buffer {
     /// So many zeros.
     #[must_use]
     pub fn new(bytes: usize) -> Buffer {
-        Buffer(Arc::new(Mutex::new(vec![0; bytes])))
+        Buffer::of(Mutex::new(vec![0; bytes]))
+    }
+
+    /// Somebody's memory.
+    #[must_use]
+    pub fn of(memory: impl Memory + 'static) -> Buffer {
+        Buffer(Arc::new(memory))
     }
 
     /// What it holds.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        lock(&self.0).clone()
+        let mut bytes = vec![0; self.len()];
+        self.0.copy_to(&mut bytes);
+        bytes
     }
 
     /// How much it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.0).len()
+        self.0.len()
     }
 
     /// Whether that is nothing.
@@ -127,23 +195,30 @@ impl Buffer {
         self.len() == 0
     }
 
-    pub(super) fn held(&self) -> MutexGuard<'_, Vec<u8>> {
-        lock(&self.0)
-    }
-
     /// Copies as much of it as there is room for, from the beginning, and says how much that is.
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
-        let bytes = lock(&self.0);
-        let count = bytes.len().min(to.len());
-        to[..count].copy_from_slice(&bytes[..count]);
+        let count = self.len().min(to.len());
+        self.0.copy_to(&mut to[..count]);
         count
     }
 
     /// Puts there what there is room for, from the beginning.
     pub fn fill(&self, data: &[u8]) {
-        let mut bytes = lock(&self.0);
-        let count = data.len().min(bytes.len());
-        bytes[..count].copy_from_slice(&data[..count]);
+        let count = data.len().min(self.len());
+        self.0.fill(&data[..count]);
+    }
+}
+
+impl Default for Buffer {
+    /// No bytes.
+    fn default() -> Buffer {
+        Buffer::new(0)
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Buffer").field(&self.len()).finish()
     }
 }
 

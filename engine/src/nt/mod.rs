@@ -51,7 +51,7 @@ use slab::Slab;
 pub use control::Control;
 pub use directory::ListPart;
 pub use info::{InfoClass, VolumeClass};
-pub use io::{Buffer, Event, Io, Port, PortPacket, StatusBlock, Waitable};
+pub use io::{Buffer, Event, Io, Memory, Port, PortPacket, StatusBlock, Waitable};
 pub use open::{Attributes, CreatePipe, FILE_CREATED, FILE_OPENED, Options, Share};
 pub use thread::{CallingThread, Identity, Level, calling_thread, impersonated, revert_to_self};
 
