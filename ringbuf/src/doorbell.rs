@@ -81,6 +81,14 @@ impl<'a> Bell<'a> {
         &self.page.word
     }
 
+    /// The same for those who let the kernel wait for it in their own way: a shared futex of 32 bits, mapped as long as the
+    /// link is.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn futex(&self) -> *const u32 {
+        self.page.word.as_ptr()
+    }
+
     /// Whether it would have to be woken.
     #[must_use]
     #[inline]

@@ -25,6 +25,8 @@ pub enum Error {
     Cancelled,
     /// STATUS_IO_TIMEOUT: the caller's deadline has passed.
     TimedOut,
+    /// STATUS_POSSIBLE_DEADLOCK: it would have to wait where it must not ([`without_sleep`](crate::without_sleep)).
+    WouldDeadlock,
     /// STATUS_PIPE_BUSY: transact with something to read, or a mode change with calls pending (NP-XCV-03, NP-INFO-07).
     PipeBusy,
     /// STATUS_INVALID_PIPE_STATE (NP-XCV-01, 02; NP-PEEK-02).
@@ -53,6 +55,7 @@ impl fmt::Display for Error {
             Error::Stale => "this end is closed",
             Error::Cancelled => "cancelled",
             Error::TimedOut => "timed out",
+            Error::WouldDeadlock => "the call would have to wait, on a thread that must not",
             Error::PipeBusy => "the pipe is busy",
             Error::InvalidState => "not in this state of the pipe",
             Error::InvalidMode => "message read mode needs a message pipe",

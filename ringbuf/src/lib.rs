@@ -122,9 +122,11 @@ pub use link::{Grant, Link};
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};
 #[cfg(not(loom))]
-pub use started::{Alarm, Answer, Rest, Started, wait_at_bells};
+pub use started::{Alarm, Answer, Asleep, Rest, Started, wait_at_bells};
 pub use types::{
     Access, CompletionMode, Deadline, End, Info, Peek, PipeType, ProcessIndex, Read, ReadMode,
     State,
 };
+#[cfg(not(loom))]
+pub use wait::without_sleep;
 pub use wait::{SpinPolicy, Wait};

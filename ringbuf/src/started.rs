@@ -320,10 +320,34 @@ impl Alarm {
     }
 
     fn sleep(&self, words: &[(&AtomicU32, u32)], seen: u32, deadline: Deadline) -> bool {
-        self.asleep.fetch_add(1, Ordering::SeqCst); // 1
+        let _asleep = self.fall_asleep(); // 1
         let woken = futex::wait_many(words, &self.word, seen, deadline); // 2
-        self.asleep.fetch_sub(1, Ordering::SeqCst);
         woken || !deadline.passed()
+    }
+
+    /// For a sleep of the caller's own, on [`Alarm::futex`]: whoever rings while this lives wakes it. 2 is the caller's
+    /// then: not to sleep if [`Alarm::now`] is not what it has seen.
+    #[must_use = "asleep as long as it lives"]
+    pub fn fall_asleep(&self) -> Asleep<'_> {
+        self.asleep.fetch_add(1, Ordering::SeqCst);
+        Asleep(self)
+    }
+
+    /// The word to sleep on: a shared futex of 32 bits.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn futex(&self) -> *const u32 {
+        self.word.as_ptr()
+    }
+}
+
+/// A sleep of the caller's own, under way or about to be ([`Alarm::fall_asleep`]).
+#[derive(Debug)]
+pub struct Asleep<'a>(&'a Alarm);
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.0.asleep.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -152,6 +152,9 @@ impl Entered<'_> {
     ) -> Result<bool, Error> {
         let own = self.wait.word.load(Ordering::SeqCst);
         self.look(deadline)?;
+        if !may_sleep() {
+            return Err(Error::WouldDeadlock);
+        }
         let Some(value) = record.fall_asleep() else {
             return Ok(false);
         };
@@ -217,6 +220,34 @@ impl Entered<'_> {
             Ok(())
         }
     }
+}
+
+#[cfg(not(loom))]
+std::thread_local! {
+    /// Not here.
+    static AWAKE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether calls of this thread may wait for their peer.
+fn may_sleep() -> bool {
+    #[cfg(not(loom))]
+    return !AWAKE.get();
+    #[cfg(loom)]
+    true
+}
+
+/// Calls with a thread that must not wait for a peer: a blocking call that would sleep until its peer acts answers
+/// [`Error::WouldDeadlock`] instead. For event loops, on which everything else waits.
+#[cfg(not(loom))]
+pub fn without_sleep<T>(call: impl FnOnce() -> T) -> T {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            AWAKE.set(self.0);
+        }
+    }
+    let _back = Back(AWAKE.replace(true));
+    call()
 }
 
 /// How long a blocking call looks again before it sleeps.

@@ -132,6 +132,7 @@ const ERRORS: &[Error] = &[
     Error::AccessDenied,
     Error::NoMemory,
     Error::TooLong,
+    Error::WouldDeadlock,
     Error::Fault(Fault::FrameLength),
     Error::Fault(Fault::FrameFlags),
     Error::Fault(Fault::Walk),
