@@ -106,6 +106,7 @@ fn untouched() -> Io {
         event: Some(Event::new()),
         status: StatusBlock::new(UNTOUCHED.0, UNTOUCHED.1),
         context: 0,
+        callback: None,
     }
 }
 
@@ -2517,4 +2518,336 @@ fn several_threads_take_from_one_port() {
     taken.extend(std::iter::from_fn(|| port.take()).map(|packet| packet.context));
     taken.sort_unstable();
     assert_eq!(taken, (1..=400).collect::<Vec<_>>(), "each once");
+}
+
+/// What callbacks were told, and on which threads.
+#[derive(Clone, Default)]
+struct Told(std::sync::Arc<std::sync::Mutex<Vec<(NtStatus, usize, String)>>>);
+
+impl Told {
+    fn note(&self, status: NtStatus, information: usize) {
+        let thread = thread::current().name().unwrap_or_default().to_owned();
+        let mut told = self.0.lock().expect("no panic");
+        told.push((status, information, thread));
+    }
+
+    /// Waits until so many have come.
+    fn after(&self, count: usize) -> Vec<(NtStatus, usize, String)> {
+        let come = || self.0.lock().expect("no panic").len() >= count;
+        assert!(npfs_tests::until(5 * SECOND, come), "not told");
+        self.0.lock().expect("no panic").clone()
+    }
+}
+
+fn with_callback(callback: Callback) -> Io {
+    Io {
+        callback: Some(callback),
+        ..Io::default()
+    }
+}
+
+#[test]
+fn np_io_01_callbacks_are_told_of_completions_on_the_loop() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt).0;
+    let (server, client) = pair(&here, &here, |_| ());
+    let told = Told::default();
+    let callback = {
+        let told = told.clone();
+        move || {
+            let told = told.clone();
+            with_callback(Callback::new(move |status, count| told.note(status, count)))
+        }
+    };
+    // (c): when it completes, and not on the thread that completes it.
+    let buffer = Buffer::new(8);
+    assert_eq!(
+        here.read_file(server, &callback(), &buffer),
+        NtStatus::PENDING
+    );
+    assert!(told.0.lock().expect("no panic").is_empty());
+    assert_eq!(write(&here, client, b"one").0, NtStatus::SUCCESS);
+    // (b): at once.
+    assert_eq!(
+        here.write_file(client, &callback(), b"second"),
+        NtStatus::SUCCESS
+    );
+    assert_eq!(
+        here.read_file(server, &callback(), &Buffer::new(4)),
+        NtStatus::BUFFER_OVERFLOW
+    );
+    // (a): not at all.
+    assert!(!here.write_file(Handle(4000), &callback(), b"").is_success());
+    // And what is cancelled, or closed.
+    assert_eq!(
+        here.read_file(client, &callback(), &buffer),
+        NtStatus::PENDING
+    );
+    here.cancel_io_file_ex(client, None).expect("cancelled");
+    assert_eq!(
+        here.read_file(client, &callback(), &buffer),
+        NtStatus::PENDING
+    );
+    here.close(server).expect("close");
+    let expected = [
+        (NtStatus::SUCCESS, 3),
+        (NtStatus::SUCCESS, 6),
+        (NtStatus::BUFFER_OVERFLOW, 4),
+        (NtStatus::CANCELLED, 0),
+        (NtStatus::PIPE_BROKEN, 0),
+    ];
+    let told = told.after(expected.len());
+    for ((status, count, thread), expected) in told.iter().zip(expected) {
+        assert_eq!(
+            ((*status, *count), thread.as_str()),
+            (expected, "npfs-loop")
+        );
+    }
+    assert_eq!(told.len(), expected.len());
+}
+
+#[test]
+fn np_io_07_a_callback_and_a_port_exclude_each_other() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt).0;
+    let (server, _client) = pair(&here, &here, |_| ());
+    here.set_completion_port(server, &Port::new(), 1)
+        .expect("a port");
+    let io = with_callback(Callback::new(|_, _| panic!("never called")));
+    let answer = here.read_file(server, &io, &Buffer::new(8));
+    assert_eq!(answer, NtStatus::INVALID_PARAMETER);
+}
+
+#[test]
+fn a_callback_on_the_loop_must_not_wait_and_one_on_a_thread_of_its_own_may() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt.clone()).0;
+    let (server, client) = pair(&here, &here, |_| ());
+    // One that blocks: a synchronous handle of another pipe, on which nothing comes for now.
+    let quiet = create(&here, "quiet", |_| ()).expect("create");
+    let open = nt.open_file(
+        &Attributes::named(&units(r"\??\pipe\quiet")),
+        BOTH | Mask::SYNCHRONIZE,
+        0,
+        0x20,
+    );
+    let blocks = open.expect("open").0;
+    let told = Told::default();
+    let wait_inside = {
+        let (nt, told) = (nt.clone(), told.clone());
+        move |_, _| {
+            let io = Io::default();
+            let status = nt.read_file(blocks, &io, &Buffer::new(8));
+            told.note(status, io.status.information());
+            let event = Waitable::Event(Event::new());
+            let waited = nt.wait(&[event], Deadline::after(Duration::from_millis(20)));
+            told.note(waited.expect_err("never set"), 0);
+        }
+    };
+    let io = with_callback(Callback::new(wait_inside.clone()));
+    assert_eq!(
+        here.read_file(server, &io, &Buffer::new(8)),
+        NtStatus::PENDING
+    );
+    assert_eq!(write(&here, client, b"x").0, NtStatus::SUCCESS);
+    let first = told.after(2);
+    for (status, _, thread) in &first {
+        assert_eq!(
+            (*status, thread.as_str()),
+            (NtStatus::POSSIBLE_DEADLOCK, "npfs-loop")
+        );
+    }
+    let io = with_callback(Callback::that_may_wait(wait_inside));
+    assert_eq!(
+        here.read_file(server, &io, &Buffer::new(8)),
+        NtStatus::PENDING
+    );
+    assert_eq!(write(&here, client, b"x").0, NtStatus::SUCCESS);
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(told.after(2).len(), 2, "it waits");
+    // The loop goes on meanwhile, and what it waits for comes.
+    assert_eq!(write(&here, quiet, b"at last").0, NtStatus::SUCCESS);
+    let all = told.after(4);
+    assert_eq!(all[2], (NtStatus::SUCCESS, 7, "npfs-callback".to_owned()));
+    assert_eq!(all[3].0, NtStatus::TIMEOUT);
+}
+
+/// A panic in a callback ends the callback.
+#[test]
+fn a_callback_that_panics_ends_nothing_else() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt).0;
+    let (server, client) = pair(&here, &here, |_| ());
+    let told = Told::default();
+    for make in [
+        Callback::new as fn(Box<dyn Fn(NtStatus, usize) + Send + Sync>) -> Callback,
+        Callback::that_may_wait,
+    ] {
+        for panics in [true, false] {
+            let told = told.clone();
+            let io = with_callback(make(Box::new(move |status, count| {
+                assert!(!panics, "on purpose");
+                told.note(status, count);
+            })));
+            assert_eq!(
+                here.read_file(server, &io, &Buffer::new(8)),
+                NtStatus::PENDING
+            );
+            assert_eq!(write(&here, client, b"x").0, NtStatus::SUCCESS);
+        }
+    }
+    assert_eq!(told.after(2).len(), 2);
+}
+
+fn packet(context: usize) -> PortPacket {
+    PortPacket {
+        key: 1,
+        context,
+        status: NtStatus::SUCCESS,
+        information: 0,
+    }
+}
+
+#[test]
+fn a_port_gives_packets_in_batches() {
+    let port = Port::new();
+    for number in 1..=10 {
+        port.post(packet(number));
+    }
+    let mut batch = Vec::new();
+    let soon = || Deadline::after(Duration::from_millis(1));
+    assert_eq!(port.wait(&mut batch, 4, soon()), Ok(4));
+    assert_eq!(port.wait(&mut batch, 100, soon()), Ok(6));
+    let taken: Vec<_> = batch.iter().map(|packet| packet.context).collect();
+    assert_eq!(taken, (1..=10).collect::<Vec<_>>(), "the oldest first");
+    assert_eq!(port.wait(&mut batch, 1, soon()), Err(NtStatus::TIMEOUT));
+}
+
+/// With a limit of one and two waiters the second is released only when the first waits again, here or elsewhere, or ends.
+#[test]
+fn a_port_lets_so_many_threads_work_at_a_time() {
+    let one = std::num::NonZeroUsize::MIN;
+    let (port, other) = (Port::with_concurrency(one), Port::new());
+    let (tell, told) = std::sync::mpsc::channel();
+    let start = |orders: std::sync::mpsc::Receiver<&'static str>| {
+        let (port, other, tell) = (port.clone(), other.clone(), tell.clone());
+        thread::spawn(move || {
+            let me = thread::current().id();
+            for order in orders {
+                let at = if order == "wait" { &port } else { &other };
+                let mut batch = Vec::new();
+                let waited = at.wait(&mut batch, 1, Deadline::after(5 * SECOND));
+                tell.send((me, waited.map(|_| batch[0].context)))
+                    .expect("told");
+            }
+        })
+    };
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let (order, orders) = std::sync::mpsc::channel();
+            (start(orders), order)
+        })
+        .collect();
+    let order = |worker: thread::ThreadId, what| {
+        let (_, order) = workers
+            .iter()
+            .find(|(one, _)| one.thread().id() == worker)
+            .expect("one");
+        order.send(what).expect("told");
+    };
+    let next = || told.recv_timeout(5 * SECOND).expect("a packet");
+    let nobody = || {
+        told.recv_timeout(Duration::from_millis(50))
+            .expect_err("nobody may")
+    };
+    for (worker, _) in &workers {
+        order(worker.thread().id(), "wait");
+    }
+    for number in 1..=4 {
+        port.post(packet(number));
+    }
+    let (first, got) = next();
+    assert_eq!(got, Ok(1));
+    nobody();
+    // The first waits again: one of the two has the next, and still one at a time.
+    order(first, "wait");
+    let (second, got) = next();
+    assert_eq!(got, Ok(2));
+    nobody();
+    // It waits elsewhere.
+    order(second, "wait elsewhere");
+    let (third, got) = next();
+    assert_eq!(got, Ok(3));
+    assert_ne!(second, third);
+    nobody();
+    // It ends: the other comes back for what is left.
+    other.post(packet(99));
+    assert_eq!(next(), (second, Ok(99)));
+    order(second, "wait");
+    nobody();
+    for (worker, order) in workers {
+        drop(order);
+        if worker.thread().id() == third {
+            worker.join().expect("no panic");
+        }
+    }
+    assert_eq!(next(), (second, Ok(4)));
+}
+
+/// For a program with an event loop of its own: one descriptor, readable once something has completed.
+#[test]
+fn a_notice_is_readable_once_something_has_completed() {
+    use std::os::fd::AsFd;
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt).0;
+    let mut client = site.actor(child_exe!());
+    let server = create(&here, "noticed", |_| ()).expect("create");
+    client.must("open c noticed rw");
+    let port = Port::new();
+    here.set_completion_port(server, &port, 7).expect("a port");
+    let notice = npfs::Notice::of_this_process().expect("a descriptor");
+    let readable = |millis| npfs_tests::sys::is_readable(notice.as_fd(), millis);
+    for turn in 1..=50_usize {
+        let io = Io {
+            context: turn,
+            ..Io::default()
+        };
+        assert_eq!(
+            here.read_file(server, &io, &Buffer::new(16)),
+            NtStatus::PENDING
+        );
+        client.must(&format!("write c {turn}"));
+        // Other tests of this process complete things, too: until it is ours.
+        let packet = loop {
+            assert!(readable(5000), "not told");
+            notice.take();
+            if let Some(packet) = port.take() {
+                break packet;
+            }
+        };
+        assert_eq!((packet.context, packet.key), (turn, 7));
+    }
+}
+
+/// What forbids io_uring is met with futexes.
+#[test]
+fn all_of_this_under_a_filter_that_forbids_io_uring() {
+    const INSIDE: &str = "NPFS_TEST_WITHOUT_IO_URING";
+    if std::env::var_os(INSIDE).is_some() {
+        assert_eq!(npfs::event_loop(), "futex");
+        return;
+    }
+    let tests = std::env::current_exe().expect("this program");
+    let mut inside = std::process::Command::new(tests);
+    inside.env(INSIDE, "1");
+    npfs_tests::sys::forbid_io_uring(&mut inside);
+    let ran = inside.output().expect("run");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{said}");
+    assert!(said.contains("test result: ok"), "{said}");
 }

@@ -170,6 +170,7 @@ impl Run<'_> {
             event: Some(Event::new()),
             status: StatusBlock::new(UNTOUCHED.0, UNTOUCHED.1),
             context: 0,
+            callback: None,
         };
         (self.next, io)
     }

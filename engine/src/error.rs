@@ -70,6 +70,9 @@ pub enum Error {
     /// The deadline has passed (NP-WAIT-07).
     #[error("timed out")]
     TimedOut,
+    /// It would have to wait, in a callback that everything else waits for ([`crate::nt::Callback::new`]).
+    #[error("the call would have to wait, in a callback that must not")]
+    WouldDeadlock,
     /// No memory, or a limit of the broker for this process was reached.
     #[error("out of memory, or over a limit of the broker")]
     NoResources,
@@ -128,6 +131,7 @@ impl Error {
             Error::InvalidState => NtStatus::INVALID_PIPE_STATE,
             Error::Cancelled => NtStatus::CANCELLED,
             Error::TimedOut => NtStatus::IO_TIMEOUT,
+            Error::WouldDeadlock => NtStatus::POSSIBLE_DEADLOCK,
             Error::NoResources | Error::Attach(_) | Error::Io(_) => {
                 NtStatus::INSUFFICIENT_RESOURCES
             }
@@ -173,6 +177,7 @@ impl From<npfs_ringbuf::Error> for Error {
             Ring::Disconnected | Ring::Stale => Error::Disconnected,
             Ring::Cancelled => Error::Cancelled,
             Ring::TimedOut => Error::TimedOut,
+            Ring::WouldDeadlock => Error::WouldDeadlock,
             Ring::InvalidState => Error::InvalidState,
             Ring::InvalidMode => Error::InvalidMode,
             Ring::AccessDenied => Error::AccessDenied,
@@ -255,6 +260,7 @@ mod tests {
             (Ring::Stale, NtStatus::PIPE_DISCONNECTED),
             (Ring::Cancelled, NtStatus::CANCELLED),
             (Ring::TimedOut, NtStatus::IO_TIMEOUT),
+            (Ring::WouldDeadlock, NtStatus::POSSIBLE_DEADLOCK),
             (Ring::PipeBusy, NtStatus::PIPE_BUSY),
             (Ring::InvalidState, NtStatus::INVALID_PIPE_STATE),
             (Ring::InvalidMode, NtStatus::INVALID_PARAMETER),

@@ -113,14 +113,20 @@ compile_error!("the engine stands on Linux's sockets, pidfds and memfds");
 pub mod broker;
 mod client;
 mod error;
+mod jobs;
 mod lock;
 mod name;
+mod notice;
 pub mod npfs;
 pub mod nt;
+mod pump;
+mod queue;
 mod reactor;
 pub mod security;
+mod sleeper;
 mod status;
 mod sys;
+mod uring;
 pub mod wire;
 
 pub use broker::{Broker, BrokerOptions};
@@ -130,11 +136,14 @@ pub use client::{
 };
 pub use error::{Error, Result};
 pub use name::{Name, NameError};
+pub use notice::Notice;
 pub use npfs::{Direction, State};
 pub use npfs_ringbuf::{
     CompletionMode, Deadline, Info, Peek, PipeType, Read, ReadMode, SpinPolicy,
 };
+pub use pump::Pump;
 pub use security::Mask;
+pub use sleeper::event_loop;
 pub use status::NtStatus;
 pub use wire::Peer;
 

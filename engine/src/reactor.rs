@@ -13,15 +13,21 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, TryLockError, Weak,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use npfs_ringbuf::{Alarm, Conn, Deadline, Link, Rest, wait_at_bells};
+use npfs_ringbuf::{Alarm, Conn, Deadline, Link, Rest};
 
-use crate::{lock::lock, npfs::nanoseconds, sys};
+use crate::{
+    jobs,
+    lock::lock,
+    npfs::nanoseconds,
+    sleeper::{Sleeper, Watched, with_sleeper},
+    sys,
+};
 
 /// An operation, as the reactor sees it.
 pub(crate) trait Pending: Send + Sync {
@@ -46,6 +52,8 @@ pub(crate) struct Reactor {
     /// How many that is.
     count: AtomicUsize,
     links: Mutex<Links>,
+    /// How often the links have changed, plus one.
+    version: AtomicU64,
     /// Places to look at again at that time: somebody is in the middle of a copy there.
     soon: Mutex<Vec<Place>>,
     soon_at: AtomicU64,
@@ -66,6 +74,10 @@ pub(crate) struct Reactor {
     loop_of: AtomicU32,
     /// [`sys::forks`] when something was added last.
     forks: AtomicU32,
+    /// A thread of the host's does the loop's work.
+    hosted: AtomicBool,
+    /// It is to look around, whatever it finds.
+    kicked: AtomicBool,
 }
 
 /// What pends in this process.
@@ -78,6 +90,7 @@ pub(crate) static REACTOR: Reactor = Reactor {
         all: None,
         last: None,
     }),
+    version: AtomicU64::new(1),
     soon: Mutex::new(Vec::new()),
     soon_at: AtomicU64::new(u64::MAX),
     alarm: Alarm::new(),
@@ -89,6 +102,8 @@ pub(crate) static REACTOR: Reactor = Reactor {
     wakes_the_loop: Alarm::new(),
     loop_of: AtomicU32::new(0),
     forks: AtomicU32::new(0),
+    hosted: AtomicBool::new(false),
+    kicked: AtomicBool::new(false),
 };
 
 struct Entry {
@@ -105,47 +120,6 @@ struct Links {
     all: Option<Arc<[Arc<Watched>]>>,
     /// The last operation and its connection: the pace of its peer says how long to spin.
     last: Option<(Weak<Conn>, Weak<dyn Pending>)>,
-}
-
-/// A link on which something pends.
-struct Watched {
-    link: Arc<Link>,
-    /// Completions that were seen before their bell was.
-    early: AtomicU32,
-    /// Rings for nothing in the window of time that ends then.
-    vain: AtomicU32,
-    window: AtomicU64,
-}
-
-impl Watched {
-    /// Whether it has been rung for nothing so often lately that it is only looked at now and then.
-    fn is_muted(&self, now: u64) -> bool {
-        self.was_muted() && self.rings_in_vain(now)
-    }
-
-    /// Whether it was rung for nothing a moment ago.
-    fn rings_in_vain(&self, now: u64) -> bool {
-        now < self.window.load(Ordering::Relaxed)
-    }
-
-    /// Without a look at the clock.
-    fn was_muted(&self) -> bool {
-        self.vain.load(Ordering::Relaxed) > MOST_VAIN
-    }
-
-    fn was_vain(&self, now: u64) {
-        let early = self.early.load(Ordering::Relaxed);
-        if early != 0 {
-            self.early.store(early - 1, Ordering::Relaxed);
-            return;
-        }
-        if self.rings_in_vain(now) {
-            self.vain.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.window.store(now + WINDOW, Ordering::Relaxed);
-            self.vain.store(1, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Links {
@@ -211,14 +185,8 @@ impl Reactor {
             links.counts[at].1 += 1;
             return;
         }
-        let watched = Watched {
-            link: link.clone(),
-            early: AtomicU32::new(0),
-            vain: AtomicU32::new(0),
-            window: AtomicU64::new(0),
-        };
-        links.counts.push((Arc::new(watched), 1));
-        links.all = None;
+        links.counts.push((Arc::new(Watched::new(link)), 1));
+        self.have_changed(&mut links);
         drop(links);
         // Who sleeps does not know this one's bell.
         self.alarm.ring();
@@ -227,11 +195,7 @@ impl Reactor {
     fn unwatch(&self, link: &Arc<Link>) {
         let mut links = lock(&self.links);
         if let Some(at) = links.at(link) {
-            let early = &links.counts[at].0.early;
-            early.store(
-                MOST_EARLY.min(early.load(Ordering::Relaxed) + 1),
-                Ordering::Relaxed,
-            );
+            links.counts[at].0.was_early();
             links.counts[at].1 -= 1;
             if links.counts[at].1 == 0 {
                 // It stays: something may pend there again in a moment.
@@ -245,9 +209,19 @@ impl Reactor {
         let mut links = lock(&self.links);
         if links.idle != 0 {
             links.idle = 0;
-            links.counts.retain(|(_, count)| *count != 0);
-            links.all = None;
+            links.counts.retain(|(watched, count)| {
+                if *count == 0 {
+                    watched.forget();
+                }
+                *count != 0
+            });
+            self.have_changed(&mut links);
         }
+    }
+
+    fn have_changed(&self, links: &mut Links) {
+        links.all = None;
+        self.version.fetch_add(1, Ordering::SeqCst);
     }
 
     /// How many operations pend on a connection in this process.
@@ -332,8 +306,10 @@ impl Reactor {
             let mut links = lock(&self.links);
             std::mem::forget(std::mem::take(&mut links.counts));
             std::mem::forget(links.all.take());
+            self.version.fetch_add(1, Ordering::SeqCst);
             self.count.store(0, Ordering::SeqCst);
             self.waiters.store(0, Ordering::SeqCst);
+            jobs::forget_the_line();
         }
     }
 
@@ -370,7 +346,7 @@ impl Reactor {
                 Err(TryLockError::WouldBlock) => None,
             };
             let goes_on = match &pump {
-                Some(pump) => self.turn(pump, seen, deadline),
+                Some(pump) => with_sleeper(|own| self.turn(pump, own, seen, deadline, false)),
                 None if !asked && self.stage.load(Ordering::SeqCst) == PUMPS => {
                     // The loop has it, perhaps asleep: it makes room, and rings.
                     asked = true;
@@ -382,30 +358,37 @@ impl Reactor {
             drop(pump);
             if !goes_on {
                 // Something may have come at the last moment.
-                self.scan();
+                with_sleeper(|own| self.scan(own));
                 return ready();
             }
         }
     }
 
     /// One round of the pump: what is ready is moved on; if nothing is, it sleeps until something may be. `false`: the
-    /// deadline has passed.
-    fn turn(&self, _pump: &MutexGuard<'_, ()>, seen: u32, deadline: Deadline) -> bool {
-        if self.scan() {
+    /// deadline has passed. `steady`: the thread does little else.
+    fn turn(
+        &self,
+        _pump: &MutexGuard<'_, ()>,
+        sleeper: &mut Sleeper,
+        seen: u32,
+        deadline: Deadline,
+        steady: bool,
+    ) -> bool {
+        if self.scan(sleeper) {
             return true;
         }
-        let (all, last) = {
-            let mut links = lock(&self.links);
+        let last = {
+            let links = lock(&self.links);
             let last = links.last.as_ref();
-            let last = last.and_then(|(conn, last)| Some((conn.upgrade()?, last.upgrade()?)));
-            (links.all(), last)
+            last.and_then(|(conn, last)| Some((conn.upgrade()?, last.upgrade()?)))
         };
         let now = sys::now();
-        let heard = || all.iter().filter(|watched| !watched.is_muted(now));
-        let ready = || heard().any(|one| one.link.own_bell().is_ready());
+        let active = sleeper.active();
+        let heard = || active.iter().filter(|watched| !watched.is_muted(now));
+        let ready = || heard().any(|one| one.link.own_bell().is_ready()) || sleeper.has_news();
         let changed = || self.alarm.now() != seen;
         // Who is rung for nothing does not spin for more of it.
-        let in_vain = all.iter().any(|watched| watched.rings_in_vain(now));
+        let in_vain = active.iter().any(|watched| watched.rings_in_vain(now));
         if let Some((conn, last)) = &last
             && !in_vain
             && conn.spin_until(|| last.has_news() || ready() || changed())
@@ -415,8 +398,8 @@ impl Reactor {
             }
             return true;
         }
-        let muted = all.iter().filter(|watched| watched.is_muted(now));
-        let windows = muted.map(|one| one.window.load(Ordering::Relaxed));
+        let muted = active.iter().filter(|watched| watched.is_muted(now));
+        let windows = muted.map(|one| one.muted_until());
         let soon = windows.chain([self.soon_at.load(Ordering::SeqCst)]).min();
         let until = match soon {
             Some(soon) if soon != u64::MAX => {
@@ -425,8 +408,7 @@ impl Reactor {
             }
             _ => deadline,
         };
-        let links = heard().map(|one| &*one.link);
-        let _ = wait_at_bells(links, &self.alarm, seen, until);
+        sleeper.sleep(now, &self.alarm, seen, until, steady);
         self.slept[0].store(now, Ordering::Relaxed);
         self.slept[1].store(sys::now(), Ordering::Relaxed);
         !deadline.passed()
@@ -439,11 +421,17 @@ impl Reactor {
     }
 
     /// Takes what is ready and moves it on. `false`: nothing was.
-    fn scan(&self) -> bool {
-        let all = lock(&self.links).all();
+    fn scan(&self, sleeper: &mut Sleeper) -> bool {
+        if sleeper.version != self.version.load(Ordering::SeqCst) {
+            let mut links = lock(&self.links);
+            let (all, version) = (links.all(), self.version.load(Ordering::SeqCst));
+            drop(links);
+            sleeper.follow(version, &all);
+        }
+        sleeper.collect();
         let mut any = false;
         let mut slots = Vec::new();
-        for watched in all.iter() {
+        for watched in sleeper.active() {
             let bell = watched.link.own_bell();
             if !bell.is_ready() || watched.was_muted() && watched.is_muted(sys::now()) {
                 continue;
@@ -473,39 +461,70 @@ impl Reactor {
 
     /// Something pends: the loop is there, and awake enough to see to it.
     fn see_to_the_loop(&'static self) {
-        let mine = sys::forks() + 1;
-        if self.loop_of.load(Ordering::SeqCst) != mine {
-            if self.loop_of.swap(mine, Ordering::SeqCst) == mine {
-                return;
-            }
-            let begun = sys::without_signals(|| {
-                thread::Builder::new()
-                    .name("npfs-loop".to_owned())
-                    .stack_size(STACK)
-                    .spawn(|| self.run())
-            });
-            if let Err(error) = begun {
-                // Calls and waits move on what pends as they come.
-                tracing::warn!("no event loop: {error}");
-                self.loop_of.store(0, Ordering::SeqCst);
-            }
-        } else if self.stage.load(Ordering::SeqCst) == SLEEPS
+        if self.has_loop()
+            && self.stage.load(Ordering::SeqCst) == SLEEPS
             && self.waiters.load(Ordering::SeqCst) == 0
         {
             self.wakes_the_loop.ring();
         }
     }
 
+    /// Something stands in line for the loop: whoever has its work hears of it.
+    pub(crate) fn has_jobs(&'static self) {
+        self.begin_anew_in_a_child();
+        if !self.has_loop() || self.stage.load(Ordering::SeqCst) == PUMPS {
+            self.alarm.ring();
+        } else {
+            self.wakes_the_loop.ring();
+        }
+    }
+
+    /// Begins the loop if it does not run. `false`: the host does its work, or nobody.
+    fn has_loop(&'static self) -> bool {
+        if self.is_hosted() {
+            return false;
+        }
+        let mine = sys::forks() + 1;
+        if self.loop_of.load(Ordering::SeqCst) == mine
+            || self.loop_of.swap(mine, Ordering::SeqCst) == mine
+        {
+            return true;
+        }
+        self.stage.store(SLEEPS, Ordering::SeqCst);
+        let begun = sys::without_signals(|| {
+            thread::Builder::new()
+                .name("npfs-loop".to_owned())
+                .stack_size(STACK)
+                .spawn(|| self.run())
+        });
+        if let Err(error) = begun {
+            // Calls and waits move on what pends as they come.
+            tracing::warn!("no event loop: {error}");
+            self.loop_of.store(0, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
     fn run(&self) {
         loop {
             self.stand_by();
+            if self.is_hosted() {
+                // It takes its work along, and does not come back.
+                self.loop_of.store(0, Ordering::SeqCst);
+                self.alarm.ring();
+                return;
+            }
+            // Not while it pumps: they may take their time.
+            jobs::run_the_line();
             if let Ok(pump) = self.pump.try_lock() {
                 self.stage.store(PUMPS, Ordering::SeqCst);
                 while self.is_the_loops() {
                     let seen = self.alarm.now();
-                    // A waiter that came before this is seen here; one that comes later finds `PUMPS`, and rings.
+                    // A waiter that came before this is seen here, and so is what stands in line; who comes later finds
+                    // `PUMPS`, and rings.
                     if self.is_the_loops() {
-                        self.turn(&pump, seen, Deadline::NEVER);
+                        with_sleeper(|own| self.turn(&pump, own, seen, Deadline::NEVER, true));
                     }
                 }
                 self.stage.store(STANDS_BY, Ordering::SeqCst);
@@ -516,9 +535,16 @@ impl Reactor {
         }
     }
 
-    /// Something pends and nobody waits.
+    /// Something pends and nobody waits, and nothing else has to be done before.
     fn is_the_loops(&self) -> bool {
-        self.waiters.load(Ordering::SeqCst) == 0 && self.count.load(Ordering::SeqCst) != 0
+        self.waiters.load(Ordering::SeqCst) == 0
+            && self.count.load(Ordering::SeqCst) != 0
+            && !self.is_called_away()
+    }
+
+    /// There is something to do for the loop that is not pumping.
+    fn is_called_away(&self) -> bool {
+        jobs::are_in_line() || self.is_hosted()
     }
 
     /// Until something pends that nobody waits for.
@@ -526,6 +552,9 @@ impl Reactor {
         let mut left = self.left.load(Ordering::SeqCst);
         loop {
             let seen = self.wakes_the_loop.now();
+            if self.is_called_away() {
+                return;
+            }
             let now = self.left.load(Ordering::SeqCst);
             let calm = now == std::mem::replace(&mut left, now);
             if !calm {
@@ -539,10 +568,66 @@ impl Reactor {
             self.forget_idle_links();
             // Whoever leaves, or adds, after this finds it asleep, and rings; who did before is seen here.
             self.stage.store(SLEEPS, Ordering::SeqCst);
-            if !self.is_the_loops() && self.left.load(Ordering::SeqCst) == left {
+            if !self.is_the_loops()
+                && !self.is_called_away()
+                && self.left.load(Ordering::SeqCst) == left
+            {
                 self.wakes_the_loop.wait(seen, Deadline::NEVER);
             }
         }
+    }
+
+    // ---- the loop's work on a thread of the host's -------------------------------------------------------------
+
+    /// From now on.
+    pub(crate) fn is_hosted_now(&self) {
+        self.hosted.store(true, Ordering::SeqCst);
+        self.wakes_the_loop.ring();
+        self.alarm.ring();
+    }
+
+    pub(crate) fn is_hosted(&self) -> bool {
+        self.hosted.load(Ordering::SeqCst)
+    }
+
+    /// Ends the wait of the host's thread.
+    pub(crate) fn kick(&self) {
+        self.kicked.store(true, Ordering::SeqCst);
+        self.alarm.ring();
+    }
+
+    /// Sleeps until there may be something to do. `false`: the deadline has passed.
+    pub(crate) fn pump_wait(&self, deadline: Deadline) -> bool {
+        self.begin_anew_in_a_child();
+        loop {
+            let seen = self.alarm.now();
+            if self.kicked.swap(false, Ordering::SeqCst) || jobs::are_in_line() {
+                return true;
+            }
+            let slept = match self.pump.try_lock() {
+                Ok(pump) => {
+                    let did = with_sleeper(|own| self.turn(&pump, own, seen, deadline, true));
+                    drop(pump);
+                    // A waiter that found it held may have it now.
+                    self.ring_alarm();
+                    if did {
+                        return true;
+                    }
+                    false
+                }
+                // Somebody who waits pumps meanwhile.
+                Err(_) => self.alarm.wait(seen, deadline),
+            };
+            if !slept {
+                return false;
+            }
+        }
+    }
+
+    /// Moves on what is ready. `false`: nothing was.
+    pub(crate) fn pump_run(&self) -> bool {
+        self.begin_anew_in_a_child();
+        with_sleeper(|own| self.scan(own))
     }
 }
 
@@ -565,6 +650,9 @@ impl Drop for Waiting<'_> {
             return;
         }
         reactor.left.fetch_add(1, Ordering::SeqCst);
+        if reactor.is_hosted() {
+            reactor.alarm.ring();
+        }
         if reactor.stage.load(Ordering::SeqCst) == SLEEPS
             && reactor.count.load(Ordering::SeqCst) != 0
         {
@@ -582,8 +670,3 @@ const STACK: usize = 256 << 10;
 const SOON: Duration = Duration::from_millis(1);
 /// How long the loop stands by after a waiter has left.
 const STANDBY: Duration = Duration::from_millis(5);
-/// A link is listened to no more for the rest of a window of so many nanoseconds, after so many rings for nothing in it.
-const WINDOW: u64 = 10_000_000;
-const MOST_VAIN: u32 = 8;
-/// Rings that may come later than what they tell of.
-const MOST_EARLY: u32 = 64;

@@ -65,6 +65,7 @@ statuses! {
     CANNOT_IMPERSONATE = 0xC000_010D, "Nothing was read from the client yet.";
     CANCELLED = 0xC000_0120, "Cancelled.";
     PIPE_BROKEN = 0xC000_014B, "The other end has gone.";
+    POSSIBLE_DEADLOCK = 0xC000_0194, "It would wait, in a callback that must not.";
     NOT_FOUND = 0xC000_0225, "Nothing to cancel.";
 }
 

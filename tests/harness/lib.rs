@@ -28,7 +28,7 @@ pub use party::{Pair, Party, Rig};
 pub use rng::{Rng, pattern};
 pub use site::{Site, eventually, folder, open, serve};
 pub use table::{Remote, Table};
-pub use time::{soon, within};
+pub use time::{soon, until, within};
 
 /// The path of the child binary; only integration tests know it.
 #[macro_export]

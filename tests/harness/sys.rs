@@ -313,3 +313,60 @@ pub fn thread_cpu_time() -> std::time::Duration {
     let nanos = u32::try_from(time.tv_nsec).expect("below 10^9");
     std::time::Duration::new(seconds, nanos)
 }
+
+/// Whether there is something to read, or comes within so many milliseconds.
+///
+/// # Panics
+/// If poll fails.
+pub fn is_readable(fd: BorrowedFd<'_>, millis: i32) -> bool {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, read and written during the call.
+    let got = unsafe { libc::poll(&raw mut poll, 1, millis) };
+    assert!(got >= 0, "poll: {}", io::Error::last_os_error());
+    got == 1
+}
+
+/// Puts a program that is about to be run under a filter (seccomp(2)) that answers EPERM to io_uring_setup(2).
+pub fn forbid_io_uring(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let call = u32::try_from(libc::SYS_io_uring_setup).expect("a number of a call");
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+    let code = |code: u32| u16::try_from(code).expect("16 bits");
+    let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+    let answer = code(libc::BPF_RET | libc::BPF_K);
+    // SAFETY: these only put four numbers together.
+    let mut filter = unsafe {
+        [
+            libc::BPF_STMT(load, 0), // seccomp_data.nr
+            libc::BPF_JUMP(equal, call, 0, 1),
+            libc::BPF_STMT(answer, refused),
+            libc::BPF_STMT(answer, libc::SECCOMP_RET_ALLOW),
+        ]
+    };
+    let install = move || {
+        let program = libc::sock_fprog {
+            len: 4,
+            filter: filter.as_mut_ptr(),
+        };
+        // SAFETY: both calls only concern the calling process, and read the program during the call.
+        let refused = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(
+                    libc::PR_SET_SECCOMP,
+                    libc::SECCOMP_MODE_FILTER,
+                    &raw const program,
+                ) != 0
+        };
+        if refused {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes two system calls and touches nothing but its own numbers.
+    unsafe { command.pre_exec(install) };
+}

@@ -703,6 +703,7 @@ impl There {
                     event: Some(Event::new()),
                     status: StatusBlock::new(UNTOUCHED.0, UNTOUCHED.1),
                     context: 0,
+                    callback: None,
                 };
                 let handle = take.handle();
                 let status = match op {

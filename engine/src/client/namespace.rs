@@ -18,7 +18,7 @@ use super::{
     watcher::Watcher,
 };
 use crate::{
-    Error, Name, Result,
+    Error, Name, Result, jobs,
     lock::lock,
     npfs::{Create, PipeInfo, Tag, Timeout},
     sys,
@@ -209,6 +209,12 @@ impl Namespace {
         timeout: Option<Duration>,
         cancel: &Cancel,
     ) -> Result<()> {
+        if jobs::must_not_wait() && timeout != Some(Duration::ZERO) {
+            return match self.wait_for(name, Some(Duration::ZERO), cancel) {
+                Err(Error::TimedOut) => Err(Error::WouldDeadlock),
+                answer => answer,
+            };
+        }
         let how = match timeout {
             None => Timeout::Default,
             Some(Duration::MAX) => Timeout::Never,

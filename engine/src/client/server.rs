@@ -14,7 +14,7 @@ use super::{
     namespace::Inner,
 };
 use crate::{
-    Error, Result,
+    Error, Result, jobs,
     lock::lock,
     npfs::{Create, EndId, Modes, Quality, State, Tag},
     security::Mask,
@@ -203,9 +203,11 @@ impl ServerEnd {
             let tag = place.channel.next_tag();
             let request = Request::Listen(tag, place.end, pends);
             lock(&self.own).listening = true;
-            place
-                .channel
-                .ask_until(tag, &request, deadline, &|request| cancel.watch(request))
+            jobs::waiting(deadline, |deadline| {
+                place
+                    .channel
+                    .ask_until(tag, &request, deadline, &|request| cancel.watch(request))
+            })
         };
         let answer = match ask(&self.place_now()?) {
             // It has gone, and may be there again.

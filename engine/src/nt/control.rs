@@ -112,7 +112,7 @@ impl Nt {
         }
         let Entry { file, .. } = self.entry_with(handle, control.needs())?;
         let _turn = file.is_synchronous().then(|| lock(&file.turn));
-        begin(&file, io);
+        begin(&file, io)?;
         let answer = match control {
             Control::LISTEN => return listen(&file, io),
             Control::WAIT => return self.wait_pipe(&file, io, input),

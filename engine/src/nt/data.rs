@@ -27,7 +27,7 @@ impl Nt {
     fn try_read_file(&self, handle: Handle, io: &Io, buffer: &Buffer) -> NtResult<NtStatus> {
         let file = self.entry_with(handle, Mask::FILE_READ_DATA)?.file;
         let _turn = file.is_synchronous().then(|| lock(&file.turn));
-        begin(&file, io);
+        begin(&file, io)?;
         let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-READ-22
         let id = conn.id();
         if file.is_synchronous() {
@@ -75,7 +75,7 @@ impl Nt {
     fn try_write_file(&self, handle: Handle, io: &Io, data: &[u8]) -> NtResult<NtStatus> {
         let file = self.entry_with(handle, Mask::FILE_WRITE_DATA)?.file;
         let _turn = file.is_synchronous().then(|| lock(&file.turn));
-        begin(&file, io);
+        begin(&file, io)?;
         let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-WRITE-16
         let written = if file.is_synchronous() {
             blocking(&file, &io.status, |cancel| {
@@ -112,7 +112,7 @@ impl Nt {
         };
         let flushed = self.entry(handle).and_then(|Entry { file, .. }| {
             let _turn = file.is_synchronous().then(|| lock(&file.turn));
-            begin(&file, &io);
+            begin(&file, &io)?;
             flush(&file, &io, true)
         });
         match flushed {

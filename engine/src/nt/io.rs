@@ -1,8 +1,8 @@
 //! What a call is given to report to, and calls that pend.
 
 use std::{
-    collections::VecDeque,
     fmt,
+    num::NonZeroUsize,
     sync::{
         Arc, Condvar, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
@@ -19,8 +19,11 @@ use super::{
 use crate::{
     Error, NtStatus,
     client::Channel,
+    jobs::{self, Callback},
     lock::lock,
+    notice,
     npfs::Tag,
+    queue::Queue,
     reactor::{Pending, REACTOR},
     wire::Request,
 };
@@ -112,6 +115,7 @@ impl Event {
     pub fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
         REACTOR.ring_alarm();
+        notice::give();
     }
 
     /// NtResetEvent.
@@ -231,6 +235,9 @@ pub struct Io {
     pub status: StatusBlock,
     /// For the packet to the completion port; 0: none (NP-IO-07).
     pub context: usize,
+    /// Called when it has completed, also if that was at once, and not if it has failed at once: as an APC routine, but not
+    /// on the issuing thread. Not with a completion port (NP-IO-07).
+    pub callback: Option<Callback>,
 }
 
 impl Io {
@@ -246,12 +253,7 @@ impl Io {
 
 /// A completion port.
 #[derive(Clone, Debug, Default)]
-pub struct Port(Arc<Packets>);
-
-#[derive(Debug, Default)]
-struct Packets {
-    queue: Mutex<VecDeque<PortPacket>>,
-}
+pub struct Port(Arc<Queue<PortPacket>>);
 
 /// What a completion port tells of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,25 +269,50 @@ pub struct PortPacket {
 }
 
 impl Port {
-    /// Without packets.
+    /// Without packets, for any number of threads.
     #[must_use]
     pub fn new() -> Port {
         Port::default()
     }
 
-    /// The oldest packet, if there is one. [`Nt::wait`] waits until there is.
+    /// One of whose threads at most so many are at work at a time: [`Port::wait`] gives packets to no more than that, until
+    /// one of them waits again, here or at another port, or ends. (A thread that sleeps elsewhere counts as at work.)
+    #[must_use]
+    pub fn with_concurrency(limit: NonZeroUsize) -> Port {
+        Port(Arc::new(Queue::new(Some(limit))))
+    }
+
+    /// NtSetIoCompletion: a packet of the caller's own.
+    pub fn post(&self, packet: PortPacket) {
+        self.0.put(packet);
+    }
+
+    /// The oldest packet, if there is one, whatever the limit. [`Nt::wait`] waits until there is.
     #[must_use]
     pub fn take(&self) -> Option<PortPacket> {
-        lock(&self.0.queue).pop_front()
+        self.0.take()
     }
 
-    fn put(&self, packet: PortPacket) {
-        lock(&self.0.queue).push_back(packet);
-        REACTOR.ring_alarm();
+    /// NtRemoveIoCompletionEx: waits until there is a packet for this thread, appends up to `most` to `into`, the oldest
+    /// first, and says how many those were. Moves on what pends meanwhile.
+    ///
+    /// # Errors
+    /// TIMEOUT; POSSIBLE_DEADLOCK in a callback that must not wait.
+    pub fn wait(
+        &self,
+        into: &mut Vec<PortPacket>,
+        most: usize,
+        deadline: Deadline,
+    ) -> Result<usize, NtStatus> {
+        self.0.wait(into, most, deadline).map_err(of_a_wait)
     }
+}
 
-    fn is_empty(&self) -> bool {
-        lock(&self.0.queue).is_empty()
+/// A wait's end is no error of a call's.
+fn of_a_wait(error: Error) -> NtStatus {
+    match error {
+        Error::TimedOut => NtStatus::TIMEOUT,
+        other => other.status(),
     }
 }
 
@@ -326,6 +353,9 @@ pub(super) fn complete(
         if let Some(event) = &io.event {
             event.set();
         }
+        if let Some(callback) = &io.callback {
+            callback.tell(status, information);
+        }
         return;
     };
     let notes = lock(&file.notes);
@@ -333,7 +363,7 @@ pub(super) fn complete(
         && io.context != 0
         && (pended || !notes.skip_port)
     {
-        port.put(PortPacket {
+        port.post(PortPacket {
             key: *key,
             context: io.context,
             status,
@@ -348,6 +378,9 @@ pub(super) fn complete(
     // NP-IO-05: instead of the event; on synchronous file objects in any case.
     if (io.event.is_none() || file.is_synchronous()) && !skip_signal {
         file.signal.set();
+    }
+    if let Some(callback) = &io.callback {
+        callback.tell(status, information);
     }
 }
 
@@ -366,12 +399,16 @@ pub(super) fn report(
     }
 }
 
-/// NP-IO-02, 04: what is signalled on completion is not any more.
-pub(super) fn begin(file: &File, io: &Io) {
+/// NP-IO-02, 04: what is signalled on completion is not any more. INVALID_PARAMETER: a callback and a port (NP-IO-07).
+pub(super) fn begin(file: &File, io: &Io) -> Result<(), NtStatus> {
     if let Some(event) = &io.event {
         event.reset();
     }
     file.signal.reset();
+    if io.callback.is_some() && lock(&file.notes).port.is_some() {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    Ok(())
 }
 
 /// Status and information of a read.
@@ -612,7 +649,7 @@ impl Target {
         match self {
             Target::Event(event) => event.is_set(),
             Target::File(file) => file.signal.is_set(),
-            Target::Port(port) => !port.is_empty(),
+            Target::Port(port) => !port.0.is_empty(),
         }
     }
 }
@@ -622,7 +659,8 @@ impl Nt {
     /// that signal them meanwhile. Nothing is reset by it.
     ///
     /// # Errors
-    /// TIMEOUT; INVALID_HANDLE, ACCESS_DENIED (a file handle without SYNCHRONIZE).
+    /// TIMEOUT; INVALID_HANDLE, ACCESS_DENIED (a file handle without SYNCHRONIZE); POSSIBLE_DEADLOCK in a callback that must
+    /// not wait.
     pub fn wait(&self, objects: &[Waitable], deadline: Deadline) -> Result<usize, NtStatus> {
         let target = |object: &Waitable| {
             Ok(match object {
@@ -638,9 +676,9 @@ impl Nt {
             .map(target)
             .collect::<Result<_, NtStatus>>()?;
         let signalled = || targets.iter().position(Target::is_signalled);
-        REACTOR
-            .wait_until(deadline, signalled)
-            .ok_or(NtStatus::TIMEOUT)
+        let wait = |deadline| REACTOR.wait_until(deadline, signalled);
+        let waited = jobs::waiting(deadline, |deadline| wait(deadline).ok_or(Error::TimedOut));
+        waited.map_err(of_a_wait)
     }
 }
 

@@ -48,6 +48,7 @@ use std::sync::{
 
 use slab::Slab;
 
+pub use crate::jobs::Callback;
 pub use control::Control;
 pub use directory::ListPart;
 pub use info::{InfoClass, VolumeClass};

@@ -1,0 +1,351 @@
+//! Where a thread that pumps sleeps, and which links it looks at.
+//!
+//! A link is *active* for a thread while the thread looks at its bell in memory, and *idle* while the kernel does: its
+//! bell is armed, and a request in the thread's ring waits for its word. Whoever rings an armed bell wakes all who wait for
+//! it, and the link is active again. So neither a turn nor a sleep costs more for a thousand links of which one is busy.
+//!
+//! Few links do without the ring: one futex_waitv(2) for all of them. Where there is no ring (an older kernel, a sandbox)
+//! that is all there is: 127 links, and those beyond are looked at every millisecond.
+
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use npfs_ringbuf::{Alarm, Deadline, Link, wait_at_bells};
+use slab::Slab;
+
+use crate::uring::{Held, Ring};
+
+/// A link on which something pends.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) link: Arc<Link>,
+    /// Completions that were seen before their bell was.
+    early: AtomicU32,
+    /// Rings for nothing in the window of time that ends then.
+    vain: AtomicU32,
+    window: AtomicU64,
+    /// Nothing has pended there for a while.
+    forgotten: AtomicBool,
+}
+
+impl Watched {
+    pub(crate) fn new(link: &Arc<Link>) -> Watched {
+        Watched {
+            link: link.clone(),
+            early: AtomicU32::new(0),
+            vain: AtomicU32::new(0),
+            window: AtomicU64::new(0),
+            forgotten: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it has been rung for nothing so often lately that it is only looked at now and then.
+    pub(crate) fn is_muted(&self, now: u64) -> bool {
+        self.was_muted() && self.rings_in_vain(now)
+    }
+
+    /// Whether it was rung for nothing a moment ago.
+    pub(crate) fn rings_in_vain(&self, now: u64) -> bool {
+        now < self.window.load(Ordering::Relaxed)
+    }
+
+    /// Without a look at the clock.
+    pub(crate) fn was_muted(&self) -> bool {
+        self.vain.load(Ordering::Relaxed) > MOST_VAIN
+    }
+
+    /// Until when that is so.
+    pub(crate) fn muted_until(&self) -> u64 {
+        self.window.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn was_vain(&self, now: u64) {
+        let early = self.early.load(Ordering::Relaxed);
+        if early != 0 {
+            self.early.store(early - 1, Ordering::Relaxed);
+            return;
+        }
+        if self.rings_in_vain(now) {
+            self.vain.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.window.store(now + WINDOW, Ordering::Relaxed);
+            self.vain.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Something has completed here; its bell may come later.
+    pub(crate) fn was_early(&self) {
+        let early = self.early.load(Ordering::Relaxed);
+        self.early
+            .store(MOST_EARLY.min(early + 1), Ordering::Relaxed);
+    }
+
+    /// Nobody looks at it any more.
+    pub(crate) fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+}
+
+/// What a thread knows of the links of its process.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    way: Way,
+    /// Of the reactor's links, when it looked last; 0: never.
+    pub(crate) version: u64,
+    active: Vec<Arc<Watched>>,
+    idle: Slab<Arc<Watched>>,
+    /// A request waits for the alarm.
+    at_the_alarm: bool,
+}
+
+#[derive(Debug)]
+enum Way {
+    NotTried,
+    Ring(Box<Ring>),
+    Words,
+}
+
+thread_local! {
+    static SLEEPER: RefCell<Sleeper> = const { RefCell::new(Sleeper::new()) };
+}
+
+/// Calls with this thread's sleeper; one that knows nothing at the very end of a thread, and within such a call.
+pub(crate) fn with_sleeper<T>(call: impl FnOnce(&mut Sleeper) -> T) -> T {
+    let mut call = Some(call);
+    let own = SLEEPER.try_with(|sleeper| {
+        let mut sleeper = sleeper.try_borrow_mut().ok()?;
+        sleeper.begin_anew_in_a_child();
+        Some(call.take()?(&mut sleeper))
+    });
+    match (own.ok().flatten(), call) {
+        (Some(answer), _) => answer,
+        (None, Some(call)) => call(&mut Sleeper::new()),
+        (None, None) => unreachable!("what was called has answered"),
+    }
+}
+
+impl Sleeper {
+    const fn new() -> Sleeper {
+        Sleeper {
+            way: Way::NotTried,
+            version: 0,
+            active: Vec::new(),
+            idle: Slab::new(),
+            at_the_alarm: false,
+        }
+    }
+
+    /// A child of fork(2) has neither its parent's ring nor its links.
+    fn begin_anew_in_a_child(&mut self) {
+        if let Way::Ring(ring) = &self.way
+            && !ring.is_ours()
+        {
+            std::mem::forget(std::mem::replace(self, Sleeper::new()));
+        }
+    }
+
+    /// Takes the links that there are now.
+    pub(crate) fn follow(&mut self, version: u64, all: &[Arc<Watched>]) {
+        self.version = version;
+        self.active.retain(|one| !one.is_forgotten());
+        for (_, one) in &self.idle {
+            if one.is_forgotten() {
+                // Ends the request that waits for it.
+                one.link.own_bell().wake();
+            }
+        }
+        let idle = self.idle.iter().map(|(_, one)| one);
+        let known: HashSet<_> = self.active.iter().chain(idle).map(Arc::as_ptr).collect();
+        let new = all.iter().filter(|one| !known.contains(&Arc::as_ptr(one)));
+        self.active.extend(new.cloned());
+    }
+
+    /// Links to look at in memory.
+    pub(crate) fn active(&self) -> &[Arc<Watched>] {
+        &self.active
+    }
+
+    /// Whether an idle link has been rung. A load or two.
+    pub(crate) fn has_news(&self) -> bool {
+        match &self.way {
+            Way::Ring(ring) => ring.has_news(),
+            Way::NotTried | Way::Words => false,
+        }
+    }
+
+    /// Idle links that have been rung are active again.
+    pub(crate) fn collect(&mut self) {
+        if !self.has_news() {
+            return;
+        }
+        if let Way::Ring(ring) = &mut self.way {
+            let collected = ring.collect();
+            self.take(collected);
+        }
+    }
+
+    fn take(&mut self, entered: std::io::Result<()>) {
+        let Way::Ring(ring) = &mut self.way else {
+            return;
+        };
+        let mut broken = entered.err();
+        ring.take(|key, result| {
+            if !matches!(-result, 0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED) {
+                broken = Some(std::io::Error::from_raw_os_error(-result));
+            }
+            if key == ALARM {
+                self.at_the_alarm = false;
+            } else if let Ok(key) = usize::try_from(key)
+                && let Some(one) = self.idle.try_remove(key)
+                && !one.is_forgotten()
+            {
+                self.active.push(one);
+            }
+        });
+        if let Some(error) = broken {
+            self.do_without(&error);
+        }
+    }
+
+    /// The ring has failed: the rest of this thread's sleeps do without it.
+    fn do_without(&mut self, error: &std::io::Error) {
+        tracing::warn!("a ring has failed ({error}), futexes instead");
+        self.way = Way::Words;
+        self.at_the_alarm = false;
+        let idle = self.idle.drain().filter(|one| !one.is_forgotten());
+        self.active.extend(idle);
+    }
+
+    /// Sleeps until a link has been rung, the alarm has rung since `seen`, or the deadline has passed; or for less. `steady`:
+    /// the thread does little else.
+    pub(crate) fn sleep(
+        &mut self,
+        now: u64,
+        alarm: &Alarm,
+        seen: u32,
+        until: Deadline,
+        steady: bool,
+    ) {
+        if (steady || !self.idle.is_empty() || self.active.len() > FEW) && self.has_ring() {
+            let slept = self.sleep_in_the_ring(now, alarm, seen, until);
+            self.take(slept);
+        } else {
+            let heard = self.active.iter().filter(|one| !one.is_muted(now));
+            let _ = wait_at_bells(heard.map(|one| &*one.link), alarm, seen, until);
+        }
+    }
+
+    fn has_ring(&mut self) -> bool {
+        if let Way::NotTried = self.way {
+            self.way = match open() {
+                Some(ring) => Way::Ring(Box::new(ring)),
+                None => Way::Words,
+            };
+        }
+        matches!(self.way, Way::Ring(_))
+    }
+
+    fn sleep_in_the_ring(
+        &mut self,
+        now: u64,
+        alarm: &Alarm,
+        seen: u32,
+        until: Deadline,
+    ) -> std::io::Result<()> {
+        let Way::Ring(ring) = &mut self.way else {
+            return Ok(());
+        };
+        let mut is_ready = false;
+        let mut at = 0;
+        while let Some(one) = self.active.get(at) {
+            let bell = one.link.own_bell();
+            if one.is_muted(now) {
+                at += 1;
+                continue;
+            }
+            let Some(value) = bell.arm() else {
+                is_ready = true;
+                at += 1;
+                continue;
+            };
+            let word = bell.futex();
+            let one = self.active.swap_remove(at);
+            let key = self.idle.insert(one);
+            ring.wait_for(word, value, key as u64)?;
+        }
+        if is_ready {
+            return ring.collect();
+        }
+        let _asleep = alarm.fall_asleep();
+        if alarm.now() != seen {
+            return ring.collect();
+        }
+        if !self.at_the_alarm {
+            ring.wait_for(alarm.futex(), seen, ALARM)?;
+            self.at_the_alarm = true;
+        }
+        ring.wait(until)
+    }
+}
+
+/// A ring of the first kind that works here, or of the kind that the environment asks for.
+fn open() -> Option<Ring> {
+    let kinds: &[Held] = match wanted() {
+        "uring" => &[Held::NoDescriptor],
+        "registered" => &[Held::Registered],
+        "plain" => &[Held::Plain],
+        "futex" => &[],
+        _ => &[Held::NoDescriptor, Held::Registered],
+    };
+    for held in kinds {
+        match Ring::new(*held) {
+            Ok(ring) => return Some(ring),
+            Err(error) => tracing::info!("no ring ({held:?}): {error}"),
+        }
+    }
+    None
+}
+
+fn wanted() -> &'static str {
+    static WANTED: OnceLock<String> = OnceLock::new();
+    WANTED.get_or_init(|| std::env::var("NPFS_LOOP").unwrap_or_default())
+}
+
+/// What the event loop of this process sleeps in: `uring` (a ring without a descriptor), `registered` (one whose descriptor
+/// is closed), `plain` (one with a descriptor), or `futex` (none).
+///
+/// The first that works here; the environment variable `NPFS_LOOP` decides before that. `plain` is never chosen: it would
+/// cost the process a descriptor.
+#[must_use]
+pub fn event_loop() -> &'static str {
+    let of = |held| match held {
+        Held::NoDescriptor => "uring",
+        Held::Registered => "registered",
+        Held::Plain => "plain",
+    };
+    with_sleeper(|sleeper| match &sleeper.way {
+        Way::Ring(ring) => of(ring.held()),
+        Way::Words => "futex",
+        Way::NotTried => open().map_or("futex", |ring| of(ring.held())),
+    })
+}
+
+/// The key of the alarm's request.
+const ALARM: u64 = u64::MAX;
+/// So many links are waited for without a ring, unless the thread does little else.
+const FEW: usize = 8;
+/// A link is listened to no more for the rest of a window of so many nanoseconds, after so many rings for nothing in it.
+const WINDOW: u64 = 10_000_000;
+const MOST_VAIN: u32 = 8;
+/// Rings that may come later than what they tell of.
+const MOST_EARLY: u32 = 64;
