@@ -126,13 +126,15 @@ pub mod security;
 mod sleeper;
 mod status;
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod uring;
 pub mod wire;
 
 pub use broker::{Broker, BrokerOptions};
 pub use client::{
-    Cancel, Client, ClientOptions, EndToken, Namespace, PipeDetails, Server, ServerOptions,
-    default_socket,
+    Cancel, Client, ClientOptions, Completion, Completions, Done, EndToken, Namespace, Op,
+    Overlapped, PipeDetails, Server, ServerOptions, Submitted, default_socket,
 };
 pub use error::{Error, Result};
 pub use name::{Name, NameError};

@@ -16,10 +16,10 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use npfs_ringbuf::{Alarm, Conn, Deadline, Link, Rest};
+use npfs_ringbuf::{Alarm, Answer, Conn, Deadline, Link, Rest, Started};
 
 use crate::{
     jobs,
@@ -36,6 +36,15 @@ pub(crate) trait Pending: Send + Sync {
 
     /// Whether it may have something new, before its bell says so. Cheap.
     fn has_news(&self) -> bool;
+}
+
+/// What a look at an operation has found.
+#[derive(Debug)]
+pub(crate) enum Advanced {
+    /// Its answer.
+    Over(Result<Answer, npfs_ringbuf::Error>),
+    /// How to wait for more.
+    Rests(Rest),
 }
 
 /// Where operations stand: a link and a slot of it. Both ends of a connection in this process are one place, and so is
@@ -313,6 +322,44 @@ impl Reactor {
         }
     }
 
+    /// Moves an operation on that is in shared memory.
+    pub(crate) fn advance(&self, started: &mut Started) -> Advanced {
+        let mut rounds = 0;
+        loop {
+            if let Some(answer) = started.poll() {
+                let [from, to] = self.slept.each_ref().map(|at| at.load(Ordering::Relaxed));
+                // From when to when somebody slept for what is found now.
+                started.was_waited_for(from, to);
+                return Advanced::Over(answer);
+            }
+            match started.rest() {
+                // A peer may keep it so: not for ever.
+                Rest::Look if rounds < MOST_LOOKS => rounds += 1,
+                rest => return Advanced::Rests(rest),
+            }
+        }
+    }
+
+    /// Starts an operation, again while another call is in the middle of a long copy: NT knows no such refusal. One that
+    /// finds 16 operations pending in its direction is refused as busy.
+    pub(crate) fn insist<T>(
+        &self,
+        conn: &Conn,
+        mut start: impl FnMut() -> Result<T, npfs_ringbuf::Error>,
+    ) -> Result<T, npfs_ringbuf::Error> {
+        let begin = Instant::now();
+        loop {
+            match start() {
+                Err(npfs_ringbuf::Error::Busy)
+                    if self.pending_on(conn) < MOST_PENDED && begin.elapsed() < PATIENCE =>
+                {
+                    thread::sleep(BETWEEN);
+                }
+                other => return other,
+            }
+        }
+    }
+
     // ---- waiting -----------------------------------------------------------------------------------------------
 
     /// Something that a thread may wait for has changed. Either a waiter has seen what happened before this, or this sees
@@ -412,12 +459,6 @@ impl Reactor {
         self.slept[0].store(now, Ordering::Relaxed);
         self.slept[1].store(sys::now(), Ordering::Relaxed);
         !deadline.passed()
-    }
-
-    /// From when to when somebody slept for what is found now.
-    pub(crate) fn slept(&self) -> (u64, u64) {
-        let [from, to] = self.slept.each_ref().map(|at| at.load(Ordering::Relaxed));
-        (from, to)
     }
 
     /// Takes what is ready and moves it on. `false`: nothing was.
@@ -665,6 +706,13 @@ fn same(one: &Arc<dyn Pending>, other: &Arc<dyn Pending>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
+/// Operations that pend in one direction.
+const MOST_PENDED: usize = 16;
+/// Rounds of one look at an operation that has something new each time.
+const MOST_LOOKS: u32 = 64;
+/// How long somebody may copy.
+const PATIENCE: Duration = Duration::from_secs(5);
+const BETWEEN: Duration = Duration::from_micros(100);
 const STACK: usize = 256 << 10;
 /// When a place where somebody copies is looked at again.
 const SOON: Duration = Duration::from_millis(1);

@@ -199,6 +199,18 @@ impl Started {
         }
     }
 
+    /// Its buffer: what a read was to fill, or what was written; none of a flush. One that has not completed is withdrawn.
+    #[must_use]
+    pub fn into_buffer(mut self) -> Box<[u8]> {
+        self.end();
+        // Whatever a peer has made of the record: without its buffer this is over.
+        self.answer.get_or_insert(Err(Error::Cancelled));
+        match std::mem::replace(&mut self.work, Work::Flush) {
+            Work::Read { buf, .. } | Work::Write(buf) => buf,
+            Work::Flush => Box::default(),
+        }
+    }
+
     /// Withdraws it: `true` if it had not completed, and answers [`Error::Cancelled`] from now on
     /// (NP-CANCEL-01, 04).
     pub fn cancel(&mut self) -> bool {
@@ -263,8 +275,9 @@ pub enum Rest {
     AtTheBell,
 }
 
-impl Drop for Started {
-    fn drop(&mut self) {
+impl Started {
+    /// It has its answer, or none that it could get.
+    fn end(&mut self) {
         let mut rounds = 64;
         while self.answer.is_none() && rounds != 0 {
             rounds -= 1;
@@ -272,6 +285,12 @@ impl Drop for Started {
                 self.poll();
             }
         }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     namespace::Namespace,
     server::ServerEnd,
 };
-use crate::{Error, Result, npfs::State, security::Mask, wire::Peer};
+use crate::{Error, Result, npfs::State, reactor::REACTOR, security::Mask, wire::Peer};
 
 /// The server end of an instance. Made by [`crate::ServerOptions::create`]; dropping it closes it.
 ///
@@ -181,9 +181,26 @@ impl Server {
     }
 }
 
+impl Server {
+    /// For operations that outlive the call which starts them.
+    pub(super) fn shared_conn(&self) -> Result<Arc<Conn>> {
+        self.end.shared()
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "a client end is none")]
+    pub(super) fn as_server(&self) -> Option<&Arc<ServerEnd>> {
+        Some(&self.end)
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        let conn = self.end.shared().ok();
         self.end.close();
+        if let Some(conn) = conn {
+            // What pends on it has its answer now.
+            REACTOR.settle(&conn);
+        }
     }
 }
 
@@ -222,6 +239,19 @@ impl Client {
             Answer::TakenServer(..) => Err(Error::WrongEnd),
             _ => Err(Error::Protocol("no client end")),
         }
+    }
+
+    #[allow(
+        clippy::unnecessary_wraps,
+        reason = "a server end may have no connection, and both share their calls"
+    )]
+    pub(super) fn shared_conn(&self) -> Result<Arc<Conn>> {
+        Ok(self.end.conn.clone())
+    }
+
+    #[allow(clippy::unused_self, reason = "of a server end this is its own")]
+    pub(super) fn as_server(&self) -> Option<&Arc<ServerEnd>> {
+        None
     }
 
     /// The server's process, user and group, as the kernel knows them.
@@ -265,6 +295,14 @@ impl Client {
     /// How long its blocking calls spin before they sleep.
     pub fn set_spin_policy(&self, policy: SpinPolicy) {
         self.end.conn.set_spin_policy(policy);
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.end.close();
+        // What pends on it has its answer now.
+        REACTOR.settle(&self.end.conn);
     }
 }
 

@@ -6,6 +6,7 @@ mod end;
 mod gift;
 mod namespace;
 mod options;
+mod overlapped;
 mod server;
 mod watcher;
 
@@ -16,4 +17,5 @@ pub use gift::EndToken;
 pub(crate) use gift::{ClientEnd, take};
 pub use namespace::{Namespace, PipeDetails, default_socket};
 pub use options::{ClientOptions, ServerOptions};
+pub use overlapped::{Completion, Completions, Done, Op, Overlapped, Submitted};
 pub(crate) use server::ServerEnd;

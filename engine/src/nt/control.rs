@@ -9,7 +9,7 @@ use npfs_ringbuf::{CompletionMode, Deadline, Started};
 
 use super::{
     Entry, Handle, Nt, NtResult,
-    data::{flush, insist},
+    data::flush,
     file::{File, Kind, Side, status},
     io::{Buffer, Io, Operation, begin, of_read, report},
     open::hundreds_of_ns,
@@ -386,7 +386,7 @@ fn transceive(file: &Arc<File>, io: &Io, input: &[u8], output: &Buffer) -> NtRes
         return Ok(report(file, io, answer));
     }
     let start = || Started::transact(&conn, input, vec![0; room].into());
-    let started = status(insist(&conn, start).map_err(Error::from))?;
+    let started = status(REACTOR.insist(&conn, start).map_err(Error::from))?;
     // It always pends first (NP-XCV-05).
     Operation::ring(file, io, started, Some(output.clone()));
     Ok(NtStatus::PENDING)

@@ -1,12 +1,8 @@
 //! NtReadFile, NtWriteFile, NtFlushBuffersFile and the three kinds of cancel: sections 11 to 16 of the specification.
 
-use std::{
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use npfs_ringbuf::{Answer, Conn, Deadline, Read, Started};
+use npfs_ringbuf::{Answer, Deadline, Read, Started};
 
 use super::{
     Entry, Handle, Nt, NtResult,
@@ -46,7 +42,7 @@ impl Nt {
             return Ok(report(&file, io, answer));
         }
         let room = buffer.len();
-        let started = insist(&conn, || Started::read(&conn, vec![0; room].into()));
+        let started = REACTOR.insist(&conn, || Started::read(&conn, vec![0; room].into()));
         let mut started = started.map_err(|error| file.why(error, false))?;
         let Some(answer) = started.poll() else {
             Operation::ring(&file, io, started, Some(buffer.clone()));
@@ -85,7 +81,7 @@ impl Nt {
             // Without an operation, and a copy of the data, if it needs none.
             match conn.try_write(data) {
                 Err(npfs_ringbuf::Error::WouldBlock | npfs_ringbuf::Error::Busy) => {
-                    let started = insist(&conn, || Started::write(&conn, data.into()));
+                    let started = REACTOR.insist(&conn, || Started::write(&conn, data.into()));
                     let mut started = started.map_err(|error| file.why(error, true))?;
                     match started.poll() {
                         Some(answer) => answer.map(written_of),
@@ -214,7 +210,7 @@ pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus
         REACTOR.settle(&conn);
         flushed
     } else {
-        let mut started = status(insist(&conn, start).map_err(Error::from))?;
+        let mut started = status(REACTOR.insist(&conn, start).map_err(Error::from))?;
         match started.poll() {
             Some(answer) => answer.map(|_| ()),
             None => {
@@ -226,28 +222,3 @@ pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus
     let flushed = status(flushed.map_err(Error::from));
     Ok(report(file, io, flushed.and(done)))
 }
-
-/// Starts an operation, again while another call is in the middle of a long copy: NT knows no such refusal. One that finds
-/// 16 operations pending in its direction is refused as busy.
-pub(super) fn insist<T>(
-    conn: &Arc<Conn>,
-    mut start: impl FnMut() -> Result<T, npfs_ringbuf::Error>,
-) -> Result<T, npfs_ringbuf::Error> {
-    let begin = Instant::now();
-    loop {
-        match start() {
-            Err(npfs_ringbuf::Error::Busy)
-                if REACTOR.pending_on(conn) < MOST_PENDED && begin.elapsed() < PATIENCE =>
-            {
-                thread::sleep(BETWEEN);
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Operations that pend in one direction.
-const MOST_PENDED: usize = 16;
-/// How long somebody may copy.
-const PATIENCE: Duration = Duration::from_secs(5);
-const BETWEEN: Duration = Duration::from_micros(100);

@@ -24,7 +24,7 @@ use crate::{
     notice,
     npfs::Tag,
     queue::Queue,
-    reactor::{Pending, REACTOR},
+    reactor::{Advanced, Pending, REACTOR},
     wire::Request,
 };
 
@@ -602,18 +602,9 @@ impl Pending for Operation {
         let Work::Ring(started, buffer) = &mut *work else {
             return None;
         };
-        let mut rounds = 0;
-        let answer = loop {
-            if let Some(answer) = started.poll() {
-                let (from, to) = REACTOR.slept();
-                started.was_waited_for(from, to);
-                break answer;
-            }
-            match started.rest() {
-                // A peer may keep it so: not for ever.
-                Rest::Look if rounds < MOST_LOOKS => rounds += 1,
-                rest => return Some(rest),
-            }
+        let answer = match REACTOR.advance(started) {
+            Advanced::Rests(rest) => return Some(rest),
+            Advanced::Over(answer) => answer,
         };
         let file = self.file.upgrade();
         let (status, information) = match answer {
@@ -682,7 +673,5 @@ impl Nt {
     }
 }
 
-/// Rounds of one look at an operation that has something new each time.
-const MOST_LOOKS: u32 = 64;
 /// How long the broker may take to say that something was cancelled.
 const BROKER_TIME: std::time::Duration = std::time::Duration::from_secs(1);
