@@ -51,6 +51,8 @@ pub(crate) enum Task {
     OneWay,
     /// Open and close, against listen and disconnect.
     Connect,
+    /// Many connections, all answered by one thread.
+    Serve,
     /// Both sleep in a read; at `Go` the client's second thread sends what wakes them.
     Idle,
 }

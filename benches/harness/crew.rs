@@ -81,11 +81,7 @@ impl Crew {
         });
         let [(server, _), (client, probes)] = self.or_replace(answer, "run")?;
         let probes = probes.map(|probes| probes.map(|tenths| tenths as f64 / 10.0));
-        let outcome = match client {
-            Outcome::Served => server,
-            client => client,
-        };
-        Ok((outcome, probes))
+        Ok((Outcome::of_both(server, client), probes))
     }
 
     /// Puts both to sleep in a read and calls `watch` with their process ids; then wakes them.
@@ -130,7 +126,7 @@ impl Crew {
                 self.let_read(others)?;
                 pipe(format!("run {}", self.pipes), DEFAULT_QUOTA)
             }
-            _ if task == Task::Connect => {
+            _ if matches!(task, Task::Connect | Task::Serve) => {
                 let path = self.broker.folder.join(format!("run{}", self.pipes));
                 pipe(path.display().to_string(), 0)
             }

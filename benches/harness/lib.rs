@@ -36,6 +36,7 @@ mod promises;
 pub mod report;
 mod results;
 mod run;
+mod serve;
 mod sys;
 mod transport;
 mod worker;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::costs::MANY;
 use crate::placement::Placement;
+use crate::serve::CLIENTS;
 use crate::transport::{DEFAULT_QUOTA, Kind, size_name};
 
 /// What a run does.
@@ -17,6 +18,8 @@ pub enum Workload {
     Overlapped,
     /// The same while reads pend on many other pipes.
     Pending,
+    /// Round trips of many clients with a server of one thread.
+    Serve,
     /// Open and close, against listen and disconnect.
     Connect,
     /// Both ends asleep in a read.
@@ -29,7 +32,7 @@ pub enum Workload {
 
 impl Workload {
     /// Every one, in the order in which they run.
-    pub const ALL: [Workload; 13] = [
+    pub const ALL: [Workload; 14] = [
         Workload::RoundTrip(48),
         Workload::RoundTrip(64),
         Workload::RoundTrip(4 << 10),
@@ -39,6 +42,7 @@ impl Workload {
         Workload::OneWay(1 << 20),
         Workload::Overlapped,
         Workload::Pending,
+        Workload::Serve,
         Workload::Connect,
         Workload::Idle,
         Workload::Many,
@@ -62,6 +66,7 @@ impl Workload {
             Workload::OneWay(bytes) => format!("oneway-{}", size(bytes)),
             Workload::Overlapped => "overlapped".to_owned(),
             Workload::Pending => "pending".to_owned(),
+            Workload::Serve => "serve".to_owned(),
             Workload::Connect => "connect".to_owned(),
             Workload::Idle => "idle".to_owned(),
             Workload::Many => "many".to_owned(),
@@ -76,6 +81,7 @@ impl Workload {
             Workload::OneWay(bytes) => format!("one way, {}", size_name(bytes)),
             Workload::Overlapped => "overlapped round trip, 64 B".to_owned(),
             Workload::Pending => "the same, with reads pending on many pipes".to_owned(),
+            Workload::Serve => format!("{CLIENTS} clients of a server on one thread, 64 B"),
             Workload::Connect => "open and close, against listen and disconnect".to_owned(),
             Workload::Idle => "idle".to_owned(),
             Workload::Many => "memory".to_owned(),
@@ -89,6 +95,7 @@ impl Workload {
             Workload::RoundTrip(bytes) | Workload::OneWay(bytes) => bytes,
             Workload::Overlapped
             | Workload::Pending
+            | Workload::Serve
             | Workload::Connect
             | Workload::Idle
             | Workload::Many
@@ -204,6 +211,7 @@ pub(crate) fn contenders(workload: Workload, place: Placement, which: Which) -> 
             kinds.push(Kind::Memcpy);
         }
         Workload::Connect => kinds.extend([Kind::OursAmong { others: MANY - 1 }, Kind::UnixStream]),
+        Workload::Serve => kinds.push(Kind::UnixStream),
         Workload::Overlapped => kinds.push(Kind::Overlapped),
         Workload::Pending => {
             kinds = vec![Kind::OverlappedAmong { others: MANY - 1 }, Kind::Overlapped];
@@ -287,7 +295,7 @@ mod tests {
     fn names_are_those_of_the_command_line() {
         let names: Vec<String> = Workload::ALL.into_iter().map(Workload::name).collect();
         let list = "roundtrip-48 roundtrip-64 roundtrip-4k oneway-64 oneway-4k oneway-64k \
-                    oneway-1m overlapped pending connect idle many fds";
+                    oneway-1m overlapped pending serve connect idle many fds";
         assert_eq!(names.join(" "), list);
     }
 

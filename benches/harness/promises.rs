@@ -246,6 +246,11 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
             let unit = Unit::Nanos;
             vec![row(section, "P6", who, quota, unit, &alone, bound)]
         }
+        // Nothing is promised: shown.
+        Workload::Serve => {
+            let sockets = all(&|kind| kind == Kind::UnixStream);
+            vec![make("serve", quota, Unit::Messages, &sockets, None)]
+        }
         Workload::Connect => {
             let sockets = all(&|kind| kind == Kind::UnixStream);
             // The promise is of the same sleepers. With a CPU for each end the broker's turn hides behind theirs; on one

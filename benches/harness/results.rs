@@ -95,8 +95,8 @@ pub(crate) struct Run {
 pub(crate) enum Sample {
     /// Tenths of a nanosecond: single round trips, and trips of whole batches.
     Trips(Histogram<u64>, Histogram<u64>),
-    /// Messages a second.
-    Rate(f64),
+    /// Messages a second, and the server's CPU time for each, where it is measured.
+    Rate(f64, Option<f64>),
 }
 
 /// Both ends asleep for a while.
@@ -146,6 +146,8 @@ pub(crate) enum Figure {
         min: f64,
         /// fastest round
         max: f64,
+        /// nanoseconds of the server's CPU time for each, where it is measured: median
+        used: Option<f64>,
     },
 }
 
@@ -188,10 +190,12 @@ impl Sample {
                 rebuild(&trips.single),
                 rebuild(&trips.batched),
             )),
-            Outcome::Flow(Flow { messages, nanos }) => {
-                Some(Sample::Rate(messages as f64 * 1e9 / nanos as f64))
-            }
-            Outcome::Served => None,
+            Outcome::Flow(Flow {
+                messages,
+                nanos,
+                used,
+            }) => Some(Sample::Rate(messages as f64 * 1e9 / nanos as f64, used)),
+            Outcome::Served | Outcome::Used(_) | Outcome::Asked(..) => None,
         }
     }
 }
@@ -281,7 +285,7 @@ impl Section {
     fn over(&self, contender: Contender, counts: impl Fn(&Run) -> bool) -> Option<Figure> {
         let index = self.contenders.iter().position(|&one| one == contender)?;
         let (mut single, mut batched) = (histogram(), histogram());
-        let mut rates = Vec::new();
+        let (mut rates, mut uses) = (Vec::new(), Vec::new());
         let runs = self.rounds.iter().filter_map(|round| round[index].as_ref());
         for run in runs.filter(|&run| counts(run)) {
             match &run.sample {
@@ -289,17 +293,23 @@ impl Section {
                     single.add(ones).expect("histograms of one shape");
                     batched.add(batches).expect("histograms of one shape");
                 }
-                Sample::Rate(rate) => rates.push(*rate),
+                Sample::Rate(rate, used) => {
+                    rates.push(*rate);
+                    uses.extend(*used);
+                }
             }
         }
         if !rates.is_empty() {
-            rates.sort_by(f64::total_cmp);
-            let (low, high) = ((rates.len() - 1) / 2, rates.len() / 2);
-            let median = (rates[low] + rates[high]) / 2.0;
+            let median = |of: &mut [f64]| {
+                of.sort_by(f64::total_cmp);
+                let (low, high) = (of.len().saturating_sub(1) / 2, of.len() / 2);
+                Some((of.get(low)? + of.get(high)?) / 2.0)
+            };
             return Some(Figure::Rate {
-                median,
+                median: median(&mut rates)?,
                 min: rates[0],
                 max: rates[rates.len() - 1],
+                used: median(&mut uses),
             });
         }
         if single.is_empty() {
@@ -333,7 +343,7 @@ pub(crate) mod tests {
                 let counts = [(tenths, 100)];
                 Some(Sample::Trips(rebuild(&counts), rebuild(&counts)))
             }
-            _ => Some(Sample::Rate(rate)),
+            _ => Some(Sample::Rate(rate, None)),
         };
         let rounds = rounds.iter().map(|&(class, rates)| {
             let run = |rate| sample(rate).map(|sample| Run { class, sample });

@@ -201,6 +201,7 @@ impl Stage<'_> {
         let task = match self.step.workload {
             Workload::OneWay(_) => Task::OneWay,
             Workload::Connect => Task::Connect,
+            Workload::Serve => Task::Serve,
             _ => Task::RoundTrip,
         };
         match self.crew.run(who.kind, task, self.pace(who.size)) {

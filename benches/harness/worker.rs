@@ -21,6 +21,7 @@ use crate::ours;
 use crate::overlapped::{self, Reading};
 use crate::payload::{FULL, Writer};
 use crate::probe::{self, probe};
+use crate::serve;
 use crate::sys::{self, Shared};
 use crate::transport::{Kind, Parts, Role, Rx, Ticket, Tx};
 use crate::workloads::{Outcome, Pace, alone, drain, echo, ping, pour, sleep_and_answer};
@@ -131,8 +132,10 @@ impl Worker {
         pace: &Pace,
     ) -> Result<(Outcome, Option<Probes>)> {
         let job = Job { lines, task, pace };
-        if task == Task::Connect {
-            return self.connect(kind, &parts.ticket, job);
+        match task {
+            Task::Connect => return self.connect(kind, &parts.ticket, job),
+            Task::Serve => return self.serve(kind, &parts.ticket, job),
+            _ => {}
         }
         match (kind, self.role) {
             (Kind::Ours { .. }, Role::Server) => {
@@ -248,6 +251,22 @@ impl Worker {
                 })
             }
         }
+    }
+
+    fn serve(
+        &self,
+        kind: Kind,
+        ticket: &Ticket,
+        job: Job<'_>,
+    ) -> Result<(Outcome, Option<Probes>)> {
+        let namespace = self.namespace()?;
+        self.start()?;
+        self.between_probes(job.lines, || match (kind.is_ours(), self.role) {
+            (true, Role::Server) => serve::pipes(namespace, ticket),
+            (true, Role::Client) => serve::ask_pipes(namespace, ticket, job.pace),
+            (false, Role::Server) => serve::sockets(ticket),
+            (false, Role::Client) => serve::ask_sockets(ticket, job.pace),
+        })
     }
 
     fn act<T: Tx, R: Rx>(&self, halves: (T, R), job: Job) -> Result<(Outcome, Option<Probes>)> {

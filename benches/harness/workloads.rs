@@ -31,6 +31,24 @@ pub(crate) enum Outcome {
     Served,
     Trips(Trips),
     Flow(Flow),
+    /// Of `serve`, the server's: CPU time, nanoseconds.
+    Used(u64),
+    /// The client's: what it counted, and all messages.
+    Asked(Flow, u64),
+}
+
+impl Outcome {
+    /// What both ends have told.
+    pub(crate) fn of_both(server: Outcome, client: Outcome) -> Outcome {
+        match (server, client) {
+            (Outcome::Used(nanos), Outcome::Asked(flow, all)) => Outcome::Flow(Flow {
+                used: Some(nanos as f64 / all.max(1) as f64),
+                ..flow
+            }),
+            (server, Outcome::Served) => server,
+            (_, client) => client,
+        }
+    }
 }
 
 /// Round trips, seen by the client.
@@ -49,6 +67,8 @@ pub(crate) struct Flow {
     pub(crate) messages: u64,
     /// between the first counted message and the last
     pub(crate) nanos: u64,
+    /// CPU time of the server for each message, nanoseconds, where it is measured
+    pub(crate) used: Option<f64>,
 }
 
 /// Round trips between two looks at the run's end; timed one by one and as a whole in turn.
@@ -311,6 +331,7 @@ impl Sink {
         Ok(Some(Flow {
             messages: self.messages,
             nanos,
+            used: None,
         }))
     }
 }

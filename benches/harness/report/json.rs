@@ -26,6 +26,15 @@ struct Line {
     quota: u32,
     #[serde(flatten)]
     percentiles: Option<Percentiles>,
+    #[serde(flatten)]
+    used: Option<Used>,
+}
+
+/// Nanoseconds of the server's CPU time for each message.
+#[derive(Serialize)]
+struct Used {
+    ours_cpu: Option<f64>,
+    baseline_cpu: Option<f64>,
 }
 
 /// Nanoseconds of round trips. `batched` is the median over batches without a look at the clock.
@@ -139,7 +148,20 @@ fn line(row: &Row) -> Line {
         rounds_discarded: row.rounds.1,
         quota: row.quota,
         percentiles: percentiles(row),
+        used: used(row),
     }
+}
+
+fn used(row: &Row) -> Option<Used> {
+    let [ours, baseline] = row.figures.map(|figure| match figure {
+        Some(Figure::Rate { used, .. }) => used.map(|nanos| places(nanos, 10.0)),
+        _ => None,
+    });
+    ours.or(baseline)?;
+    Some(Used {
+        ours_cpu: ours,
+        baseline_cpu: baseline,
+    })
 }
 
 fn percentiles(row: &Row) -> Option<Percentiles> {

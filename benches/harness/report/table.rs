@@ -130,6 +130,15 @@ pub(super) fn section_cells(section: &Section) -> (&'static [&'static str], Vec<
             "rounds",
             "npfs / it",
         ],
+        Workload::Serve => &[
+            "",
+            "messages",
+            "CPU each",
+            "slowest",
+            "fastest",
+            "rounds",
+            "npfs / it",
+        ],
         _ => &[
             "",
             "messages",
@@ -146,9 +155,15 @@ pub(super) fn section_cells(section: &Section) -> (&'static [&'static str], Vec<
             Some(Figure::Latency(l)) => {
                 cells.extend([l.p50, l.p99, l.p999, l.max, l.batched].map(time));
             }
-            Some(Figure::Rate { median, min, max }) => {
-                let bytes = format!("{:.2}", median * line.who.size as f64 / 1e9);
-                cells.extend([rate(median), bytes, rate(min), rate(max)]);
+            Some(Figure::Rate {
+                median,
+                min,
+                max,
+                used,
+            }) => {
+                let bytes = || format!("{:.2}", median * line.who.size as f64 / 1e9);
+                let second = used.map_or_else(bytes, time);
+                cells.extend([rate(median), second, rate(min), rate(max)]);
             }
             None => cells.resize(header.len() - 2, dash()),
         }
