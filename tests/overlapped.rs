@@ -1,5 +1,6 @@
 //! Overlapped calls in numbers, and peers that misuse the bell.
 
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -9,7 +10,7 @@ use npfs::nt::*;
 use npfs::wire::{Reply, Request};
 use npfs::{BrokerOptions, Deadline, Mask, Name, NtStatus};
 use npfs_ringbuf::{Link, ProcessIndex};
-use npfs_tests::{Remote, Site, Table, child_exe, raw::Raw, sys};
+use npfs_tests::{Actor, Remote, Site, Table, child_exe, raw::Raw, sys, until};
 
 const PIPES: usize = 10_000;
 /// Whoever waits moves on what pends in the whole process: one test at a time.
@@ -125,4 +126,147 @@ fn a_bell_that_is_rung_for_nothing_is_not_listened_to_for_long() {
         let share = used.as_secs_f64() / span.as_secs_f64();
         assert!(share < 0.04, "it costs its victim {:.2} %", 100.0 * share);
     });
+}
+
+/// System calls by which a process wakes others while it does something, as strace(1) sees them. `None`: no strace here.
+fn wakes_of(actor: &mut Actor, line: &str) -> Option<usize> {
+    let mut strace = Command::new("strace");
+    strace.args([
+        "-f",
+        "-q",
+        "-e",
+        "trace=futex",
+        "-p",
+        &actor.pid().to_string(),
+    ]);
+    let mut strace = strace
+        .stderr(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .ok()?;
+    // Attached to every thread, before it begins.
+    let tracer = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", actor.pid()));
+        status.is_ok_and(|status| status.contains(&format!("TracerPid:\t{}\n", strace.id())))
+    };
+    if !until(Duration::from_secs(5), tracer) {
+        let _ = strace.kill();
+        let _ = strace.wait();
+        return None;
+    }
+    actor.must(line);
+    sys::signal(strace.id(), libc::SIGINT).expect("our own child");
+    let said = strace.wait_with_output().expect("its report").stderr;
+    let said = String::from_utf8_lossy(&said);
+    // Those of std are private to their process.
+    let wakes = said.lines().filter(|line| line.contains("FUTEX_WAKE,"));
+    Some(wakes.count())
+}
+
+/// A burst of messages on 64 pipes costs one wake if the loop that is to hear of them sleeps, and none if it is awake: it is
+/// stopped meanwhile, so that neither can change.
+#[test]
+fn a_burst_costs_one_wake() {
+    const BURST: usize = 64;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let remote = Remote::spawn(child_exe!(), &site.socket);
+    let (_, there) = Table::there(Nt::new(site.namespace()), &remote);
+    let mut client = site.actor(child_exe!());
+    let mut pended = Vec::new();
+    for number in 0..2 * BURST {
+        let server = create(&there);
+        client.must(&format!("open {number} many rw"));
+        let io = Io::with_event(Event::new());
+        let pends = there.read_file(server, &io, &Buffer::new(16));
+        assert_eq!(pends, NtStatus::PENDING);
+        pended.push(io);
+    }
+    // Its loop sleeps by then.
+    thread::sleep(Duration::from_millis(50));
+    sys::signal(remote.pid(), libc::SIGSTOP).expect("our own child");
+    assert_eq!(
+        sys::watch(remote.pid(), Duration::from_secs(5)),
+        sys::Seen::Stopped
+    );
+    let asleep = wakes_of(&mut client, &format!("burst 0 {BURST}"));
+    let awake = wakes_of(&mut client, &format!("burst {BURST} {}", 2 * BURST));
+    sys::signal(remote.pid(), libc::SIGCONT).expect("our own child");
+    for io in &pended {
+        let event = Waitable::Event(io.event.clone().expect("one"));
+        let waited = there.wait(&[event], Deadline::after(Duration::from_secs(10)));
+        assert_eq!((waited, io.status.status()), (Ok(0), NtStatus::SUCCESS));
+    }
+    let Some(wakes) = asleep.zip(awake) else {
+        println!("SKIPPED: a_burst_costs_one_wake (no strace that may attach)");
+        return;
+    };
+    assert_eq!(
+        wakes,
+        (1, 0),
+        "wakes for a loop that sleeps, and for one that is awake"
+    );
+}
+
+/// More links than one futex call takes: each client is a process of its own.
+#[test]
+fn clients_of_three_hundred_processes_are_heard() {
+    const CLIENTS: usize = 300;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt.clone()).0;
+    let port = Port::new();
+    let mut clients = Vec::new();
+    let read = |server, number: usize| {
+        let io = Io {
+            context: number + 1,
+            ..Io::default()
+        };
+        assert_eq!(
+            nt.read_file(server, &io, &Buffer::new(16)),
+            NtStatus::PENDING
+        );
+    };
+    let mut servers = Vec::new();
+    for number in 0..CLIENTS {
+        let server = create(&here);
+        let mut client = site.actor(child_exe!());
+        client.must("open c many rw");
+        nt.set_completion_port(server, &port, 1).expect("a port");
+        read(server, number);
+        servers.push(server);
+        clients.push(client);
+    }
+    let next = || {
+        let mut packets = Vec::new();
+        let got = port.wait(&mut packets, 1, Deadline::after(Duration::from_secs(10)));
+        assert_eq!(got, Ok(1), "not heard");
+        packets.remove(0)
+    };
+    // Each once, asleep in between; then those in the middle of it again and again; and by the loop alone.
+    let some = [7, CLIENTS / 2, CLIENTS - 1];
+    for number in (0..CLIENTS).chain(some.into_iter().cycle().take(60)) {
+        clients[number].must("write c x");
+        assert_eq!(next().context, number + 1);
+        read(servers[number], number);
+    }
+    clients[5].must("write c x");
+    let come = || port.take().is_some_and(|packet| packet.context == 6);
+    assert!(
+        until(Duration::from_secs(5), come),
+        "the loop has not heard it"
+    );
+    read(servers[5], 5);
+    // And their deaths.
+    let mut seen = vec![false; CLIENTS];
+    for client in &mut clients {
+        client.kill();
+    }
+    for _ in 0..CLIENTS {
+        let packet = next();
+        assert_eq!(packet.status, NtStatus::PIPE_BROKEN);
+        let twice = std::mem::replace(&mut seen[packet.context - 1], true);
+        assert!(!twice, "{} twice", packet.context);
+    }
 }

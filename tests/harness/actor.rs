@@ -341,6 +341,15 @@ impl Cast {
                 either!(self, key, end => end.write(message.as_bytes()))?;
                 none()
             }
+            // FROM TO: a message on each of the ends that have these numbers, without anything in between
+            ["burst", from, to] => {
+                let number = |text: &str| text.parse::<u32>().expect("a number");
+                let names = (number(from)..number(to)).map(|number| number.to_string());
+                for name in names.collect::<Vec<_>>() {
+                    either!(self, &name, end => end.write(b"x"))?;
+                }
+                none()
+            }
             // KEY BYTES: one long message
             ["pour", key, bytes] => {
                 let message = vec![b'x'; bytes.parse().expect("a number")];
