@@ -36,6 +36,19 @@ pub(crate) struct Crew {
     pipes: u64,
     /// what the probe's lines hold
     line: u64,
+    /// client processes that do nothing
+    guests: Vec<Guest>,
+}
+
+/// It ends with its standard input, which is ours.
+#[derive(Debug)]
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +70,7 @@ impl Crew {
             broker,
             pipes: 0,
             line: 0,
+            guests: Vec::new(),
         })
     }
 
@@ -126,6 +140,10 @@ impl Crew {
                 self.let_read(others)?;
                 pipe(format!("run {}", self.pipes), DEFAULT_QUOTA)
             }
+            Kind::OverlappedOfClients { others } => {
+                self.invite(others)?;
+                pipe(format!("run {}", self.pipes), DEFAULT_QUOTA)
+            }
             _ if matches!(task, Task::Connect | Task::Serve) => {
                 let path = self.broker.folder.join(format!("run{}", self.pipes));
                 pipe(path.display().to_string(), 0)
@@ -158,6 +176,34 @@ impl Crew {
     /// The other pipes that [`Kind::OverlappedAmong`] has reads pending on.
     pub(crate) fn let_read(&mut self, others: u32) -> Result<()> {
         self.hold_so(READING, others, true)
+    }
+
+    /// The processes that [`Kind::OverlappedOfClients`] has reads pending for; nothing to do the second time.
+    fn invite(&mut self, count: u32) -> Result<()> {
+        if self.guests.len() == count as usize {
+            return Ok(());
+        }
+        let order = Order::Hold {
+            count,
+            name: GUESTS.to_owned(),
+            reads: true,
+        };
+        let within = self.grace + Duration::from_millis(10 * u64::from(count));
+        let [server, _] = &mut self.workers;
+        server.control.send(&order, &[]).context("order")?;
+        server.ready(within).context("server")?;
+        for _ in 0..count {
+            let guest = Command::new("/proc/self/exe")
+                .arg0("npfs")
+                .arg(WORKER_COMMAND)
+                .arg(&self.broker.socket)
+                .arg(GUESTS)
+                .stdin(Stdio::piped())
+                .spawn();
+            self.guests
+                .push(Guest(guest.context("cannot start a client process")?));
+        }
+        server.ready(within).context("server")
     }
 
     /// Both hold so many connections, in place of those that they held.
@@ -245,6 +291,7 @@ impl Crew {
             self.workers = start_both(self.placement, self.clock, self.grace, &self.broker.socket)
                 .with_context(|| format!("new workers after a failed {what}"))?;
             self.line = 0;
+            self.guests.clear();
         }
         answer
     }
@@ -340,6 +387,7 @@ const NAMES: [&str; 2] = ["server", "client"];
 /// The pipe that the crowd is connected to.
 const CROWD: &str = "crowd";
 const READING: &str = "reading";
+const GUESTS: &str = "guests";
 
 /// For both ends alike.
 fn pipe(name: String, quota: u32) -> [Parts; 2] {

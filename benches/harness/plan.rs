@@ -18,6 +18,8 @@ pub enum Workload {
     Overlapped,
     /// The same while reads pend on many other pipes.
     Pending,
+    /// The same while many other processes are connected to the server.
+    Clients,
     /// Round trips of many clients with a server of one thread.
     Serve,
     /// Open and close, against listen and disconnect.
@@ -32,7 +34,7 @@ pub enum Workload {
 
 impl Workload {
     /// Every one, in the order in which they run.
-    pub const ALL: [Workload; 14] = [
+    pub const ALL: [Workload; 15] = [
         Workload::RoundTrip(48),
         Workload::RoundTrip(64),
         Workload::RoundTrip(4 << 10),
@@ -42,6 +44,7 @@ impl Workload {
         Workload::OneWay(1 << 20),
         Workload::Overlapped,
         Workload::Pending,
+        Workload::Clients,
         Workload::Serve,
         Workload::Connect,
         Workload::Idle,
@@ -66,6 +69,7 @@ impl Workload {
             Workload::OneWay(bytes) => format!("oneway-{}", size(bytes)),
             Workload::Overlapped => "overlapped".to_owned(),
             Workload::Pending => "pending".to_owned(),
+            Workload::Clients => "clients".to_owned(),
             Workload::Serve => "serve".to_owned(),
             Workload::Connect => "connect".to_owned(),
             Workload::Idle => "idle".to_owned(),
@@ -81,6 +85,7 @@ impl Workload {
             Workload::OneWay(bytes) => format!("one way, {}", size_name(bytes)),
             Workload::Overlapped => "overlapped round trip, 64 B".to_owned(),
             Workload::Pending => "the same, with reads pending on many pipes".to_owned(),
+            Workload::Clients => format!("the same, with {PROCESSES} client processes"),
             Workload::Serve => format!("{CLIENTS} clients of a server on one thread, 64 B"),
             Workload::Connect => "open and close, against listen and disconnect".to_owned(),
             Workload::Idle => "idle".to_owned(),
@@ -95,6 +100,7 @@ impl Workload {
             Workload::RoundTrip(bytes) | Workload::OneWay(bytes) => bytes,
             Workload::Overlapped
             | Workload::Pending
+            | Workload::Clients
             | Workload::Serve
             | Workload::Connect
             | Workload::Idle
@@ -157,6 +163,9 @@ impl Contender {
     }
 }
 
+/// Processes of `clients`.
+pub(crate) const PROCESSES: u32 = 1000;
+
 /// Bytes that fit into one cache line beside the raw line's flag.
 pub(crate) const ONE_LINE: usize = 48;
 
@@ -215,6 +224,10 @@ pub(crate) fn contenders(workload: Workload, place: Placement, which: Which) -> 
         Workload::Overlapped => kinds.push(Kind::Overlapped),
         Workload::Pending => {
             kinds = vec![Kind::OverlappedAmong { others: MANY - 1 }, Kind::Overlapped];
+        }
+        Workload::Clients => {
+            let others = PROCESSES - 1;
+            kinds = vec![Kind::OverlappedOfClients { others }, Kind::Overlapped];
         }
         Workload::Idle => kinds.push(Kind::Pipe),
         Workload::Many | Workload::Fds => {}
@@ -295,7 +308,7 @@ mod tests {
     fn names_are_those_of_the_command_line() {
         let names: Vec<String> = Workload::ALL.into_iter().map(Workload::name).collect();
         let list = "roundtrip-48 roundtrip-64 roundtrip-4k oneway-64 oneway-4k oneway-64k \
-                    oneway-1m overlapped pending serve connect idle many fds";
+                    oneway-1m overlapped pending clients serve connect idle many fds";
         assert_eq!(names.join(" "), list);
     }
 
@@ -309,8 +322,8 @@ mod tests {
             let all = contenders(workload, one, Which::Both);
             assert!(all.iter().all(|c| c.kind != Kind::RawLine), "{workload:?}");
             assert!(all.iter().any(|c| c.kind.is_ours()));
-            let alone =
-                workload.counts() || matches!(workload, Workload::Overlapped | Workload::Pending);
+            let ours = [Workload::Overlapped, Workload::Pending, Workload::Clients];
+            let alone = workload.counts() || ours.contains(&workload);
             assert_eq!(alone, all.iter().all(|c| c.kind.is_ours()));
         }
     }

@@ -229,7 +229,11 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
             }
             rows
         }
-        Workload::Overlapped | Workload::Pending if which == Which::Baselines => Vec::new(),
+        Workload::Overlapped | Workload::Pending | Workload::Clients
+            if which == Which::Baselines =>
+        {
+            Vec::new()
+        }
         Workload::Overlapped => {
             let blocking = all(&|kind| kind == Kind::Ours { quota });
             let most = if one_cpu { 1.5 } else { 3.0 };
@@ -238,9 +242,9 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
             let unit = Unit::Nanos;
             vec![row(section, "P5", who, quota, unit, &blocking, bound)]
         }
-        Workload::Pending => {
+        Workload::Pending | Workload::Clients => {
             let alone = all(&|kind| kind == Kind::Overlapped);
-            let among = all(&|kind| matches!(kind, Kind::OverlappedAmong { .. }));
+            let among = all(&|kind| kind != Kind::Overlapped);
             let who = among.first().copied();
             let bound = Some(Bound::AtMost(1.2));
             let unit = Unit::Nanos;

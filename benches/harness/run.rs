@@ -94,6 +94,10 @@ fn plan(options: &Options, timing: &Timing) -> Vec<Step> {
     let mut steps = Vec::new();
     for &placement in &options.placements {
         for &workload in &options.workloads {
+            // Starting so many processes takes seconds: in the short form only if nothing else is asked for.
+            if options.quick && workload == Workload::Clients && options.workloads.len() > 1 {
+                continue;
+            }
             if workload.counts()
                 && (placement != options.placements[0] || options.which == Which::Baselines)
             {

@@ -53,6 +53,11 @@ pub(crate) enum Kind {
         /// connected pipes
         others: u32,
     },
+    /// The same while the server has a read pending on a pipe to each of this many other processes.
+    OverlappedOfClients {
+        /// connected processes
+        others: u32,
+    },
     /// A mailbox of one cache line (or as many as the message needs), its reader spinning.
     RawLine,
     /// The same mailbox, its reader always asleep in a futex.
@@ -87,6 +92,7 @@ impl Kind {
                 | Kind::OursAmong { .. }
                 | Kind::Overlapped
                 | Kind::OverlappedAmong { .. }
+                | Kind::OverlappedOfClients { .. }
         )
     }
 
@@ -100,6 +106,9 @@ impl Kind {
             Kind::OursAmong { others } => format!("npfs, among {}", others + 1),
             Kind::Overlapped => "npfs, overlapped".to_owned(),
             Kind::OverlappedAmong { others } => format!("npfs, overlapped, among {}", others + 1),
+            Kind::OverlappedOfClients { others } => {
+                format!("npfs, overlapped, {} clients", others + 1)
+            }
             Kind::RawLine => "raw line".to_owned(),
             Kind::RawFutex => "raw futex".to_owned(),
             Kind::RingIndex { capacity } => {
@@ -126,6 +135,7 @@ impl Kind {
             Kind::OursAmong { .. } => "npfs, among many",
             Kind::Overlapped => "npfs, overlapped",
             Kind::OverlappedAmong { .. } => "npfs, overlapped, among many",
+            Kind::OverlappedOfClients { .. } => "npfs, overlapped, many clients",
             Kind::RawLine => "raw line",
             Kind::RawFutex => "raw futex",
             Kind::RingIndex { .. } => "ring, index",

@@ -1,11 +1,13 @@
 //! One of the two processes: opens what it is told to, runs a loop, reports, and waits for more.
 
 use std::any::Any;
+use std::env;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -29,13 +31,27 @@ use crate::workloads::{Outcome, Pace, alone, drain, echo, ping, pour, sleep_and_
 /// The whole life of a worker. Its standard input is the control socket; the end of that is the
 /// end of it.
 pub fn main() -> ExitCode {
-    match serve() {
+    let words: Vec<String> = env::args().skip(2).collect();
+    let done = match &words[..] {
+        [socket, name] => hold(Path::new(socket), name),
+        _ => serve(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("npfs bench worker: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The life of a client that does nothing: it has a pipe open until its standard input ends.
+fn hold(socket: &Path, name: &str) -> Result<()> {
+    sys::die_with_parent().context("prctl")?;
+    let namespace = Namespace::connect(socket).context("broker")?;
+    let _pipe = ours::dial(&namespace, &connect::ticket(name))?;
+    io::copy(&mut io::stdin(), &mut io::sink()).context("standard input")?;
+    Ok(())
 }
 
 fn serve() -> Result<()> {
@@ -152,7 +168,10 @@ impl Worker {
                 let halves = ours::open(self.namespace()?, &parts.ticket)?;
                 return self.act(ours::in_place(halves), job);
             }
-            (Kind::Overlapped | Kind::OverlappedAmong { .. }, role) => {
+            (
+                Kind::Overlapped | Kind::OverlappedAmong { .. } | Kind::OverlappedOfClients { .. },
+                role,
+            ) => {
                 let ends = overlapped::ends(self.namespace()?, &parts.ticket, role)?;
                 return self.act(ends, job);
             }
@@ -163,7 +182,8 @@ impl Worker {
             | Kind::OursInPlace { .. }
             | Kind::OursAmong { .. }
             | Kind::Overlapped
-            | Kind::OverlappedAmong { .. } => {
+            | Kind::OverlappedAmong { .. }
+            | Kind::OverlappedOfClients { .. } => {
                 bail!("for another workload")
             }
             Kind::RawLine => self.act(mailbox::open_spin(parts, self.role)?, job),

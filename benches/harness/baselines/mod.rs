@@ -54,7 +54,8 @@ pub(crate) fn prepare(kind: Kind, size: usize, one_way: bool, yields: bool) -> R
         | Kind::OursInPlace { .. }
         | Kind::OursAmong { .. }
         | Kind::Overlapped
-        | Kind::OverlappedAmong { .. } => {
+        | Kind::OverlappedAmong { .. }
+        | Kind::OverlappedOfClients { .. } => {
             unreachable!("not a baseline")
         }
     }

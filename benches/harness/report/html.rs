@@ -294,7 +294,8 @@ fn colour(kind: Kind) -> usize {
         Kind::OursInPlace { .. }
         | Kind::OursAmong { .. }
         | Kind::Overlapped
-        | Kind::OverlappedAmong { .. } => 9,
+        | Kind::OverlappedAmong { .. }
+        | Kind::OverlappedOfClients { .. } => 9,
     }
 }
 

@@ -120,7 +120,11 @@ fn of_section(section: &Section) -> Table {
 /// A section's header and rows, for the terminal and for the page.
 pub(super) fn section_cells(section: &Section) -> (&'static [&'static str], Vec<Vec<String>>) {
     let header: &[&str] = match section.workload {
-        Workload::RoundTrip(_) | Workload::Overlapped | Workload::Pending | Workload::Connect => &[
+        Workload::RoundTrip(_)
+        | Workload::Overlapped
+        | Workload::Pending
+        | Workload::Clients
+        | Workload::Connect => &[
             "",
             "p50",
             "p99",
