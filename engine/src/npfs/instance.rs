@@ -5,7 +5,7 @@ use std::sync::Arc;
 use npfs_ringbuf::Access;
 
 use super::{ClientId, EndId, Modes, Tag, pipe::Fixed};
-use crate::{name::Key, security::Mask};
+use crate::security::Mask;
 
 /// NamedPipeState of an instance, as its server end sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,10 +67,11 @@ impl State {
     }
 }
 
-/// An instance; its id is that of its server end.
+/// An instance; its id is that of its server end. Ten thousand connected ones are the broker's larger part: what a
+/// connection needs, or a pended listen, stands in one place only.
 #[derive(Debug)]
 pub(super) struct Instance<C> {
-    pub(super) pipe: Key,
+    pub(super) pipe: Arc<Fixed>,
     pub(super) owner: ClientId,
     pub(super) access: Access,
     /// What its handle was granted.
@@ -78,20 +79,20 @@ pub(super) struct Instance<C> {
     pub(super) in_quota: u32,
     pub(super) out_quota: u32,
     pub(super) link: Wire<C>,
-    /// Pended listens, oldest first (NP-LISTEN-08).
-    pub(super) listens: Vec<(ClientId, Tag)>,
 }
 
 /// What a server end has to do with a connection.
 #[derive(Debug)]
 pub(super) enum Wire<C> {
     Disconnected,
-    /// Its place in the line (NP-OPEN-09).
     Listening {
+        /// Its place in the line (NP-OPEN-09).
         since: u64,
+        /// Pended listens, oldest first (NP-LISTEN-08).
+        listens: Vec<(ClientId, Tag)>,
     },
+    /// The client end has the connection, until it closes.
     Connected {
-        conn: C,
         client: EndId,
         who: ClientId,
     },
@@ -108,6 +109,14 @@ impl<C> Instance<C> {
             Wire::Listening { .. } => State::Listening,
             Wire::Connected { .. } => State::Connected,
             Wire::Closing { .. } => State::Closing,
+        }
+    }
+
+    /// Its pended listens, if it listens.
+    pub(super) fn listens(&mut self) -> Option<&mut Vec<(ClientId, Tag)>> {
+        match &mut self.link {
+            Wire::Listening { listens, .. } => Some(listens),
+            _ => None,
         }
     }
 }

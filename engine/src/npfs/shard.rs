@@ -129,6 +129,7 @@ impl<C: Clone> Shard<C> {
         let Some(pipe) = self.pipes.get_mut(&key) else {
             return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
         };
+        let fixed = pipe.fixed.clone();
         pipe.instances.insert(end);
         let created = Completion::Created {
             client: asker.client,
@@ -141,14 +142,13 @@ impl<C: Clone> Shard<C> {
         let allowed = pipe.fixed.direction.access(End::Server);
         let access = data_access(granted, allowed);
         self.servers.insert(Instance {
-            pipe: key,
+            pipe: fixed,
             owner: asker.client,
             access,
             granted,
             in_quota: create.in_quota,
             out_quota: create.out_quota,
             link: Wire::Disconnected,
-            listens: Vec::new(),
         });
         // NP-OBJ-06: without any data access it only reserves the name until it is told to listen.
         if granted.intersects(Mask::FILE_READ_DATA | Mask::FILE_WRITE_DATA) {
@@ -247,9 +247,14 @@ impl<C: Clone> Shard<C> {
         let mut servers = vec![instance.owner];
         if let Some(shared) = shared {
             servers.clear();
-            let listens = |session| instance.listens.iter().any(|(of, _)| *of == session);
+            let owner = instance.owner;
+            let listens = instance.listens();
+            let listens = |session| {
+                let mut listens = listens.iter().flat_map(|listens| listens.iter());
+                listens.any(|(of, _)| *of == session)
+            };
             for session in shared.sessions() {
-                let has_it = session == instance.owner;
+                let has_it = session == owner;
                 let joined = has_it || wires.join(&conn, End::Server, session).is_ok();
                 if joined && listens(session) {
                     servers.push(session);
@@ -262,12 +267,12 @@ impl<C: Clone> Shard<C> {
         pipe.listening.remove(&since);
         pipe.connected += 1;
         let end = self.clients.next_id();
+        let listens = instance.listens().map(std::mem::take);
+        let listens = listens.unwrap_or_default();
         instance.link = Wire::Connected {
-            conn: conn.clone(),
             client: end,
             who: asker.client,
         };
-        let listens = std::mem::take(&mut instance.listens);
         let server = instance.owner;
         let client = Client {
             conn: conn.clone(),
@@ -334,8 +339,9 @@ impl<C: Clone> Shard<C> {
                     Err(NtStatus::PIPE_LISTENING)
                 } else if let Entry::Vacant(entry) = self.pending.entry((asker.client, asker.tag)) {
                     entry.insert(Pending::Listen(end));
-                    if let Some(instance) = self.servers.get_mut(end) {
-                        instance.listens.push((asker.client, asker.tag));
+                    let instance = self.servers.get_mut(end);
+                    if let Some(listens) = instance.and_then(Instance::listens) {
+                        listens.push((asker.client, asker.tag));
                     }
                     return;
                 } else {
@@ -366,23 +372,22 @@ impl<C: Clone> Shard<C> {
         out: &mut Vec<Completion<C>>,
     ) -> Result<(), NtStatus> {
         let instance = self.server(client, end)?;
-        let key = instance.pipe.clone();
+        let fixed = instance.pipe.clone();
         match std::mem::replace(&mut instance.link, Wire::Disconnected) {
             Wire::Disconnected => return Err(NtStatus::PIPE_DISCONNECTED), // NP-DISC-03
-            Wire::Listening { since } => {
+            Wire::Listening { since, listens } => {
                 // NP-DISC-04 (open question): as the driver of 2003 does it.
-                let listens = std::mem::take(&mut instance.listens);
                 self.end_listens(listens, NtStatus::PIPE_DISCONNECTED, out);
-                if let Some(pipe) = self.pipes.get_mut(&key) {
+                if let Some(pipe) = self.pipes.get_mut(&fixed.key) {
                     pipe.listening.remove(&since);
                 }
             }
-            Wire::Connected { conn, client, .. } => {
-                wires.disconnect(&conn);
-                if let Some(pipe) = self.pipes.get_mut(&key) {
+            Wire::Connected { client, .. } => {
+                if let Some(pipe) = self.pipes.get_mut(&fixed.key) {
                     pipe.connected -= 1;
                 }
                 if let Some(client) = self.clients.get_mut(client) {
+                    wires.disconnect(&client.conn);
                     client.server = None; // NP-OBJ-09
                     client.cut_off = true;
                 }
@@ -495,7 +500,7 @@ impl<C: Clone> Shard<C> {
             let server = gone.server.and_then(|server| self.servers.get_mut(server));
             if let Some(instance) = server {
                 instance.link = Wire::Closing { conn: gone.conn }; // NP-OBJ-07
-                if let Some(pipe) = self.pipes.get_mut(&instance.pipe) {
+                if let Some(pipe) = self.pipes.get_mut(&instance.pipe.key) {
                     pipe.connected -= 1;
                 }
             }
@@ -512,9 +517,11 @@ impl<C: Clone> Shard<C> {
             return Some((client.conn.clone(), End::Client));
         }
         match &self.servers.get(end)?.link {
-            Wire::Connected { conn, .. } | Wire::Closing { conn } => {
-                Some((conn.clone(), End::Server))
+            Wire::Connected { client, .. } => {
+                let client = self.clients.get(*client)?;
+                Some((client.conn.clone(), End::Server))
             }
+            Wire::Closing { conn } => Some((conn.clone(), End::Server)),
             Wire::Disconnected | Wire::Listening { .. } => None,
         }
     }
@@ -615,10 +622,7 @@ impl<C: Clone> Shard<C> {
         };
         let pipe_type = match (self.clients.get(end), self.servers.get(end)) {
             (Some(client), _) => Some(client.pipe.pipe_type),
-            (None, Some(instance)) => {
-                let pipe = self.pipes.get(&instance.pipe);
-                pipe.map(|pipe| pipe.fixed.pipe_type)
-            }
+            (None, Some(instance)) => Some(instance.pipe.pipe_type),
             (None, None) => None,
         };
         Ok(Taken {
@@ -718,8 +722,8 @@ impl<C: Clone> Shard<C> {
     /// It listens, and nobody can open it.
     fn leave_the_line(&mut self, end: EndId) {
         if let Some(instance) = self.servers.get(end)
-            && let Wire::Listening { since } = instance.link
-            && let Some(pipe) = self.pipes.get_mut(&instance.pipe)
+            && let Wire::Listening { since, .. } = instance.link
+            && let Some(pipe) = self.pipes.get_mut(&instance.pipe.key)
         {
             pipe.listening.remove(&since);
         }
@@ -772,25 +776,26 @@ impl<C: Clone> Shard<C> {
 
     fn close_server<W: Wires<Conn = C>>(
         &mut self,
-        gone: Instance<C>,
+        mut gone: Instance<C>,
         end: EndId,
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) {
-        self.end_listens(gone.listens, NtStatus::PIPE_BROKEN, out); // NP-LISTEN-10
-        let Some(pipe) = self.pipes.get_mut(&gone.pipe) else {
+        let listens = gone.listens().map(std::mem::take);
+        self.end_listens(listens.unwrap_or_default(), NtStatus::PIPE_BROKEN, out); // NP-LISTEN-10
+        let Some(pipe) = self.pipes.get_mut(&gone.pipe.key) else {
             return;
         };
         pipe.instances.remove(&end);
         match gone.link {
             Wire::Disconnected => {}
-            Wire::Listening { since } => {
+            Wire::Listening { since, .. } => {
                 pipe.listening.remove(&since);
             }
-            Wire::Connected { conn, client, .. } => {
+            Wire::Connected { client, .. } => {
                 pipe.connected -= 1;
-                wires.close(&conn, End::Server);
                 if let Some(client) = self.clients.get_mut(client) {
+                    wires.close(&client.conn, End::Server);
                     client.server = None;
                 }
             }
@@ -799,7 +804,7 @@ impl<C: Clone> Shard<C> {
         if pipe.instances.is_empty() {
             // NP-OBJ-01, NP-WAIT-09
             let waiters = std::mem::take(&mut pipe.waiters);
-            self.pipes.remove(&gone.pipe);
+            self.pipes.remove(&gone.pipe.key);
             self.release(waiters, Err(NtStatus::OBJECT_NAME_NOT_FOUND), out);
         }
     }
@@ -903,9 +908,8 @@ impl<C: Clone> Shard<C> {
             };
         }
         let instance = self.servers.get(end).ok_or(NtStatus::INVALID_HANDLE)?;
-        let pipe = self.pipes.get(&instance.pipe);
         Ok(EndOf {
-            fixed: pipe.ok_or(NtStatus::INVALID_HANDLE)?.fixed.clone(),
+            fixed: instance.pipe.clone(),
             granted: instance.granted,
             quotas: Some((instance.in_quota, instance.out_quota)),
         })
@@ -1048,8 +1052,13 @@ impl<C: Clone> Shard<C> {
         let Some(instance) = self.servers.get_mut(end) else {
             return;
         };
-        instance.link = Wire::Listening { since };
-        let Some(pipe) = self.pipes.get_mut(&instance.pipe) else {
+        // One that nobody had for a while may have listens pending.
+        let listens = instance.listens().map(std::mem::take);
+        instance.link = Wire::Listening {
+            since,
+            listens: listens.unwrap_or_default(),
+        };
+        let Some(pipe) = self.pipes.get_mut(&instance.pipe.key) else {
             return;
         };
         pipe.listening.insert(since, end);
@@ -1096,8 +1105,9 @@ impl<C: Clone> Shard<C> {
         match self.pending.remove(&(client, tag)) {
             None => return false,
             Some(Pending::Listen(end)) => {
-                if let Some(instance) = self.servers.get_mut(end) {
-                    instance.listens.retain(|&listen| listen != (client, tag));
+                let instance = self.servers.get_mut(end);
+                if let Some(listens) = instance.and_then(Instance::listens) {
+                    listens.retain(|&listen| listen != (client, tag));
                 }
             }
             Some(Pending::Wait(key, order)) => {
