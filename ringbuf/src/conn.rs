@@ -19,7 +19,7 @@ use crate::{
     record::Wakes,
     region::SlotRefs,
     role::{Owner, Role},
-    sync::{AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicU8, AtomicU32, Ordering},
     types::{Access, CompletionMode, End, Info, Peek, PipeType, Read, ReadMode, State},
     wait::{Entered, Spin, learn_wake_cost},
 };
@@ -34,25 +34,29 @@ pub struct ConnectionId {
 
 /// A handle on one end of a connection. Any thread may call; calls of several threads are served in turn.
 ///
+/// A process has one for each end, ten thousand perhaps: what is the same for all connections of a link is the link's.
+///
 /// Dropping a handle does not close the end: other handles, in this process or another, may be on it. Who holds the
 /// last one calls [`Conn::close`], or the broker does.
 #[derive(Debug)]
 pub struct Conn {
     refs: SlotRefs,
-    slot: u32,
     end: End,
     pipe_type: PipeType,
     access: [Access; 2],
-    calm: u64,
+    generation: u32,
     quotas: [u32; 2],
     secrets: [u64; 2],
-    populated: [AtomicU64; 2],
-    keep_after: u32,
+    populated: [AtomicU32; 2],
     spin: Spin,
     /// The last call was a read: the peer is likely to wait for what is written next, so frames are laid on cache
     /// lines; a stream is laid densely.
-    turn: AtomicU32,
+    turn: AtomicU8,
 }
+
+/// With the counts of an `Arc` it fills a chunk of 128 bytes of the heap, and one more byte would take the next.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Conn>() <= 104);
 
 impl Conn {
     /// The end of a connection that a grant is for.
@@ -74,17 +78,15 @@ impl Conn {
         }
         let conn = Conn {
             refs: SlotRefs::new(link.clone(), grant.slot, grant.areas),
-            slot: grant.slot,
             end: grant.end,
             pipe_type: grant.pipe_type,
             access: grant.access,
-            calm: Attention::calm(grant.generation),
+            generation: grant.generation,
             quotas: grant.quotas,
             secrets: grant.secrets,
-            populated: [AtomicU64::new(0), AtomicU64::new(0)],
-            keep_after: barrier::keep_after(),
+            populated: [AtomicU32::new(0), AtomicU32::new(0)],
             spin: Spin::new(SpinPolicy::from_env()),
-            turn: AtomicU32::new(0),
+            turn: AtomicU8::new(0),
         };
         if conn.incoming().attention().generation() != grant.generation {
             return Err(AttachError::Grant("its generation has passed"));
@@ -110,7 +112,7 @@ impl Conn {
     /// The number of its slot in the link, by which bells are rung for it.
     #[must_use]
     pub fn slot(&self) -> u32 {
-        self.slot
+        self.refs.number()
     }
 
     /// What the pipe carries.
@@ -130,8 +132,8 @@ impl Conn {
     pub fn id(&self) -> ConnectionId {
         ConnectionId {
             link: self.refs.link().token(),
-            slot: self.slot,
-            generation: Attention(self.calm).generation(),
+            slot: self.slot(),
+            generation: self.generation,
         }
     }
 
@@ -146,9 +148,7 @@ impl Conn {
     #[must_use]
     pub fn state(&self) -> State {
         let attention = self.incoming().attention();
-        if attention.generation() != Attention(self.calm).generation()
-            || attention.has(DISCONNECTED)
-        {
+        if attention.generation() != self.generation || attention.has(DISCONNECTED) {
             State::Disconnected
         } else if attention.has(WRITER_CLOSED) {
             State::Closing
@@ -603,7 +603,7 @@ impl Conn {
             (self.outgoing(), WRITER_CLOSED),
         ] {
             let attention = queue.attention();
-            if attention.generation() != Attention(self.calm).generation() || attention.has(bit) {
+            if attention.generation() != self.generation || attention.has(bit) {
                 continue;
             }
             queue.close(bit, &mut wakes);
@@ -619,7 +619,7 @@ impl Conn {
     /// As [`Conn::close`] without a broker, of an end that other processes may have too: whoever is the last closes it.
     pub fn release(&self) {
         if self.leave() && !self.is_closed() {
-            self.refs.link().release_own(self.slot, self.end);
+            self.refs.link().release_own(self.slot(), self.end);
         }
     }
 
@@ -632,7 +632,7 @@ impl Conn {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         let closed = self.refs.slot().closed.load(Ordering::SeqCst);
-        let same = self.incoming().attention().generation() == Attention(self.calm).generation();
+        let same = self.incoming().attention().generation() == self.generation;
         !same || closed & 1 << self.end.index() != 0
     }
 
@@ -659,9 +659,8 @@ impl Conn {
 
     /// This handle is of no more use. `true`: this process has no other on that end.
     fn leave(&self) -> bool {
-        let generation = Attention(self.calm).generation();
         let link = self.refs.link();
-        link.note_closed(self.slot, self.end, generation)
+        link.note_closed(self.slot(), self.end, self.generation)
     }
 
     // ---- inside ------------------------------------------------------------------------------------------------
@@ -713,12 +712,12 @@ impl Conn {
             area: self.refs.area(index),
             modes: &self.refs.slot().modes[index],
             populated: &self.populated[index],
-            calm: self.calm,
+            calm: Attention::calm(self.generation),
             secret: self.secrets[index],
             quota: self.quotas[index],
             pipe_type: self.pipe_type,
             may_write: self.access[reader.other().index()].write,
-            keep_after: self.keep_after,
+            keep_after: self.refs.link().keep_after(),
         }
     }
 
@@ -726,7 +725,7 @@ impl Conn {
     #[inline]
     pub(crate) fn deliver(&self, wakes: &mut Wakes<'_>) {
         let link = self.refs.link();
-        if wakes.deliver(|process| link.bell(process).ring(self.slot)) {
+        if wakes.deliver(|process| link.bell(process).ring(self.slot())) {
             self.spin.woke_peer();
         }
     }
@@ -1050,7 +1049,7 @@ impl Conn {
         let batch = len.max((quota / 4).min(MOST_BATCH));
         let between = (batch / len.max(1)).clamp(1, MOST_LOOKS_BETWEEN);
         let turns = std::cell::Cell::new(0_u64);
-        let calm = || queue.attention().0 == self.calm;
+        let calm = || queue.attention().0 == queue.calm;
         let ready = self.spin.until(peer, entered, || {
             turns.set(turns.get() + 1);
             if !turns.get().is_multiple_of(between) {

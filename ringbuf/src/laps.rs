@@ -14,7 +14,7 @@ use crate::{
     queue::{MODE_MESSAGE, Queue},
     record::{Phase, Wakes},
     role::Owner,
-    sync::{AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicU32, Ordering},
     types::{PipeType, ProcessIndex, Read},
 };
 
@@ -29,7 +29,7 @@ struct Heap {
     words: *mut [u64],
     quota: u32,
     modes: AtomicU32,
-    populated: AtomicU64,
+    populated: AtomicU32,
 }
 
 impl Drop for Heap {
@@ -52,7 +52,7 @@ impl Heap {
             words: Box::into_raw(words),
             quota,
             modes: AtomicU32::new(MODE_MESSAGE),
-            populated: AtomicU64::new(u64::MAX),
+            populated: AtomicU32::new(u32::MAX),
         };
         heap.header
             .notes

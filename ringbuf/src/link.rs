@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     attention::{Attention, DISCONNECTED},
-    books,
+    barrier, books,
     doorbell::Bell,
     error::AttachError,
     geometry::Geometry,
@@ -22,6 +22,8 @@ use crate::{
 pub struct Link {
     region: Region,
     process: ProcessIndex,
+    /// Turns in a row after which a thread of this process keeps a role.
+    keep_after: u32,
     token: [u64; 2],
     /// One for each slot: how often this process has each end open, 16 bits by `End::index`, and above them of which
     /// generation.
@@ -56,6 +58,7 @@ impl Link {
         Ok(Arc::new(Link {
             region: Region::new(map, geometry),
             process,
+            keep_after: barrier::keep_after(),
             token,
             open: (0..slots).map(|_| AtomicU64::new(0)).collect(),
         }))
@@ -65,6 +68,10 @@ impl Link {
     #[must_use]
     pub fn process(&self) -> ProcessIndex {
         self.process
+    }
+
+    pub(crate) fn keep_after(&self) -> u32 {
+        self.keep_after
     }
 
     /// The other process of the pair that the link was made for; `None`: this one is not of it.

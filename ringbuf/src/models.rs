@@ -26,7 +26,7 @@ struct Fixture {
     records: [Record; RECORDS],
     words: Vec<AtomicU64>,
     modes: AtomicU32,
-    populated: AtomicU64,
+    populated: AtomicU32,
     quota: u32,
     keep_after: u32,
 }
@@ -43,7 +43,7 @@ impl Fixture {
             records: Default::default(),
             words: (0..32).map(|_| AtomicU64::new(0)).collect(),
             modes: AtomicU32::new(1),
-            populated: AtomicU64::new(u64::MAX),
+            populated: AtomicU32::new(u32::MAX),
             quota,
             keep_after,
         };

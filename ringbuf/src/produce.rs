@@ -228,7 +228,7 @@ impl<'a> Queue<'a> {
     fn see_to_memory(&self, end: u64) -> Result<(), Error> {
         let offset = end.wrapping_sub(1) & (self.area.len() - 1);
         let wanted = offset + 1 + 64 + HEADER;
-        let populated = self.populated.load(Ordering::Relaxed);
+        let populated = u64::from(self.populated.load(Ordering::Relaxed));
         if wanted > populated && populated < self.area.len() {
             self.populate(populated, wanted)?;
         }
@@ -243,7 +243,9 @@ impl<'a> Queue<'a> {
         self.area
             .populate(from.min(to), to)
             .map_err(|_| Error::NoMemory)?;
-        self.populated.store(to, Ordering::Relaxed);
+        // No area is longer than 128 MiB.
+        self.populated
+            .store(u32::try_from(to).unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }
 
@@ -418,11 +420,12 @@ impl<'a> Queue<'a> {
     fn give_memory_back(&self, offset: u64, high: u64) {
         // Not the page that the reader polls, nor the one after it.
         let page = offset & !4095;
-        self.area.punch(LOW, page.max(LOW));
+        let low = u64::from(LOW);
+        self.area.punch(low, page.max(low));
         // Only a scribbled mark is beyond the area.
         let high = high.min(self.area.len());
         self.area
-            .punch((page + 8192).max(LOW), high + 65_536 + 4096);
+            .punch((page + 8192).max(low), high + 65_536 + 4096);
         let notes = &self.header.notes.0;
         notes.high_water.store(offset, Ordering::Relaxed);
         self.populated.fetch_min(LOW, Ordering::Relaxed);
@@ -445,7 +448,7 @@ impl<'a> Queue<'a> {
             return;
         }
         if let (Some((tail, high)), true) = (is_due(), self.attention().0 == self.calm) {
-            if tail & (size - 1) >= LOW {
+            if tail & (size - 1) >= u64::from(LOW) {
                 let _ = self.restart(&mut self.back(), tail);
             }
             self.give_memory_back(tail & (size - 1), high);
@@ -825,6 +828,6 @@ pub(crate) const RESTART: u64 = 16 * 1024;
 /// Laps that have to stay small before memory is given back between two writes.
 const SMALL_LAPS: u32 = 16;
 /// Memory below this offset is never given back.
-const LOW: u64 = 64 * 1024;
+const LOW: u32 = 64 * 1024;
 /// Memory up to this offset is given back only with more.
 const KEEP: u64 = 192 * 1024;

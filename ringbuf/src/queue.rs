@@ -24,7 +24,7 @@ use crate::{
     layout::{QueueHeader, RECORDS, Record},
     record::{Kind, Phase, Wakes},
     role::{Owner, Role, SETTLE, Taken, WAITERS},
-    sync::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::{AtomicU32, Ordering, fence},
     types::{CompletionMode, PipeType, ReadMode},
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Queue<'a> {
     /// Modes of the reading end.
     pub(crate) modes: &'a AtomicU32,
     /// Offset up to which this process has seen to the area's memory.
-    pub(crate) populated: &'a AtomicU64,
+    pub(crate) populated: &'a AtomicU32,
     /// Attention word of a queue in which nothing is unusual.
     pub(crate) calm: u64,
     pub(crate) secret: u64,

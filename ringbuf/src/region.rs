@@ -153,23 +153,27 @@ impl Region {
     }
 
     pub(crate) fn slot(&self, slot: u32) -> &SlotHeader {
-        assert!(slot < self.geometry.slots);
         // SAFETY: as for the header; slot headers are aligned to 1 KiB and before `data_off` by `Geometry`.
+        unsafe { self.at(self.slot_off(slot)).cast::<SlotHeader>().as_ref() }
+    }
+
+    pub(crate) fn tables(&self, slot: u32) -> &RecordTables {
+        // SAFETY: as for slot headers; record tables are aligned to 2 KiB.
         unsafe {
-            self.at(SLOTS_OFF + u64::from(slot) * SLOT_SIZE)
-                .cast::<SlotHeader>()
+            self.at(self.tables_off(slot))
+                .cast::<RecordTables>()
                 .as_ref()
         }
     }
 
-    pub(crate) fn tables(&self, slot: u32) -> &RecordTables {
+    fn slot_off(&self, slot: u32) -> u64 {
         assert!(slot < self.geometry.slots);
-        // SAFETY: as for slot headers; record tables are aligned to 2 KiB.
-        unsafe {
-            self.at(self.geometry.tables_off + u64::from(slot) * TABLES_SIZE)
-                .cast::<RecordTables>()
-                .as_ref()
-        }
+        SLOTS_OFF + u64::from(slot) * SLOT_SIZE
+    }
+
+    fn tables_off(&self, slot: u32) -> u64 {
+        assert!(slot < self.geometry.slots);
+        self.geometry.tables_off + u64::from(slot) * TABLES_SIZE
     }
 
     /// A data area of a whole mapping; `offset` and `len` as [`Geometry::area`] accepts them.
@@ -182,14 +186,18 @@ impl Region {
     }
 }
 
-/// Pointers into a mapping, found once per connection so that calls need no arithmetic.
+/// Pointers into a mapping, found once per connection so that calls need next to no arithmetic.
 #[derive(Debug)]
 pub(crate) struct SlotRefs {
     slot: NonNull<SlotHeader>,
-    tables: NonNull<RecordTables>,
-    areas: [(NonNull<u8>, u64); 2],
+    areas: [NonNull<u8>; 2],
     /// Keeps the mapping.
     link: std::sync::Arc<crate::Link>,
+    /// Of the areas; the largest has 128 MiB.
+    lens: [u32; 2],
+    /// From the slot's header to its record tables, bytes: both are before `data_off`, within 16 MiB.
+    tables: u32,
+    number: u32,
 }
 
 // SAFETY: the pointers lead to atomics and to payload bytes that are only copied, in a mapping that `link` keeps; all
@@ -206,16 +214,22 @@ impl SlotRefs {
         areas: [(u64, u64); 2],
     ) -> SlotRefs {
         let region = link.region();
-        let area = |(offset, len): (u64, u64)| {
+        for (offset, len) in areas {
             let _checked = region.area(offset, len);
-            (region.at(offset), len)
-        };
+        }
+        let (header, tables) = (region.slot_off(slot), region.tables_off(slot));
         SlotRefs {
-            slot: region.slot(slot).into(),
-            tables: region.tables(slot).into(),
-            areas: areas.map(area),
+            slot: region.at(header).cast(),
+            areas: areas.map(|(offset, _)| region.at(offset)),
+            lens: areas.map(|(_, len)| len as u32),
+            tables: (tables - header) as u32,
+            number: slot,
             link,
         }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     pub(crate) fn link(&self) -> &std::sync::Arc<crate::Link> {
@@ -224,21 +238,28 @@ impl SlotRefs {
 
     #[inline(always)]
     pub(crate) fn slot(&self) -> &SlotHeader {
-        // SAFETY: came from a reference into the mapping that `link` keeps.
+        // SAFETY: as in `Region::slot`, whose offset this is, in the mapping that `link` keeps.
         unsafe { self.slot.as_ref() }
     }
 
     #[inline(always)]
     pub(crate) fn tables(&self) -> &RecordTables {
-        // SAFETY: as in `slot`.
-        unsafe { self.tables.as_ref() }
+        // SAFETY:
+        // - As in `Region::tables`: `tables` is the distance between the two offsets, in the same mapping.
+        // - `slot` was made from the mapping's own pointer and not from a reference to the header, so it reaches all of it.
+        unsafe {
+            self.slot
+                .byte_add(self.tables as usize)
+                .cast::<RecordTables>()
+                .as_ref()
+        }
     }
 
     #[inline(always)]
     pub(crate) fn area(&self, reader: usize) -> Area<'_> {
-        let (base, len) = self.areas[reader];
+        let (base, len) = (self.areas[reader], self.lens[reader]);
         // SAFETY: checked by `Region::area` in `new`; the mapping lives as long as `self`.
-        unsafe { Area::new(base, len, true) }
+        unsafe { Area::new(base, u64::from(len), true) }
     }
 }
 

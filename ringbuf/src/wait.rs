@@ -12,7 +12,7 @@ use crate::{
     layout::Record,
     record::{Outcome, Phase},
     role::Role,
-    sync::{AtomicPtr, AtomicU32, Ordering, process, spin_hint},
+    sync::{AtomicPtr, AtomicU8, AtomicU32, Ordering, process, spin_hint},
 };
 
 /// The state of one blocked call, in memory that the caller owns. Serves one call at a time, any number in turn.
@@ -294,11 +294,11 @@ pub(crate) struct Spin {
     /// Recent average wait, nanoseconds.
     average: AtomicU32,
     /// How many times to give way to a peer on the same CPU.
-    turns: AtomicU32,
-    /// Waits that did not spin.
-    skipped: AtomicU32,
+    turns: AtomicU8,
+    /// Waits that did not spin, wrapping.
+    skipped: AtomicU8,
     /// The peer was asleep when this side last did something for it.
-    woke: AtomicU32,
+    woke: AtomicU8,
 }
 
 impl Spin {
@@ -306,9 +306,9 @@ impl Spin {
         Spin {
             policy: AtomicU32::new(policy.encode()),
             average: AtomicU32::new(0),
-            turns: AtomicU32::new(MOST_TURNS),
-            skipped: AtomicU32::new(0),
-            woke: AtomicU32::new(0),
+            turns: AtomicU8::new(MOST_TURNS),
+            skipped: AtomicU8::new(0),
+            woke: AtomicU8::new(0),
         }
     }
 
@@ -488,8 +488,8 @@ pub(crate) fn cpus() -> u32 {
 const QUICK_LOOKS: u32 = 256;
 const LOOKS_PER_CLOCK: u32 = 16;
 const ROLE_SPINS: u32 = 200;
-const MOST_TURNS: u32 = 8;
-const PROBE_EVERY: u32 = 64;
+const MOST_TURNS: u8 = 8;
+const PROBE_EVERY: u8 = 64;
 /// An eighth of the longest wait that counts: so that a few short ones bring the average down again.
 const MOST_LEARNED: u32 = 25_000;
 const FIRST_WAKE_COST: u32 = 25_000;
