@@ -33,9 +33,12 @@ pub struct Current<T> {
     value: AtomicPtr<T>,
     /// Lookers whose thread's word was in use already.
     pins: AtomicU32,
-    /// Replaced, and perhaps still looked at.
-    retired: Mutex<Vec<NonNull<T>>>,
+    retired: Mutex<Option<Box<Retired<T>>>>,
 }
+
+/// Replaced, and perhaps still looked at. Behind a pointer, since most values are never replaced, and of those that are,
+/// hardly any is still looked at.
+struct Retired<T>(Vec<NonNull<T>>);
 
 // SAFETY: it owns its values as a `Mutex<Vec<Box<T>>>` would, and lends them to several threads at once.
 unsafe impl<T: Send + Sync> Send for Current<T> {}
@@ -61,7 +64,7 @@ impl<T> Current<T> {
         Current {
             value: AtomicPtr::new(ptr::null_mut()),
             pins: AtomicU32::new(0),
-            retired: Mutex::new(Vec::new()),
+            retired: Mutex::new(None),
         }
     }
 
@@ -87,27 +90,31 @@ impl<T> Current<T> {
         });
         let old = self.value.swap(value, Ordering::SeqCst); // 1
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.extend(NonNull::new(old));
-        if retired.is_empty() {
+        let mut all = retired.take().map_or_else(Vec::new, |retired| retired.0);
+        all.extend(NonNull::new(old));
+        if all.is_empty() {
             return;
         }
         barrier::heavy_here(); // 2: pairs with c
         if self.pins.load(Ordering::SeqCst) != 0 {
+            *retired = Some(Box::new(Retired(all)));
             return;
         }
         // 3. Acquire: what the looker did with the value comes before it is freed.
         let words = words();
         let named = words.iter().map(|word| word.load(Ordering::Acquire));
         let named: Vec<*mut ()> = named.collect();
-        let (kept, free): (Vec<_>, Vec<_>) = retired
-            .drain(..)
+        let (kept, free): (Vec<_>, Vec<_>) = all
+            .into_iter()
             .partition(|value| named.contains(&value.as_ptr().cast()));
-        *retired = kept;
+        if !kept.is_empty() {
+            *retired = Some(Box::new(Retired(kept)));
+        }
         drop(retired);
         for value in free {
             // SAFETY:
-            // - It came from `Arc::into_raw`, was swapped out, and stands in `retired` once: nobody else gives this count
-            //   of it back.
+            // - It came from `Arc::into_raw`, was swapped out, and was taken out of `retired` if it stood there: nobody else
+            //   gives this count of it back.
             // - No thread's word names it and nobody is pinned, after a fence that follows the swap: who names it
             //   later finds another value in d.
             drop(unsafe { Arc::from_raw(value.as_ptr()) });
@@ -122,7 +129,8 @@ impl<T> Drop for Current<T> {
             .retired
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        for value in retired.drain(..).chain(NonNull::new(value)) {
+        let retired = retired.take().map_or_else(Vec::new, |retired| retired.0);
+        for value in retired.into_iter().chain(NonNull::new(value)) {
             // SAFETY: from `Arc::into_raw`, and no `Held` is left, since each borrows this.
             drop(unsafe { Arc::from_raw(value.as_ptr()) });
         }

@@ -86,6 +86,8 @@ struct Attached {
     link: Arc<Link>,
     /// The other process, if its number means something here.
     peer: Option<u32>,
+    /// The same, as the broker knows it, for all server ends on the link.
+    client: Arc<Peer>,
 }
 
 /// A link whose broker has gone, for as long as something is open on it.
@@ -706,7 +708,7 @@ impl Channel {
                 let server = lock(&self.state).servers.get(&end).and_then(Weak::upgrade);
                 let answer = match (opened, server) {
                     (Ok(opened), Some(server)) => {
-                        server.connected(opened, conn.peer, conn.quality);
+                        server.connected(opened, self.peer_of(&conn), conn.quality);
                         Ok(Answer::Done)
                     }
                     // It was closed a moment ago, and the broker hears of that next.
@@ -815,7 +817,7 @@ impl Channel {
         server.came_from(words.origin);
         server.is_now(taken.modes, taken.listening);
         if let (Some(opened), Some(conn)) = (opened, conn) {
-            server.connected(opened, peer, conn.quality);
+            server.connected(opened, Arc::new(peer), conn.quality);
         }
         lock(&self.state)
             .servers
@@ -842,7 +844,7 @@ impl Channel {
             if server.has(&opened) {
                 opened.leave_to_broker();
             } else {
-                server.connected(opened, words.peer, words.quality);
+                server.connected(opened, Arc::new(words.peer), words.quality);
             }
         }
         Ok(Answer::Done)
@@ -916,12 +918,25 @@ impl Channel {
             link: link.clone(),
             // In another pid namespace nothing can be said of it.
             peer: Some(conn.peer.pid).filter(|&pid| !sys::process_has_exited(pid)),
+            client: Arc::new(conn.peer),
         };
         lock(&self.state).links.insert(conn.link, attached);
         if let Some(watcher) = self.watcher.get() {
             watcher.begin(self);
         }
         Ok(link)
+    }
+
+    /// Who is at the other end.
+    fn peer_of(&self, conn: &WireConn) -> Arc<Peer> {
+        let state = lock(&self.state);
+        let known = state.links.get(&conn.link);
+        let known = known.map(|attached| attached.client.clone());
+        drop(state);
+        // On a link that a third process has joined it may be another.
+        known
+            .filter(|known| **known == conn.peer)
+            .unwrap_or_else(|| Arc::new(conn.peer))
     }
 
     // ---- when the broker has gone ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 //! What a process keeps of one server end: its state, its modes, and the connection that it has just now.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, Weak,
+    Arc, Mutex, Weak,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
@@ -36,8 +36,6 @@ pub(crate) struct ServerEnd {
     closed: AtomicBool,
     /// Other processes may have it, too.
     shared: AtomicBool,
-    /// Who has made it, if that was another process (NP-ATTR-08).
-    origin: OnceLock<Box<Peer>>,
 }
 
 /// Which broker knows the instance, and by what id.
@@ -48,6 +46,10 @@ struct Place {
     /// To make the instance again at the next broker.
     recipe: Option<Arc<Recipe>>,
 }
+
+/// With the counts of an `Arc` it fills a chunk of 144 bytes of the heap.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<ServerEnd>() <= 120);
 
 /// How a server end was made, and whom to ask for it. Ends that were made the same way share it.
 #[derive(Debug)]
@@ -61,7 +63,12 @@ pub(super) struct Recipe {
 struct Own {
     /// Without a connection: whether a client may open it. With one, this says nothing.
     listening: bool,
-    client: Option<(Peer, Quality)>,
+    /// Ends on one link have it in common, ...
+    client: Option<Arc<Peer>>,
+    /// ... and each what its client lets it do.
+    quality: Quality,
+    /// Who has made this end, if that was another process (NP-ATTR-08).
+    origin: Option<Box<Peer>>,
     read: ReadMode,
     completion: CompletionMode,
     spin: Option<SpinPolicy>,
@@ -86,6 +93,8 @@ impl ServerEnd {
             own: Mutex::new(Own {
                 listening: granted.intersects(Mask::FILE_READ_DATA | Mask::FILE_WRITE_DATA),
                 client: None,
+                quality: Quality::default(),
+                origin: None,
                 read: ReadMode::Byte,
                 completion: CompletionMode::Queue,
                 spin: None,
@@ -93,7 +102,6 @@ impl ServerEnd {
             users: AtomicU32::new(1),
             closed: AtomicBool::new(false),
             shared: AtomicBool::new(false),
-            origin: OnceLock::new(),
         })
     }
 
@@ -129,9 +137,10 @@ impl ServerEnd {
     }
 
     /// A client has opened it.
-    pub(super) fn connected(&self, conn: Conn, client: Peer, quality: Quality) {
+    pub(super) fn connected(&self, conn: Conn, client: Arc<Peer>, quality: Quality) {
         let mut own = lock(&self.own);
-        own.client = Some((client, quality));
+        own.client = Some(client);
+        own.quality = quality;
         own.listening = false;
         if !self.may_be_anothers() {
             // Fresh and unused: neither can be refused. Where several processes have it the broker has set them.
@@ -182,7 +191,13 @@ impl ServerEnd {
 
     pub(crate) fn client(self: &Arc<Self>) -> Result<(Peer, Quality)> {
         self.conn()?;
-        lock(&self.own).client.ok_or(Error::NotConnected)
+        self.known_client().ok_or(Error::NotConnected)
+    }
+
+    fn known_client(&self) -> Option<(Peer, Quality)> {
+        let own = lock(&self.own);
+        let client = own.client.as_deref().copied();
+        client.map(|client| (client, own.quality))
     }
 
     /// FSCTL_PIPE_LISTEN (section 7).
@@ -316,14 +331,13 @@ impl ServerEnd {
     /// The same, and another process has made it.
     pub(super) fn came_from(&self, origin: Peer) {
         self.share();
-        let _ = self.origin.set(Box::new(origin));
+        lock(&self.own).origin = Some(Box::new(origin));
     }
 
     /// Who has made it.
     pub(crate) fn origin(&self) -> Peer {
-        self.origin
-            .get()
-            .map_or_else(sys::own_identity, |origin| **origin)
+        let origin = lock(&self.own).origin.as_deref().copied();
+        origin.unwrap_or_else(sys::own_identity)
     }
 
     /// Whether closing it leaves what pends on it alone, since others may have it.
@@ -339,8 +353,7 @@ impl ServerEnd {
             self.place_now()?
         };
         self.share();
-        let client = lock(&self.own).client;
-        let (peer, quality) = client.unwrap_or_default();
+        let (peer, quality) = self.known_client().unwrap_or_default();
         let words = Words {
             options,
             origin: self.origin(),
