@@ -3,15 +3,19 @@
 //! Each names the mutation that was seen to break it. A lost wake-up shows as a record that is still pending although
 //! what it waits for is there: its owner would sleep on that very word.
 
-use loom::{sync::Arc, thread};
+use loom::{
+    sync::{Arc, Mutex},
+    thread,
+};
 
 use crate::{
     area::Area,
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
     barrier::KEEP_NEVER,
     consume::{ReadHow, ReadStop},
+    doorbell::Bell,
     error::Error,
-    layout::{QueueHeader, RECORDS, Record},
+    layout::{BellPage, QueueHeader, RECORDS, Record},
     produce::{WriteHow, WriteStop},
     queue::{Back, Queue},
     record::{Phase, Wakes},
@@ -444,6 +448,89 @@ fn match_and_cancel_exclude_each_other() {
             );
         } else {
             assert_eq!(fixture.poll(2, index), Some(Ok(7)));
+        }
+    });
+}
+
+/// An operation that rests at its process's bell: the loop does not sleep on what is answered already, unless it is owed a
+/// wake-up, and whoever it wakes finds the answer.
+/// Seen to fail when `belongs_to_the_bell` comes after `fall_asleep`, and without fence b of the bell.
+#[test]
+fn an_answer_at_the_bell_is_heard() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let page = Arc::new(BellPage::default());
+        // Submitted: its record is there before the call answers that it pends.
+        let index = index_of(fixture.read(2, ReadHow::Pend).unwrap_err());
+        let writer = thread::spawn({
+            let (fixture, page) = (fixture.clone(), page.clone());
+            move || {
+                let mut wakes = Wakes::default();
+                let queue = fixture.queue();
+                let wrote = queue.write(me(1), &[7; 8], WriteHow::Pend, false, &mut wakes);
+                assert_eq!(wrote, Ok(8));
+                let mut rung = false;
+                wakes.deliver(|_| rung |= Bell::new(&page).mark(3));
+                rung
+            }
+        });
+        let answer = fixture.poll(2, index);
+        let mut sleeps = false;
+        if answer.is_none() {
+            let record = &fixture.records[index];
+            record.belongs_to_the_bell();
+            sleeps = record.fall_asleep().is_some() && Bell::new(&page).arm().is_some();
+        }
+        let rung = writer.join().unwrap();
+        assert!(!sleeps || rung, "asleep on an answer, and nobody will ring");
+        let answer = answer.or_else(|| fixture.poll(2, index));
+        assert_eq!(answer, Some(Ok(7)));
+    });
+}
+
+/// A cancel, the loop and the completer: the operation has one answer, and the frame is in it or still there.
+/// Seen to fail when `change` stores without comparing.
+#[test]
+fn an_operation_is_answered_once() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let index = index_of(fixture.read(2, ReadHow::Pend).unwrap_err());
+        fixture.records[index].belongs_to_the_bell();
+        let operation: Arc<Mutex<Vec<Option<u8>>>> = Arc::default();
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.write(1, 7)
+        });
+        let canceller = thread::spawn({
+            let (fixture, operation) = (fixture.clone(), operation.clone());
+            move || {
+                let mut answers = operation.lock().unwrap();
+                let mut wakes = Wakes::default();
+                if answers.is_empty() && fixture.queue().withdraw_own(me(2), index, &mut wakes) {
+                    answers.push(None);
+                }
+            }
+        });
+        let look = || {
+            let mut answers = operation.lock().unwrap();
+            if answers.is_empty()
+                && let Some(answer) = fixture.poll(2, index)
+            {
+                answers.push(Some(answer.unwrap()));
+            }
+        };
+        look();
+        assert_eq!(writer.join().unwrap(), Ok(8));
+        canceller.join().unwrap();
+        look();
+        match operation.lock().unwrap()[..] {
+            [Some(7)] => {}
+            [None] => assert_eq!(
+                fixture.read(3, ReadHow::Try),
+                Ok(7),
+                "the frame went with it"
+            ),
+            ref other => panic!("answered {other:?}"),
         }
     });
 }
