@@ -308,7 +308,11 @@ impl ServerEnd {
         if self.may_be_anothers() && !channel.is_gone() {
             let tag = channel.next_tag();
             let request = Request::SetModes(tag, end, (read, completion));
-            channel.ask(tag, &request).and_then(done)?;
+            match channel.ask(tag, &request).and_then(done) {
+                // It goes just now: the modes are this process's own by then.
+                Err(Error::NoBroker { .. }) => {}
+                told => told?,
+            }
         }
         Ok(())
     }
