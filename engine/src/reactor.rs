@@ -11,6 +11,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, TryLockError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -49,18 +50,27 @@ pub(crate) enum Advanced {
 
 /// Where operations stand: a link and a slot of it. Both ends of a connection in this process are one place, and so is
 /// what is left of an earlier connection of the slot.
-type Place = ([u64; 2], u32);
+type Place = (u64, u64, u32);
 
 fn place(conn: &Conn) -> Place {
-    (conn.link().token(), conn.slot())
+    place_of(conn.link(), conn.slot())
+}
+
+fn place_of(link: &Link, slot: u32) -> Place {
+    let [first, second] = link.token();
+    (first, second, slot)
 }
 
 /// One for each process.
 pub(crate) struct Reactor {
-    pended: Mutex<Option<HashMap<Place, Vec<Entry>>>>,
+    pended: Mutex<Option<Places>>,
     /// How many that is.
     count: AtomicUsize,
     links: Mutex<Links>,
+    /// On some of them nothing pends any more.
+    has_idle_links: AtomicBool,
+    /// When those were forgotten last.
+    forgot_at: AtomicU64,
     /// How often the links have changed, plus one.
     version: AtomicU64,
     /// Places to look at again at that time: somebody is in the middle of a copy there.
@@ -70,6 +80,8 @@ pub(crate) struct Reactor {
     alarm: Alarm,
     /// Threads that wait, pumping or not.
     waiters: AtomicU32,
+    /// Threads that have taken ready slots, and are moving on what pends there.
+    moving: AtomicU32,
     /// Whoever holds it pumps.
     pump: Mutex<()>,
     /// When whoever pumps went to sleep last, and woke: what is found then was waited for.
@@ -94,16 +106,19 @@ pub(crate) static REACTOR: Reactor = Reactor {
     pended: Mutex::new(None),
     count: AtomicUsize::new(0),
     links: Mutex::new(Links {
-        counts: Vec::new(),
-        idle: 0,
+        watched: None,
+        recent: None,
         all: None,
         last: None,
     }),
+    has_idle_links: AtomicBool::new(false),
+    forgot_at: AtomicU64::new(0),
     version: AtomicU64::new(1),
     soon: Mutex::new(Vec::new()),
     soon_at: AtomicU64::new(u64::MAX),
     alarm: Alarm::new(),
     waiters: AtomicU32::new(0),
+    moving: AtomicU32::new(0),
     pump: Mutex::new(()),
     slept: [AtomicU64::new(0), AtomicU64::new(0)],
     left: AtomicU64::new(0),
@@ -117,14 +132,14 @@ pub(crate) static REACTOR: Reactor = Reactor {
 
 struct Entry {
     operation: Arc<dyn Pending>,
-    link: Arc<Link>,
+    watched: Arc<Watched>,
 }
 
 struct Links {
-    /// How many operations pend on each.
-    counts: Vec<(Arc<Watched>, usize)>,
-    /// How many of them have nothing pending just now.
-    idle: usize,
+    /// By the address of the link, which each of them keeps.
+    watched: Option<HashMap<usize, Arc<Watched>>>,
+    /// The last that was asked for.
+    recent: Option<Arc<Watched>>,
     /// What the pump goes through; none: to be made again.
     all: Option<Arc<[Arc<Watched>]>>,
     /// The last operation and its connection: the pace of its peer says how long to spin.
@@ -132,14 +147,19 @@ struct Links {
 }
 
 impl Links {
-    fn at(&self, link: &Arc<Link>) -> Option<usize> {
-        let mut counts = self.counts.iter();
-        counts.position(|(other, _)| Arc::ptr_eq(&other.link, link))
+    /// The one of a link, if it is watched.
+    fn of(&mut self, link: &Arc<Link>) -> Option<&Arc<Watched>> {
+        let is_it = |watched: &Arc<Watched>| Arc::ptr_eq(&watched.link, link);
+        if !self.recent.as_ref().is_some_and(is_it) {
+            let watched = self.watched.as_ref()?.get(&address(link))?;
+            self.recent = Some(watched.clone());
+        }
+        self.recent.as_ref()
     }
 
     fn all(&mut self) -> Arc<[Arc<Watched>]> {
-        let counts = &self.counts;
-        let all = || counts.iter().map(|(watched, _)| watched.clone()).collect();
+        let watched = self.watched.iter().flat_map(HashMap::values);
+        let all = || watched.cloned().collect();
         self.all.get_or_insert_with(all).clone()
     }
 }
@@ -157,11 +177,11 @@ impl Reactor {
     /// An operation pends from now on. It may complete before this returns.
     pub(crate) fn add(&'static self, conn: &Arc<Conn>, operation: Arc<dyn Pending>) {
         self.begin_anew_in_a_child();
-        self.watch(conn, &operation);
+        let watched = self.watch(conn, &operation);
         self.count.fetch_add(1, Ordering::SeqCst);
         let entry = Entry {
             operation: operation.clone(),
-            link: conn.link().clone(),
+            watched,
         };
         let mut pended = lock(&self.pended);
         let places = pended.get_or_insert_default();
@@ -175,7 +195,7 @@ impl Reactor {
             Some(Rest::AtTheBell) if alone => {}
             Some(Rest::AtTheBell) => self.settle(conn),
             None => {
-                self.remove(place(conn), &[operation]);
+                self.remove(place(conn), &operation);
                 self.settle(conn);
             }
             Some(Rest::Soon | Rest::Look) => self.look_again(place(conn)),
@@ -183,48 +203,51 @@ impl Reactor {
         self.see_to_the_loop();
     }
 
-    fn watch(&self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>) {
+    fn watch(&self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>) -> Arc<Watched> {
         let link = conn.link();
         let mut links = lock(&self.links);
         links.last = Some((Arc::downgrade(conn), Arc::downgrade(operation)));
-        if let Some(at) = links.at(link) {
-            if links.counts[at].1 == 0 {
-                links.idle -= 1;
-            }
-            links.counts[at].1 += 1;
-            return;
+        if let Some(watched) = links.of(link) {
+            watched.one_more();
+            return watched.clone();
         }
-        links.counts.push((Arc::new(Watched::new(link)), 1));
+        let watched = Arc::new(Watched::new(link));
+        watched.one_more();
+        let all = links.watched.get_or_insert_default();
+        all.insert(address(link), watched.clone());
         self.have_changed(&mut links);
         drop(links);
         // Who sleeps does not know this one's bell.
         self.alarm.ring();
+        watched
     }
 
-    fn unwatch(&self, link: &Arc<Link>) {
-        let mut links = lock(&self.links);
-        if let Some(at) = links.at(link) {
-            links.counts[at].0.was_early();
-            links.counts[at].1 -= 1;
-            if links.counts[at].1 == 0 {
-                // It stays: something may pend there again in a moment.
-                links.idle += 1;
-            }
+    fn unwatch(&self, watched: &Watched) {
+        watched.was_early();
+        if watched.one_less() {
+            // It stays: something may pend there again in a moment.
+            self.has_idle_links.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Links on which nothing has pended for a while are not listened to any more.
+    /// Links and places on which nothing has pended for a while are not kept any more.
     fn forget_idle_links(&self) {
+        if !self.has_idle_links.swap(false, Ordering::SeqCst) {
+            return;
+        }
         let mut links = lock(&self.links);
-        if links.idle != 0 {
-            links.idle = 0;
-            links.counts.retain(|(watched, count)| {
-                if *count == 0 {
-                    watched.forget();
-                }
-                *count != 0
-            });
+        // Under the lock nothing begins to pend.
+        let gone = links.watched.iter_mut().flat_map(|all| {
+            all.extract_if(|_, watched| watched.is_idle())
+                .map(|(_, watched)| watched.forget())
+        });
+        if gone.count() != 0 {
+            links.recent = None;
             self.have_changed(&mut links);
+        }
+        drop(links);
+        if let Some(places) = &mut *lock(&self.pended) {
+            places.retain(|_, entries| !entries.is_empty());
         }
     }
 
@@ -251,44 +274,44 @@ impl Reactor {
         while self.count.load(Ordering::SeqCst) != 0 {
             let pended = lock(&self.pended);
             let entries = pended.as_ref().and_then(|places| places.get(&at));
-            let Some(entries) = entries else { break };
-            let list: Vec<_> = entries.iter().map(|one| one.operation.clone()).collect();
+            // Mostly there is one.
+            let Some((first, more)) = entries.and_then(|entries| entries.split_first()) else {
+                break;
+            };
+            let first = first.operation.clone();
+            let more: Vec<_> = more.iter().map(|one| one.operation.clone()).collect();
             drop(pended);
-            // One that completes may make room for one before it: all of them once more, then.
-            let mut over = Vec::new();
-            for operation in list {
+            let mut goes_on = false;
+            for operation in std::iter::once(first).chain(more) {
                 match operation.look() {
-                    None => over.push(operation),
+                    None => {
+                        self.remove(at, &operation);
+                        goes_on = true;
+                    }
                     Some(Rest::AtTheBell) => {}
                     Some(Rest::Soon | Rest::Look) => self.look_again(at),
                 }
             }
-            if over.is_empty() {
+            any |= goes_on;
+            // One that completes may make room for one before it: all of them once more, then.
+            if !goes_on {
                 break;
             }
-            any = true;
-            self.remove(at, &over);
         }
         any
     }
 
-    fn remove(&self, at: Place, over: &[Arc<dyn Pending>]) {
+    fn remove(&self, at: Place, over: &Arc<dyn Pending>) {
         let mut pended = lock(&self.pended);
-        let Some(places) = pended.as_mut() else {
-            return;
-        };
-        let Some(entries) = places.get_mut(&at) else {
-            return;
-        };
-        let is_over = |entry: &mut Entry| over.iter().any(|one| same(one, &entry.operation));
-        let gone: Vec<Entry> = entries.extract_if(.., is_over).collect();
-        if entries.is_empty() {
-            places.remove(&at);
-        }
+        let entries = pended.as_mut().and_then(|places| places.get_mut(&at));
+        let Some(entries) = entries else { return };
+        let is_it = |entry: &Entry| std::ptr::addr_eq(&*entry.operation, Arc::as_ptr(over));
+        // In their order. The place stays: something may pend there again in a moment.
+        let gone = entries.iter().position(is_it).map(|at| entries.remove(at));
         drop(pended);
-        for entry in gone {
+        if let Some(entry) = gone {
             self.count.fetch_sub(1, Ordering::SeqCst);
-            self.unwatch(&entry.link);
+            self.unwatch(&entry.watched);
         }
     }
 
@@ -313,11 +336,13 @@ impl Reactor {
         {
             std::mem::forget(lock(&self.pended).take());
             let mut links = lock(&self.links);
-            std::mem::forget(std::mem::take(&mut links.counts));
+            std::mem::forget(links.watched.take());
+            std::mem::forget(links.recent.take());
             std::mem::forget(links.all.take());
             self.version.fetch_add(1, Ordering::SeqCst);
             self.count.store(0, Ordering::SeqCst);
             self.waiters.store(0, Ordering::SeqCst);
+            self.moving.store(0, Ordering::SeqCst);
             jobs::forget_the_line();
         }
     }
@@ -404,8 +429,12 @@ impl Reactor {
             };
             drop(pump);
             if !goes_on {
-                // Something may have come at the last moment.
+                // Something may have come at the last moment, and what somebody else is just moving on has.
                 with_sleeper(|own| self.scan(own));
+                let patience = Deadline::after(PATIENCE_AT_THE_END);
+                while self.moving.load(Ordering::SeqCst) != 0 && !patience.passed() {
+                    thread::yield_now();
+                }
                 return ready();
             }
         }
@@ -445,6 +474,14 @@ impl Reactor {
             }
             return true;
         }
+        if self.has_idle_links.load(Ordering::Relaxed)
+            && now.saturating_sub(self.forgot_at.load(Ordering::Relaxed)) > nanoseconds(KEEP)
+        {
+            // Clients come and go: their links do not stay for that.
+            self.forgot_at.store(now, Ordering::Relaxed);
+            self.forget_idle_links();
+            return true;
+        }
         let muted = active.iter().filter(|watched| watched.is_muted(now));
         let windows = muted.map(|one| one.muted_until());
         let soon = windows.chain([self.soon_at.load(Ordering::SeqCst)]).min();
@@ -471,20 +508,24 @@ impl Reactor {
         }
         sleeper.collect();
         let mut any = false;
-        let mut slots = Vec::new();
+        let mut slots = sleeper.slots();
         for watched in sleeper.active() {
             let bell = watched.link.own_bell();
             if !bell.is_ready() || watched.was_muted() && watched.is_muted(sys::now()) {
                 continue;
             }
+            self.moving.fetch_add(1, Ordering::SeqCst);
             bell.take(|slot| slots.push(slot));
-            let token = watched.link.token();
-            let settled = slots.drain(..).map(|slot| self.settle_at((token, slot)));
-            if settled.filter(|settled| *settled).count() == 0 {
+            let place = |slot| place_of(&watched.link, slot);
+            let settled = slots.drain(..).map(|slot| self.settle_at(place(slot)));
+            let is_vain = settled.filter(|settled| *settled).count() == 0;
+            self.moving.fetch_sub(1, Ordering::SeqCst);
+            if is_vain {
                 watched.was_vain(sys::now());
             }
             any = true;
         }
+        sleeper.keep(slots);
         let soon_at = self.soon_at.load(Ordering::SeqCst);
         if soon_at != u64::MAX && soon_at <= sys::now() {
             self.soon_at.store(u64::MAX, Ordering::SeqCst);
@@ -702,9 +743,37 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn same(one: &Arc<dyn Pending>, other: &Arc<dyn Pending>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+fn address(link: &Arc<Link>) -> usize {
+    Arc::as_ptr(link).addr()
 }
+
+/// Places by tokens, which are random numbers of the broker's, and slots.
+#[derive(Default)]
+struct PlaceHasher(u64);
+
+impl Hasher for PlaceHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Odd, and without a pattern: the golden ratio.
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// What pends at each place, in the order of its issue.
+type Places = HashMap<Place, Vec<Entry>, BuildHasherDefault<PlaceHasher>>;
 
 /// Operations that pend in one direction.
 const MOST_PENDED: usize = 16;
@@ -716,5 +785,9 @@ const BETWEEN: Duration = Duration::from_micros(100);
 const STACK: usize = 256 << 10;
 /// When a place where somebody copies is looked at again.
 const SOON: Duration = Duration::from_millis(1);
+/// How long a wait that is over gives others to finish what they are at.
+const PATIENCE_AT_THE_END: Duration = Duration::from_millis(20);
+/// How long a link is kept on which nothing pends, while others are busy.
+const KEEP: Duration = Duration::from_millis(50);
 /// How long the loop stands by after a waiter has left.
 const STANDBY: Duration = Duration::from_millis(5);

@@ -12,7 +12,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -25,6 +25,8 @@ use crate::uring::{Held, Ring};
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) link: Arc<Link>,
+    /// How many operations pend there.
+    pending: AtomicUsize,
     /// Completions that were seen before their bell was.
     early: AtomicU32,
     /// Rings for nothing in the window of time that ends then.
@@ -38,11 +40,26 @@ impl Watched {
     pub(crate) fn new(link: &Arc<Link>) -> Watched {
         Watched {
             link: link.clone(),
+            pending: AtomicUsize::new(0),
             early: AtomicU32::new(0),
             vain: AtomicU32::new(0),
             window: AtomicU64::new(0),
             forgotten: AtomicBool::new(false),
         }
+    }
+
+    /// One more pends.
+    pub(crate) fn one_more(&self) {
+        self.pending.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One less. `true`: nothing pends there now.
+    pub(crate) fn one_less(&self) -> bool {
+        self.pending.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.load(Ordering::SeqCst) == 0
     }
 
     /// Whether it has been rung for nothing so often lately that it is only looked at now and then.
@@ -106,6 +123,8 @@ pub(crate) struct Sleeper {
     idle: Slab<Arc<Watched>>,
     /// A request waits for the alarm.
     at_the_alarm: bool,
+    /// Room for the slots of a bell.
+    slots: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -142,6 +161,7 @@ impl Sleeper {
             active: Vec::new(),
             idle: Slab::new(),
             at_the_alarm: false,
+            slots: Vec::new(),
         }
     }
 
@@ -168,6 +188,16 @@ impl Sleeper {
         let known: HashSet<_> = self.active.iter().chain(idle).map(Arc::as_ptr).collect();
         let new = all.iter().filter(|one| !known.contains(&Arc::as_ptr(one)));
         self.active.extend(new.cloned());
+    }
+
+    /// Room for a list of slots, empty.
+    pub(crate) fn slots(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.slots)
+    }
+
+    /// It comes back.
+    pub(crate) fn keep(&mut self, slots: Vec<u32>) {
+        self.slots = slots;
     }
 
     /// Links to look at in memory.
