@@ -36,6 +36,8 @@ pub(crate) struct Crew {
     pipes: u64,
     /// what the probe's lines hold
     line: u64,
+    /// reads pend on other pipes
+    reading: bool,
     /// client processes that do nothing
     guests: Vec<Guest>,
 }
@@ -70,6 +72,7 @@ impl Crew {
             broker,
             pipes: 0,
             line: 0,
+            reading: false,
             guests: Vec::new(),
         })
     }
@@ -135,7 +138,11 @@ impl Crew {
                 self.gather(others)?;
                 pipe(CROWD.to_owned(), DEFAULT_QUOTA)
             }
-            Kind::Overlapped => pipe(format!("run {}", self.pipes), DEFAULT_QUOTA),
+            Kind::Overlapped => {
+                // Alone: the others of the last run have to go.
+                self.dismiss()?;
+                pipe(format!("run {}", self.pipes), DEFAULT_QUOTA)
+            }
             Kind::OverlappedAmong { others } => {
                 self.let_read(others)?;
                 pipe(format!("run {}", self.pipes), DEFAULT_QUOTA)
@@ -173,9 +180,21 @@ impl Crew {
         self.hold(CROWD, others)
     }
 
-    /// The other pipes that [`Kind::OverlappedAmong`] has reads pending on.
+    /// The other pipes that [`Kind::OverlappedAmong`] has reads pending on; nothing to do the second time in a row.
     pub(crate) fn let_read(&mut self, others: u32) -> Result<()> {
+        self.reading = true;
         self.hold_so(READING, others, true)
+    }
+
+    /// No read pends but those of the run to come.
+    fn dismiss(&mut self) -> Result<()> {
+        if !self.reading {
+            return Ok(());
+        }
+        self.hold_so(READING, 0, true)?;
+        self.guests.clear();
+        self.reading = false;
+        Ok(())
     }
 
     /// The processes that [`Kind::OverlappedOfClients`] has reads pending for; nothing to do the second time.
@@ -183,6 +202,7 @@ impl Crew {
         if self.guests.len() == count as usize {
             return Ok(());
         }
+        self.reading = true;
         let order = Order::Hold {
             count,
             name: GUESTS.to_owned(),
@@ -292,6 +312,7 @@ impl Crew {
                 .with_context(|| format!("new workers after a failed {what}"))?;
             self.line = 0;
             self.guests.clear();
+            self.reading = false;
         }
         answer
     }

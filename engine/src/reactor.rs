@@ -459,12 +459,13 @@ impl Reactor {
             last.and_then(|(conn, last)| Some((conn.upgrade()?, last.upgrade()?)))
         };
         let now = sys::now();
-        let active = sleeper.active();
-        let heard = || active.iter().filter(|watched| !watched.is_muted(now));
+        sleeper.let_go(now);
+        let active = || sleeper.active().iter().map(|active| &*active.watched);
+        let heard = || active().filter(|watched| !watched.is_muted(now));
         let ready = || heard().any(|one| one.link.own_bell().is_ready()) || sleeper.has_news();
         let changed = || self.alarm.now() != seen;
         // Who is rung for nothing does not spin for more of it.
-        let in_vain = active.iter().any(|watched| watched.rings_in_vain(now));
+        let in_vain = active().any(|watched| watched.rings_in_vain(now));
         if let Some((conn, last)) = &last
             && !in_vain
             && conn.spin_until(|| last.has_news() || ready() || changed())
@@ -482,8 +483,8 @@ impl Reactor {
             self.forget_idle_links();
             return true;
         }
-        let muted = active.iter().filter(|watched| watched.is_muted(now));
-        let windows = muted.map(|one| one.muted_until());
+        let muted = active().filter(|watched| watched.is_muted(now));
+        let windows = muted.map(Watched::muted_until);
         let soon = windows.chain([self.soon_at.load(Ordering::SeqCst)]).min();
         let until = match soon {
             Some(soon) if soon != u64::MAX => {
@@ -509,11 +510,14 @@ impl Reactor {
         sleeper.collect();
         let mut any = false;
         let mut slots = sleeper.slots();
-        for watched in sleeper.active() {
+        for active in sleeper.active() {
+            let watched = &active.watched;
             let bell = watched.link.own_bell();
             if !bell.is_ready() || watched.was_muted() && watched.is_muted(sys::now()) {
+                active.quiet.set(active.quiet.get().saturating_add(1));
                 continue;
             }
+            active.quiet.set(0);
             self.moving.fetch_add(1, Ordering::SeqCst);
             bell.take(|slot| slots.push(slot));
             let place = |slot| place_of(&watched.link, slot);

@@ -2,13 +2,14 @@
 //!
 //! A link is *active* for a thread while the thread looks at its bell in memory, and *idle* while the kernel does: its
 //! bell is armed, and a request in the thread's ring waits for its word. Whoever rings an armed bell wakes all who wait for
-//! it, and the link is active again. So neither a turn nor a sleep costs more for a thousand links of which one is busy.
+//! it, and the link is active again; one that stays quiet becomes idle, also while the thread is kept awake by others. So
+//! neither a turn nor a sleep costs more for a thousand links of which one is busy.
 //!
 //! Few links do without the ring: one futex_waitv(2) for all of them. Where there is no ring (an older kernel, a sandbox)
 //! that is all there is: 127 links, and those beyond are looked at every millisecond.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashSet,
     sync::{
         Arc, OnceLock,
@@ -119,12 +120,29 @@ pub(crate) struct Sleeper {
     way: Way,
     /// Of the reactor's links, when it looked last; 0: never.
     pub(crate) version: u64,
-    active: Vec<Arc<Watched>>,
+    active: Vec<Active>,
     idle: Slab<Arc<Watched>>,
     /// A request waits for the alarm.
     at_the_alarm: bool,
     /// Room for the slots of a bell.
     slots: Vec<u32>,
+}
+
+/// A link to look at in memory.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) watched: Arc<Watched>,
+    /// Looks since something was there.
+    pub(crate) quiet: Cell<u32>,
+}
+
+impl Active {
+    fn new(watched: Arc<Watched>) -> Active {
+        Active {
+            watched,
+            quiet: Cell::new(0),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -177,7 +195,7 @@ impl Sleeper {
     /// Takes the links that there are now.
     pub(crate) fn follow(&mut self, version: u64, all: &[Arc<Watched>]) {
         self.version = version;
-        self.active.retain(|one| !one.is_forgotten());
+        self.active.retain(|one| !one.watched.is_forgotten());
         for (_, one) in &self.idle {
             if one.is_forgotten() {
                 // Ends the request that waits for it.
@@ -185,9 +203,10 @@ impl Sleeper {
             }
         }
         let idle = self.idle.iter().map(|(_, one)| one);
-        let known: HashSet<_> = self.active.iter().chain(idle).map(Arc::as_ptr).collect();
+        let active = self.active.iter().map(|one| &one.watched);
+        let known: HashSet<_> = active.chain(idle).map(Arc::as_ptr).collect();
         let new = all.iter().filter(|one| !known.contains(&Arc::as_ptr(one)));
-        self.active.extend(new.cloned());
+        self.active.extend(new.cloned().map(Active::new));
     }
 
     /// Room for a list of slots, empty.
@@ -201,8 +220,44 @@ impl Sleeper {
     }
 
     /// Links to look at in memory.
-    pub(crate) fn active(&self) -> &[Arc<Watched>] {
+    pub(crate) fn active(&self) -> &[Active] {
         &self.active
+    }
+
+    /// With many of them, those that have been quiet become idle.
+    pub(crate) fn let_go(&mut self, now: u64) {
+        if self.active.len() <= FEW || !self.has_ring() {
+            return;
+        }
+        let Way::Ring(ring) = &mut self.way else {
+            return;
+        };
+        let mut done = Ok(());
+        let mut any = false;
+        let mut at = 0;
+        while let Some(one) = self.active.get(at) {
+            if one.quiet.get() < QUIET || one.watched.is_muted(now) {
+                at += 1;
+                continue;
+            }
+            any = true;
+            let bell = one.watched.link.own_bell();
+            match bell.arm() {
+                None => {
+                    one.quiet.set(0);
+                    at += 1;
+                }
+                Some(value) => {
+                    let word = bell.futex();
+                    let key = self.idle.insert(self.active.swap_remove(at).watched);
+                    done = done.and(ring.wait_for(word, value, key as u64));
+                }
+            }
+        }
+        if any {
+            let collected = done.and_then(|()| ring.collect());
+            self.take(collected);
+        }
     }
 
     /// Whether an idle link has been rung. A load or two.
@@ -239,7 +294,7 @@ impl Sleeper {
                 && let Some(one) = self.idle.try_remove(key)
                 && !one.is_forgotten()
             {
-                self.active.push(one);
+                self.active.push(Active::new(one));
             }
         });
         if let Some(error) = broken {
@@ -253,7 +308,7 @@ impl Sleeper {
         self.way = Way::Words;
         self.at_the_alarm = false;
         let idle = self.idle.drain().filter(|one| !one.is_forgotten());
-        self.active.extend(idle);
+        self.active.extend(idle.map(Active::new));
     }
 
     /// Sleeps until a link has been rung, the alarm has rung since `seen`, or the deadline has passed; or for less. `steady`:
@@ -270,7 +325,8 @@ impl Sleeper {
             let slept = self.sleep_in_the_ring(now, alarm, seen, until);
             self.take(slept);
         } else {
-            let heard = self.active.iter().filter(|one| !one.is_muted(now));
+            let active = self.active.iter().map(|one| &*one.watched);
+            let heard = active.filter(|one| !one.is_muted(now));
             let _ = wait_at_bells(heard.map(|one| &*one.link), alarm, seen, until);
         }
     }
@@ -298,8 +354,8 @@ impl Sleeper {
         let mut is_ready = false;
         let mut at = 0;
         while let Some(one) = self.active.get(at) {
-            let bell = one.link.own_bell();
-            if one.is_muted(now) {
+            let bell = one.watched.link.own_bell();
+            if one.watched.is_muted(now) {
                 at += 1;
                 continue;
             }
@@ -309,8 +365,7 @@ impl Sleeper {
                 continue;
             };
             let word = bell.futex();
-            let one = self.active.swap_remove(at);
-            let key = self.idle.insert(one);
+            let key = self.idle.insert(self.active.swap_remove(at).watched);
             ring.wait_for(word, value, key as u64)?;
         }
         if is_ready {
@@ -372,6 +427,8 @@ pub fn event_loop() -> &'static str {
 
 /// The key of the alarm's request.
 const ALARM: u64 = u64::MAX;
+/// Looks after which a link among many is quiet.
+const QUIET: u32 = 16;
 /// So many links are waited for without a ring, unless the thread does little else.
 const FEW: usize = 8;
 /// A link is listened to no more for the rest of a window of so many nanoseconds, after so many rings for nothing in it.
