@@ -36,6 +36,8 @@ pub(crate) struct Crew {
     pipes: u64,
     /// what the probe's lines hold
     line: u64,
+    /// other instances are connected
+    gathered: bool,
     /// reads pend on other pipes
     reading: bool,
     /// client processes that do nothing
@@ -72,6 +74,7 @@ impl Crew {
             broker,
             pipes: 0,
             line: 0,
+            gathered: false,
             reading: false,
             guests: Vec::new(),
         })
@@ -132,6 +135,11 @@ impl Crew {
         self.pipes += 1;
         let parts = match kind {
             Kind::Ours { quota } | Kind::OursInPlace { quota } => {
+                if self.gathered {
+                    // Without the others of the last run.
+                    self.hold(CROWD, 0)?;
+                    self.gathered = false;
+                }
                 pipe(format!("run {}", self.pipes), quota)
             }
             Kind::OursAmong { others } => {
@@ -177,6 +185,7 @@ impl Crew {
 
     /// The other instances that [`Kind::OursAmong`] cycles among; nothing to do the second time.
     pub(crate) fn gather(&mut self, others: u32) -> Result<()> {
+        self.gathered = true;
         self.hold(CROWD, others)
     }
 
@@ -313,6 +322,7 @@ impl Crew {
             self.line = 0;
             self.guests.clear();
             self.reading = false;
+            self.gathered = false;
         }
         answer
     }

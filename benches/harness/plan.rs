@@ -24,6 +24,8 @@ pub enum Workload {
     Serve,
     /// Open and close, against listen and disconnect.
     Connect,
+    /// The same among many connected instances, and without them.
+    ConnectAmong,
     /// Both ends asleep in a read.
     Idle,
     /// Memory of pipes that carry nothing.
@@ -34,7 +36,7 @@ pub enum Workload {
 
 impl Workload {
     /// Every one, in the order in which they run.
-    pub const ALL: [Workload; 15] = [
+    pub const ALL: [Workload; 16] = [
         Workload::RoundTrip(48),
         Workload::RoundTrip(64),
         Workload::RoundTrip(4 << 10),
@@ -47,6 +49,7 @@ impl Workload {
         Workload::Clients,
         Workload::Serve,
         Workload::Connect,
+        Workload::ConnectAmong,
         Workload::Idle,
         Workload::Many,
         Workload::Fds,
@@ -72,6 +75,7 @@ impl Workload {
             Workload::Clients => "clients".to_owned(),
             Workload::Serve => "serve".to_owned(),
             Workload::Connect => "connect".to_owned(),
+            Workload::ConnectAmong => "connect-among".to_owned(),
             Workload::Idle => "idle".to_owned(),
             Workload::Many => "many".to_owned(),
             Workload::Fds => "fds".to_owned(),
@@ -88,6 +92,7 @@ impl Workload {
             Workload::Clients => format!("the same, with {PROCESSES} client processes"),
             Workload::Serve => format!("{CLIENTS} clients of a server on one thread, 64 B"),
             Workload::Connect => "open and close, against listen and disconnect".to_owned(),
+            Workload::ConnectAmong => "the same among many connected instances".to_owned(),
             Workload::Idle => "idle".to_owned(),
             Workload::Many => "memory".to_owned(),
             Workload::Fds => "descriptors".to_owned(),
@@ -103,6 +108,7 @@ impl Workload {
             | Workload::Clients
             | Workload::Serve
             | Workload::Connect
+            | Workload::ConnectAmong
             | Workload::Idle
             | Workload::Many
             | Workload::Fds => 64,
@@ -219,7 +225,8 @@ pub(crate) fn contenders(workload: Workload, place: Placement, which: Which) -> 
             }
             kinds.push(Kind::Memcpy);
         }
-        Workload::Connect => kinds.extend([Kind::OursAmong { others: MANY - 1 }, Kind::UnixStream]),
+        Workload::Connect => kinds.push(Kind::UnixStream),
+        Workload::ConnectAmong => kinds.insert(0, Kind::OursAmong { others: MANY - 1 }),
         Workload::Serve => kinds.push(Kind::UnixStream),
         Workload::Overlapped => kinds.push(Kind::Overlapped),
         Workload::Pending => {
@@ -308,7 +315,7 @@ mod tests {
     fn names_are_those_of_the_command_line() {
         let names: Vec<String> = Workload::ALL.into_iter().map(Workload::name).collect();
         let list = "roundtrip-48 roundtrip-64 roundtrip-4k oneway-64 oneway-4k oneway-64k \
-                    oneway-1m overlapped pending clients serve connect idle many fds";
+                    oneway-1m overlapped pending clients serve connect connect-among idle many fds";
         assert_eq!(names.join(" "), list);
     }
 
@@ -322,7 +329,12 @@ mod tests {
             let all = contenders(workload, one, Which::Both);
             assert!(all.iter().all(|c| c.kind != Kind::RawLine), "{workload:?}");
             assert!(all.iter().any(|c| c.kind.is_ours()));
-            let ours = [Workload::Overlapped, Workload::Pending, Workload::Clients];
+            let ours = [
+                Workload::Overlapped,
+                Workload::Pending,
+                Workload::Clients,
+                Workload::ConnectAmong,
+            ];
             let alone = workload.counts() || ours.contains(&workload);
             assert_eq!(alone, all.iter().all(|c| c.kind.is_ours()));
         }

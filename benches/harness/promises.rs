@@ -260,15 +260,15 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
             // The promise is of the same sleepers. With a CPU for each end the broker's turn hides behind theirs; on one
             // CPU three take turns where sockets have two: shown, not judged.
             let promised = (!one_cpu).then_some(Bound::AtLeast(0.5));
-            let mut rows = vec![make("P7", quota, Unit::Cycles, &sockets, promised)];
-            if which != Which::Baselines {
-                let among = all(&|kind| matches!(kind, Kind::OursAmong { .. }));
-                let alone = all(&|kind| kind == Kind::Ours { quota });
-                let flat = Some(Bound::AtLeast(FLAT));
-                let who = among.first().copied();
-                rows.push(row(section, "P7", who, quota, Unit::Cycles, &alone, flat));
-            }
-            rows
+            vec![make("P7", quota, Unit::Cycles, &sockets, promised)]
+        }
+        Workload::ConnectAmong if which == Which::Baselines => Vec::new(),
+        Workload::ConnectAmong => {
+            let among = all(&|kind| matches!(kind, Kind::OursAmong { .. }));
+            let alone = all(&|kind| kind == Kind::Ours { quota });
+            let flat = Some(Bound::AtLeast(FLAT));
+            let who = among.first().copied();
+            vec![row(section, "P7", who, quota, Unit::Cycles, &alone, flat)]
         }
         Workload::Idle | Workload::Many | Workload::Fds => Vec::new(),
     }

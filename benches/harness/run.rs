@@ -204,7 +204,7 @@ impl Stage<'_> {
         }
         let task = match self.step.workload {
             Workload::OneWay(_) => Task::OneWay,
-            Workload::Connect => Task::Connect,
+            Workload::Connect | Workload::ConnectAmong => Task::Connect,
             Workload::Serve => Task::Serve,
             _ => Task::RoundTrip,
         };

@@ -40,7 +40,8 @@ pub(crate) struct Bench {
     /// Only this workload; may be given more than once. There are roundtrip-48, roundtrip-64,
     /// roundtrip-4k, oneway-64, oneway-4k, oneway-64k, oneway-1m, overlapped, pending (overlapped
     /// among 10,000 pipes with a read on each end), clients (among 1,000 client processes),
-    /// serve (64 clients of a server on one thread), connect (open and close), idle, many (memory) and fds (descriptors)
+    /// serve (64 clients of a server on one thread), connect (open and close),
+    /// connect-among (the same among 10,000 instances), idle, many (memory) and fds (descriptors)
     #[arg(long, value_name = "NAME", value_parser = workload)]
     only: Vec<Workload>,
 

@@ -124,7 +124,8 @@ pub(super) fn section_cells(section: &Section) -> (&'static [&'static str], Vec<
         | Workload::Overlapped
         | Workload::Pending
         | Workload::Clients
-        | Workload::Connect => &[
+        | Workload::Connect
+        | Workload::ConnectAmong => &[
             "",
             "p50",
             "p99",
