@@ -270,3 +270,90 @@ fn clients_of_three_hundred_processes_are_heard() {
         assert!(!twice, "{} twice", packet.context);
     }
 }
+
+/// Cancels race completions that come from another process: each read is answered once, with its number or with CANCELLED,
+/// and no number is lost. A million with `NPFS_LONG`.
+#[test]
+fn np_cancel_01_04_cancels_race_the_completions_of_another_process() {
+    let numbers: u32 = match std::env::var_os("NPFS_LONG") {
+        Some(_) => 1_000_000,
+        None => 5_000,
+    };
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let at = path("many");
+    let create = CreatePipe {
+        in_quota: 16,
+        ..CreatePipe::default()
+    };
+    let made = nt.create_named_pipe(&Attributes::named(&at), &create);
+    let server = made.expect("create").0;
+    let port = Port::new();
+    nt.set_completion_port(server, &port, 1).expect("a port");
+    let mut client = site.actor(child_exe!());
+    client.must("open c many rw");
+    let counts = client.start(&format!("count c {numbers}"));
+    let (mut next, mut reads) = (0_u32, 0_usize);
+    let (mut cancelled, mut too_late, mut at_once) = (0, 0, 0);
+    let mut packets = Vec::new();
+    while next != numbers {
+        reads += 1;
+        let (buffer, status) = (Buffer::new(4), StatusBlock::default());
+        let io = Io {
+            status: status.clone(),
+            context: reads,
+            ..Io::default()
+        };
+        let answer = nt.read_file(server, &io, &buffer);
+        let pended = answer == NtStatus::PENDING;
+        let asked = pended.then(|| {
+            for _ in 0..reads % 512 {
+                std::hint::spin_loop();
+            }
+            nt.cancel_io_file_ex(server, Some(&status)).is_ok()
+        });
+        // Exactly one packet for each, whatever became of it.
+        packets.clear();
+        let got = port.wait(&mut packets, 2, Deadline::after(Duration::from_secs(10)));
+        assert_eq!(got, Ok(1), "read {reads}");
+        assert_eq!(
+            (packets[0].context, packets[0].status),
+            (reads, status.status())
+        );
+        if status.status() == NtStatus::CANCELLED {
+            assert_eq!((asked, packets[0].information), (Some(true), 0));
+            cancelled += 1;
+            continue;
+        }
+        assert_eq!(
+            (status.status(), status.information()),
+            (NtStatus::SUCCESS, 4)
+        );
+        assert_eq!(buffer.bytes(), next.to_le_bytes(), "lost, or twice");
+        next += 1;
+        match asked {
+            Some(asked) => {
+                assert!(!asked, "cancelled, and completed");
+                too_late += 1;
+            }
+            None => at_once += 1,
+        }
+    }
+    assert_eq!(
+        client.within(counts, Duration::from_secs(10)),
+        Some("ok ".to_owned())
+    );
+    let raced = cancelled > 0 && too_late > 0;
+    assert!(
+        raced,
+        "{cancelled} cancelled, {too_late} too late, {at_once} at once"
+    );
+    // Nothing is left, of either.
+    let io = Io::default();
+    assert_eq!(
+        nt.read_file(server, &io, &Buffer::new(4)),
+        NtStatus::PENDING
+    );
+    assert_eq!(port.take(), None);
+}

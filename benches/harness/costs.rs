@@ -17,27 +17,40 @@ pub(crate) const MANY: u32 = 10_000;
 /// Messages of `fds`.
 const MESSAGES: u64 = 10_000_000;
 
-/// P8, the second half: bytes of memory for each connected pipe. The broker, this process, counts with both ends.
-pub(crate) fn memory(crew: &mut Crew, placement: Placement) -> Result<CostRow> {
-    crew.hold("memory", 1)?;
-    let before = proportional(crew)?;
-    crew.hold("memory", MANY)?;
-    let after = proportional(crew)?;
-    let connected = crew.broker().stats().connections;
-    if connected < MANY as usize {
-        bail!("{connected} connections instead of {MANY}");
+/// P8, the second half: bytes of memory for each connected pipe. The broker, this process, counts with both ends. And the
+/// same with a read pending on each end, of which nothing is promised.
+pub(crate) fn memory(crew: &mut Crew, placement: Placement) -> Result<Vec<CostRow>> {
+    let mut rows = Vec::new();
+    for reads in [false, true] {
+        let hold = |crew: &mut Crew, count| match reads {
+            false => crew.hold("memory", count),
+            true => crew.let_read(count),
+        };
+        hold(crew, 1)?;
+        let before = proportional(crew)?;
+        hold(crew, MANY)?;
+        let after = proportional(crew)?;
+        let connected = crew.broker().stats().connections;
+        if connected < MANY as usize {
+            bail!("{connected} connections instead of {MANY}");
+        }
+        hold(crew, 0)?;
+        let with = if reads {
+            "with a read pending on each end"
+        } else {
+            "that carried nothing"
+        };
+        rows.push(CostRow {
+            id: "P8",
+            name: if reads { "many-pending" } else { "many" },
+            placement,
+            what: format!("memory for each of {MANY} pipes {with}"),
+            ours: after.saturating_sub(before) as f64 / f64::from(MANY - 1),
+            unit: "B",
+            bound: (!reads).then_some(Bound::AtMost(2048.0)),
+        });
     }
-    let bytes = after.saturating_sub(before) as f64 / f64::from(MANY - 1);
-    crew.hold("memory", 0)?;
-    Ok(CostRow {
-        id: "P8",
-        name: "many",
-        placement,
-        what: format!("memory for each of {MANY} pipes that carried nothing"),
-        ours: bytes,
-        unit: "B",
-        bound: Bound::AtMost(2048.0),
-    })
+    Ok(rows)
 }
 
 /// P9: descriptors of either end beyond those that it has without npfs.
@@ -53,6 +66,16 @@ pub(crate) fn descriptors(crew: &mut Crew, placement: Placement, pace: Pace) -> 
     crew.hold("descriptors", 1)?;
     look(crew)?;
     crew.hold("descriptors", MANY)?;
+    look(crew)?;
+    // And of overlapped calls.
+    crew.let_read(MANY)?;
+    look(crew)?;
+    if !matches!(
+        crew.run(Kind::Overlapped, Task::RoundTrip, pace)?,
+        (Outcome::Trips(_), _)
+    ) {
+        bail!("round trips were due");
+    }
     look(crew)?;
     let kind = Kind::Ours {
         quota: DEFAULT_QUOTA,
@@ -71,11 +94,11 @@ pub(crate) fn descriptors(crew: &mut Crew, placement: Placement, pace: Pace) -> 
         name: "fds",
         placement,
         what: format!(
-            "descriptors of a client process with 1 and {MANY} pipes, after {MESSAGES} messages"
+            "descriptors of a client process with 1 and {MANY} pipes, a read pending on each, after {MESSAGES} messages"
         ),
         ours: most as f64,
         unit: "",
-        bound: Bound::AtMost(1.0),
+        bound: Some(Bound::AtMost(1.0)),
     })
 }
 

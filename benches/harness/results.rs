@@ -129,8 +129,8 @@ pub(crate) struct CostRow {
     pub(crate) ours: f64,
     /// Of what.
     pub(crate) unit: &'static str,
-    /// The promise.
-    pub(crate) bound: Bound,
+    /// The promise; `None`: shown.
+    pub(crate) bound: Option<Bound>,
 }
 
 /// A contender's figures over some rounds.

@@ -243,12 +243,12 @@ impl Stage<'_> {
     fn costs(&mut self, report: &mut Report) {
         let placement = self.step.placement;
         let pace = self.pace(self.step.workload.size());
-        let row = match self.step.workload {
+        let rows = match self.step.workload {
             Workload::Many => costs::memory(self.crew, placement),
-            _ => costs::descriptors(self.crew, placement, pace),
+            _ => costs::descriptors(self.crew, placement, pace).map(|row| vec![row]),
         };
-        match row {
-            Ok(row) => report.costs.push(row),
+        match rows {
+            Ok(rows) => report.costs.extend(rows),
             Err(error) => self.report_failure(self.step.contenders[0].kind, &error),
         }
     }

@@ -341,6 +341,18 @@ impl Cast {
                 either!(self, key, end => end.write(message.as_bytes()))?;
                 none()
             }
+            // KEY COUNT: the numbers up to there, one in a message, at odd moments
+            ["count", key, count] => {
+                let mut spin = 1_u32;
+                for number in 0..count.parse::<u32>().expect("a number") {
+                    either!(self, key, end => end.write(&number.to_le_bytes()))?;
+                    spin = spin.wrapping_mul(0x9e37_79b9).wrapping_add(number);
+                    for _ in 0..spin >> 20 {
+                        std::hint::spin_loop();
+                    }
+                }
+                none()
+            }
             // FROM TO: a message on each of the ends that have these numbers, without anything in between
             ["burst", from, to] => {
                 let number = |text: &str| text.parse::<u32>().expect("a number");

@@ -82,8 +82,8 @@ struct CostLine {
     baseline: Option<f64>,
     baseline_name: &'static str,
     ratio: f64,
-    promise: String,
-    holds: bool,
+    promise: Option<String>,
+    holds: Option<bool>,
 }
 
 /// The lines of the report, each ended by a line feed.
@@ -115,8 +115,8 @@ pub fn json_lines(report: &Report) -> String {
             baseline: None,
             baseline_name: "none",
             ratio: places(row.ours, 10.0),
-            promise: row.bound.text(),
-            holds: row.bound.holds(row.ours),
+            promise: row.bound.map(|bound| bound.text()),
+            holds: row.bound.map(|bound| bound.holds(row.ours)),
         };
         push(serde_json::to_string(&line).expect("plain data"));
     }

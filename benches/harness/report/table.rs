@@ -195,16 +195,13 @@ fn of_idle(report: &Report) -> Table {
 
 /// One count in words, as in the table and on the page.
 pub(super) fn cost_cells(row: &CostRow) -> [String; 5] {
-    let holds = if row.bound.holds(row.ours) {
-        "yes"
-    } else {
-        "NO"
-    };
+    let holds = row.bound.map(|bound| bound.holds(row.ours));
+    let holds = holds.map_or("-", |holds| if holds { "yes" } else { "NO" });
     [
         row.id.to_owned(),
         row.what.clone(),
         format!("{:.0} {}", row.ours, row.unit).trim().to_owned(),
-        row.bound.text(),
+        row.bound.map_or_else(dash, |bound| bound.text()),
         holds.to_owned(),
     ]
 }
