@@ -17,10 +17,10 @@ use crate::sys;
 use crate::transport::Ticket;
 use crate::workloads::{Flow, Outcome, Pace};
 
-#[path = "../../engine/examples/echo_epoll.rs"]
-mod echo_epoll;
-#[path = "../../engine/examples/echo_server.rs"]
-mod echo_server;
+#[path = "../../engine/examples/epoll_server.rs"]
+mod epoll_server;
+#[path = "../../engine/examples/event_server.rs"]
+mod event_server;
 
 /// Connections.
 pub(crate) const CLIENTS: usize = 64;
@@ -61,7 +61,7 @@ pub(crate) fn pipes(namespace: &Namespace, ticket: &Ticket) -> Result<Outcome> {
     options.in_quota(ticket.quota).out_quota(ticket.quota);
     let used = Used::default();
     let is_over = |left, been| used.note(left, been);
-    echo_server::serve(namespace, &ticket.name, options, is_over).context("serve")?;
+    event_server::serve(namespace, &ticket.name, options, is_over).context("serve")?;
     used.outcome()
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn pipes(namespace: &Namespace, ticket: &Ticket) -> Result<Outcome> {
 pub(crate) fn sockets(ticket: &Ticket) -> Result<Outcome> {
     let path = Path::new(&ticket.name);
     let used = Used::default();
-    let served = echo_epoll::serve(path, |left, been| used.note(left, been));
+    let served = epoll_server::serve(path, |left, been| used.note(left, been));
     let _ = std::fs::remove_file(path);
     served.context("serve")?;
     used.outcome()

@@ -1,7 +1,7 @@
 //! The engine: names, instances and calls of named pipes, with the answers of Windows NT.
 //!
-//! What stands: names, instances, access, the broker, and ends with calls that block ([`Server`], [`Client`]). Overlapped
-//! calls through a reactor are to come; what is said of them below is their contract.
+//! What stands: names, instances, access, the broker, and ends with calls that block or are overlapped ([`Server`],
+//! [`Client`]), and NT's own calls ([`nt`]). Providers of names are to come; what is said of them below is their contract.
 //!
 //! ```
 //! use npfs::{BrokerOptions, ClientOptions, PipeType, Read, ReadMode, ServerOptions};
@@ -75,12 +75,10 @@
 //! One thread per process, started by the first overlapped call, completes all of them.
 //!
 //! - **Descriptors do not grow** with pipes, messages or calls under way. The ring is set up
-//!   without a descriptor where the kernel can do that, and the control socket lives inside it.
-//!   Received memory is mapped and its descriptor closed at once. In steady state a process holds
-//!   one descriptor of ours at most.
-//! - **It sleeps in one place**: on the control socket, on the bell of each *idle link* (never on
-//!   each operation) and on a word of its own. Links with traffic are scanned in memory, so a busy
-//!   peer makes no system call to be heard.
+//!   without a descriptor where the kernel can do that. Received memory is mapped and its descriptor
+//!   closed at once. In steady state a process holds one descriptor of ours at most, the socket.
+//! - **It sleeps in one place**: on the bell of each *idle link* (never on each operation) and on a
+//!   word of its own. Links with traffic are scanned in memory, so a busy peer makes no system call to be heard.
 //! - **An operation owns its buffer until its one completion comes.** Cancelling asks; it does not
 //!   free. It is a step in our own memory, not a request to the kernel.
 //! - **Completions** arrive by callback, in batches from a completion queue, as Rust futures, or by

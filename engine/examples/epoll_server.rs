@@ -1,7 +1,7 @@
-//! `echo_server` as one writes it without npfs: unix sockets and epoll(7), one thread.
+//! `event_server` as one writes it without npfs: unix sockets and epoll(7), one thread.
 //!
 //! ```text
-//! cargo run --release -p npfs --example echo_epoll -- /tmp/echo.sock
+//! cargo run --release -p npfs --example epoll_server -- /tmp/echo.sock
 //! ```
 
 use std::{
