@@ -333,6 +333,8 @@ pub enum Waitable {
     Event(Event),
     /// A file object.
     File(Handle),
+    /// A file object of another table.
+    FileOf(Nt, Handle),
     /// A packet in a completion port.
     Port(Port),
 }
@@ -653,24 +655,41 @@ impl Nt {
     /// TIMEOUT; INVALID_HANDLE, ACCESS_DENIED (a file handle without SYNCHRONIZE); POSSIBLE_DEADLOCK in a callback that must
     /// not wait.
     pub fn wait(&self, objects: &[Waitable], deadline: Deadline) -> Result<usize, NtStatus> {
-        let target = |object: &Waitable| {
-            Ok(match object {
-                Waitable::Event(event) => Target::Event(event.clone()),
-                Waitable::File(handle) => {
-                    Target::File(self.entry_with(*handle, crate::Mask::SYNCHRONIZE)?.file)
-                }
-                Waitable::Port(port) => Target::Port(port.clone()),
-            })
-        };
-        let targets: Vec<Target> = objects
-            .iter()
-            .map(target)
-            .collect::<Result<_, NtStatus>>()?;
-        let signalled = || targets.iter().position(Target::is_signalled);
-        let wait = |deadline| REACTOR.wait_until(deadline, signalled);
-        let waited = jobs::waiting(deadline, |deadline| wait(deadline).ok_or(Error::TimedOut));
-        waited.map_err(of_a_wait)
+        wait_in(Some(self), objects, deadline)
     }
+}
+
+/// As [`Nt::wait`], of no table in particular: files are waited for as [`Waitable::FileOf`].
+///
+/// # Errors
+/// As [`Nt::wait`].
+pub fn wait(objects: &[Waitable], deadline: Deadline) -> Result<usize, NtStatus> {
+    wait_in(None, objects, deadline)
+}
+
+fn wait_in(
+    table: Option<&Nt>,
+    objects: &[Waitable],
+    deadline: Deadline,
+) -> Result<usize, NtStatus> {
+    let file = |table: &Nt, handle| {
+        let entry = table.entry_with(handle, crate::Mask::SYNCHRONIZE)?;
+        Ok(Target::File(entry.file))
+    };
+    let target = |object: &Waitable| match object {
+        Waitable::Event(event) => Ok(Target::Event(event.clone())),
+        Waitable::File(handle) => file(table.ok_or(NtStatus::INVALID_HANDLE)?, *handle),
+        Waitable::FileOf(table, handle) => file(table, *handle),
+        Waitable::Port(port) => Ok(Target::Port(port.clone())),
+    };
+    let targets: Vec<Target> = objects
+        .iter()
+        .map(target)
+        .collect::<Result<_, NtStatus>>()?;
+    let signalled = || targets.iter().position(Target::is_signalled);
+    let wait = |deadline| REACTOR.wait_until(deadline, signalled);
+    let waited = jobs::waiting(deadline, |deadline| wait(deadline).ok_or(Error::TimedOut));
+    waited.map_err(of_a_wait)
 }
 
 /// How long the broker may take to say that something was cancelled.

@@ -52,9 +52,11 @@ pub use crate::jobs::Callback;
 pub use control::Control;
 pub use directory::ListPart;
 pub use info::{InfoClass, VolumeClass};
-pub use io::{Buffer, Event, Io, Memory, Port, PortPacket, StatusBlock, Waitable};
+pub use io::{Buffer, Event, Io, Memory, Port, PortPacket, StatusBlock, Waitable, wait};
 pub use open::{Attributes, CreatePipe, FILE_CREATED, FILE_OPENED, Options, Share};
-pub use thread::{CallingThread, Identity, Level, calling_thread, impersonated, revert_to_self};
+pub use thread::{
+    CallingThread, Identity, Level, calling_thread, cancel_blocking, impersonated, revert_to_self,
+};
 
 use self::file::{File, Kind};
 use crate::{EndToken, Mask, Namespace, NtStatus, client::Answer};

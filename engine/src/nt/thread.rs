@@ -60,8 +60,9 @@ pub(super) fn blocking<T>(
     answer
 }
 
-/// Ends the call that blocks in that thread. `false`: there is none.
-pub(super) fn cancel_blocking(thread: CallingThread) -> bool {
+/// Ends the call that blocks in that thread, of whatever table ([`super::Nt::cancel_synchronous_io`]). `false`: there is none.
+#[must_use]
+pub fn cancel_blocking(thread: CallingThread) -> bool {
     let blocked = lock(&BLOCKED);
     let one = blocked.as_ref().and_then(|blocked| blocked.get(&thread));
     let cancel = one.map(|one| one.cancel.clone());
