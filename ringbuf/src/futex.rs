@@ -50,7 +50,6 @@ pub(crate) fn wait(
 ) -> Woke {
     use crate::sync::process;
 
-    static NO_WAITV: process::AtomicU32 = process::AtomicU32::new(0);
     if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
         let waiters = [waiter(shared, shared_value), waiter(own, own_value)];
         match waitv(&waiters, deadline.0) {
@@ -73,6 +72,10 @@ pub(crate) fn wait(
     }
 }
 
+/// Whether the kernel, or who stands before it, has refused futex_waitv(2).
+#[cfg(all(not(loom), not(miri)))]
+static NO_WAITV: crate::sync::process::AtomicU32 = crate::sync::process::AtomicU32::new(0);
+
 /// Words that one call may wait on (FUTEX_WAITV_MAX).
 #[cfg(not(loom))]
 pub(crate) const MOST_WORDS: usize = 128;
@@ -86,17 +89,20 @@ pub(crate) fn wait_many(
     own_value: u32,
     deadline: crate::Deadline,
 ) -> bool {
-    let mut waiters = Vec::with_capacity(shared.len() + 1);
-    waiters.extend(shared.iter().map(|&(word, value)| waiter(word, value)));
-    waiters.push(waiter(own, own_value));
-    match waitv(&waiters, deadline.0) {
-        Err(libc::ETIMEDOUT) => false,
-        Err(libc::ENOSYS | libc::EPERM) => {
-            let slice = deadline.0.min(now().saturating_add(1_000_000));
-            wait_one(own, own_value, slice) != Err(libc::ETIMEDOUT) || slice != deadline.0
+    use crate::sync::process;
+
+    if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
+        let mut waiters = Vec::with_capacity(shared.len() + 1);
+        waiters.extend(shared.iter().map(|&(word, value)| waiter(word, value)));
+        waiters.push(waiter(own, own_value));
+        match waitv(&waiters, deadline.0) {
+            Err(libc::ETIMEDOUT) => return false,
+            Err(libc::ENOSYS | libc::EPERM) => NO_WAITV.store(1, process::Ordering::Relaxed),
+            _ => return true,
         }
-        _ => true,
     }
+    let slice = deadline.0.min(now().saturating_add(1_000_000));
+    wait_one(own, own_value, slice) != Err(libc::ETIMEDOUT) || slice != deadline.0
 }
 
 #[cfg(miri)]
