@@ -1,31 +1,50 @@
 //! The C interface: `libnpfs`, prefix `npfs_`, headers `npfs.h` and `npfs_host.h`.
 //!
-//! **There is no code here yet**, and no header: this page is the contract that both will be
-//! written against. Names and argument lists may still move; what is promised about them should
-//! not.
-//!
 //! # Two levels
 //!
 //! - **`npfs.h`, for programs.** Calls as NT's own: create, open, read, write, fsctl, flush,
 //!   cancel, query and set information, volume, directory, security, duplicate, close; with I/O
-//!   status blocks, event words, completion queues and callbacks in the manner of APCs. Results are
-//!   NTSTATUS values.
+//!   status blocks, events and completion ports; a small layer on top in the manner of Win32; namespaces and brokers. Results are
+//!   NTSTATUS values. It stands, and `include/npfs.h` is its reference. Completion routines are reserved in it.
 //! - **`npfs_host.h`, for hosts** that have objects, handles and threads of their own and want the
 //!   data path only. Wine is the one in mind: its server keeps names, handles, security and
-//!   listening, and the bytes leave it.
+//!   listening, and the bytes leave it. **There is no code of it yet**: what stands below is the contract that it will be written
+//!   against. Names and argument lists may still move; what is promised about them should not.
 //!
 //! # For every function
 //!
-//! - Handles are opaque. Results go through pointers, which are written on success only.
-//! - No panic crosses into C. No thread starts unasked, no signal handler is installed, no callback
-//!   runs while a lock is held. An interrupted system call is made again.
+//! - Handles are opaque: numbers that are never used twice, so that one that was closed is told from one that is open.
+//!   Results go through pointers, which are written on success only.
+//! - No panic crosses into C. No signal handler is installed, no callback runs while a lock is held. An interrupted system call is
+//!   made again.
+//! - Both headers are generated, kept under version control, and compiled as C11 and as C++17 with
+//!   warnings as errors. A header that no longer matches fails the checks, and so does a layout of
+//!   shared memory whose numbers differ between C and Rust, or between 32 and 64 bits.
+//!
+//! # Program level: where what is
+//!
+//! | module | what |
+//! |---|---|
+//! | `nt` | NT's calls, one to one over [`npfs::nt`] |
+//! | `win32` | what Win32 makes of them |
+//! | `objects` | namespaces, brokers, events, ports, waiting, versions |
+//! | `handle` | the table of what is open |
+//! | `pending` | calls under way, by the address of their status blocks |
+//! | `memory` | the caller's pointers; the `unsafe` of this crate is there and in the exports' calls of it |
+//! | `guard` | panics end here |
+//! | `types`, `numbers` | what the header declares besides functions |
+//!
+//! A call that pends lends its status block and its buffer to the library until it completes. Threads: the library starts one when
+//! something first pends (and one that reads the broker's answers while a listen or a wait does), and a broker's when one is
+//! embedded.
+//!
+//! # Host level: for every function
+//!
+//! - No thread starts unasked.
 //! - try, wait and abandon do not allocate: the storage of a wait or of an operation is the
 //!   caller's.
 //! - User memory is touched through the host's copy functions only. They may fail (a guard page, a
 //!   buffer that was freed): what was reserved is then given back and the call answers `FAULT`.
-//! - Both headers are generated, kept under version control, and compiled as C11 and as C++17 with
-//!   warnings as errors. A header that no longer matches fails the checks, and so does a layout of
-//!   shared memory whose numbers differ between C and Rust, or between 32 and 64 bits.
 //!
 //! # Host level: statuses
 //!
@@ -86,3 +105,38 @@
 //! | `npfs_flush_begin` | a wait for the queue to drain |
 //! | `npfs_pump_wait`, `_run`, `_kick` | the reactor's two steps, on the host's thread; anyone may kick |
 //! | `npfs_exit_thread` | the thread's operations end as NT ends them |
+
+#![allow(
+    non_camel_case_types,
+    reason = "types have the names of the header, which are C's"
+)]
+
+mod guard;
+mod handle;
+mod memory;
+pub mod nt;
+pub mod numbers;
+pub mod objects;
+mod pending;
+pub mod types;
+pub mod win32;
+
+/// The version of this crate as [`objects::npfs_version`] answers it.
+pub const VERSION: u32 = version(env!("CARGO_PKG_VERSION"));
+
+/// "1.2.3" as 0x00010203.
+const fn version(text: &str) -> u32 {
+    let bytes = text.as_bytes();
+    let (mut parts, mut part, mut at) = ([0_u32; 3], 0, 0);
+    while at < bytes.len() && part < 3 {
+        match bytes[at] {
+            b'.' => part += 1,
+            digit @ b'0'..=b'9' => parts[part] = parts[part] * 10 + (digit - b'0') as u32,
+            _ => break,
+        }
+        at += 1;
+    }
+    parts[0] << 16 | parts[1] << 8 | parts[2]
+}
+
+const _: () = assert!(version("1.2.3") == 0x1_0203);
