@@ -4,8 +4,8 @@
 //!
 //! - **`npfs.h`, for programs.** Calls as NT's own: create, open, read, write, fsctl, flush,
 //!   cancel, query and set information, volume, directory, security, duplicate, close; with I/O
-//!   status blocks, events and completion ports; a small layer on top in the manner of Win32; namespaces and brokers. Results are
-//!   NTSTATUS values. It stands, and `include/npfs.h` is its reference. Completion routines are reserved in it.
+//!   status blocks, events, completion ports and completion routines; a small layer on top in the manner of Win32; namespaces and
+//!   brokers. Results are NTSTATUS values. It stands, and `include/npfs.h` is its reference.
 //! - **`npfs_host.h`, for hosts** that have objects, handles and threads of their own and want the
 //!   data path only. Wine is the one in mind: its server keeps names, handles, security and
 //!   listening, and the bytes leave it. **There is no code of it yet**: what stands below is the contract that it will be written
