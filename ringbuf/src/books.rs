@@ -677,9 +677,13 @@ pub(crate) fn close_end(region: &Region, slot: u32, end: End) {
     deliver(region, slot, &mut wakes);
 }
 
-/// Wakes sleepers of a slot, and rings bells for it.
+/// Wakes sleepers of a slot, and rings bells for it: those, too, that somebody has disarmed and died before he woke anybody.
 fn deliver(region: &Region, slot: u32, wakes: &mut Wakes<'_>) {
-    wakes.deliver(|process| Bell::new(region.bell(process.get())).ring(slot));
+    wakes.deliver(|process| {
+        let bell = Bell::new(region.bell(process.get()));
+        let _ = bell.mark(slot);
+        bell.wake();
+    });
 }
 
 /// Takes back what a dead process held in one connection; `ring_anyway`: it may have died between a change and the wake

@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    mem::ManuallyDrop,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr::NonNull,
 };
@@ -26,8 +27,19 @@ use crate::{
 /// A mapping of a link, whole or up to its data areas.
 #[derive(Debug)]
 pub(crate) struct Region {
-    map: MmapRaw,
+    map: ManuallyDrop<MmapRaw>,
     geometry: Geometry,
+    /// The process that has it mapped: a child of fork(2) has something else there, or nothing (MADV_DONTFORK).
+    process: u32,
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            // SAFETY: dropped here and nowhere else, and not used after it.
+            unsafe { ManuallyDrop::drop(&mut self.map) };
+        }
+    }
 }
 
 /// Seals without which a peer could take the memory from under us.
@@ -126,7 +138,11 @@ impl Region {
     /// A mapping whose header was checked against its length.
     pub(crate) fn new(map: MmapRaw, geometry: Geometry) -> Region {
         assert!(map.len() as u64 >= geometry.data_off);
-        Region { map, geometry }
+        Region {
+            map: ManuallyDrop::new(map),
+            geometry,
+            process: std::process::id(),
+        }
     }
 
     pub(crate) fn geometry(&self) -> &Geometry {

@@ -259,8 +259,9 @@ impl Started {
     #[must_use]
     #[inline]
     pub fn has_news(&self) -> bool {
+        // While a role is held it is looked at again by the clock.
         let record = &self.queue().records[self.index];
-        record.state.load(Ordering::Relaxed) != self.rested.load(Ordering::Relaxed)
+        !self.held && record.state.load(Ordering::Relaxed) != self.rested.load(Ordering::Relaxed)
     }
 }
 
@@ -435,6 +436,42 @@ mod tests {
         .expect("no panic");
         assert_eq!(read.data(), b"hello");
         assert!(!read.cancel(), "it has completed");
+    }
+
+    /// A peer disarms the bell and dies before it wakes anybody: whoever buries it wakes them.
+    #[test]
+    fn a_ring_that_was_not_finished_is_finished_by_the_broker() {
+        let mut books = LinkBooks::create(&LinkConfig::default()).expect("a link");
+        let me = books.add_process(None).expect("a process");
+        let peer = books.add_process(None).expect("another");
+        let spec = ConnSpec::new(PipeType::Message, 100);
+        let (_, server, _client) = books.connect(&spec, me, peer).expect("a connection");
+        let fd = books
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .expect("a duplicate");
+        let link = Link::attach(fd, me).expect("attached");
+        let server = Arc::new(Conn::open(&link, &server).expect("open"));
+        let mut read = Started::read(&server, vec![0; 8].into()).expect("started");
+        assert_eq!((read.poll(), read.rest()), (None, Rest::AtTheBell));
+        let alarm = Alarm::new();
+        let seen = alarm.now();
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                let long = Deadline::after(Duration::from_secs(20));
+                wait_at_bells([&*link].into_iter(), &alarm, seen, long) && !long.passed()
+            });
+            // Asleep by then.
+            while !link.own_bell().is_armed() {
+                thread::yield_now();
+            }
+            thread::sleep(Duration::from_millis(20));
+            assert!(link.own_bell().mark(5), "it is to be woken");
+            books.bury(peer);
+            assert!(sleeper.join().expect("no panic"), "nobody has woken it");
+        });
+        assert_eq!(read.poll(), Some(Err(Error::Broken)));
     }
 
     #[test]

@@ -189,9 +189,16 @@ impl Entered<'_> {
         };
         // A close after this look finds the announcement, and wakes.
         refused()?;
-        match futex::wait(role.word, value, &self.wait.word, own, deadline) {
+        // Somebody is in the middle of a copy: even who must not wait waits for that, but not for one that is stopped.
+        let (until, over) = if may_sleep() {
+            (deadline, Error::TimedOut)
+        } else {
+            let soon = Deadline::after(std::time::Duration::from_millis(1));
+            (deadline.min(soon), Error::WouldDeadlock)
+        };
+        match futex::wait(role.word, value, &self.wait.word, own, until) {
             Woke::Woken | Woke::Look => Ok(()),
-            Woke::TimedOut => Err(Error::TimedOut),
+            Woke::TimedOut => Err(over),
         }
     }
 
@@ -204,6 +211,9 @@ impl Entered<'_> {
     ) -> Result<(), Error> {
         let own = self.wait.word.load(Ordering::SeqCst);
         self.look(deadline)?;
+        if !may_sleep() {
+            return Err(Error::WouldDeadlock);
+        }
         match futex::wait(word, value, &self.wait.word, own, deadline) {
             Woke::Woken | Woke::Look => Ok(()),
             Woke::TimedOut => Err(Error::TimedOut),
