@@ -202,6 +202,41 @@ fn completions_of_many_ends_come_to_one_queue() {
     assert!(matches!(completion.result, Err(Error::WrongEnd)));
 }
 
+/// What an executor's waker does is its own affair: one that panics ends nothing else.
+#[test]
+fn a_waker_that_panics_stops_nobody_else() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("on purpose");
+        }
+    }
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let namespace = site.namespace();
+    let server = server(&namespace, "panics", PipeType::Message);
+    let mut peer = site.actor(child_exe!());
+    peer.must("open c panics rw");
+    server.connect().expect("connected");
+    for turn in 0..3 {
+        let reads = server.start(Op::read(vec![0; 16]));
+        let waker = Waker::from(Arc::new(Panics));
+        let mut reads = pin!(reads);
+        assert!(
+            reads
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        peer.must("write c x");
+        let over = || reads.is_over();
+        assert!(npfs_tests::until(5 * SECOND, over), "turn {turn}");
+        // The loop is there for the next one.
+        let reads = server.start(Op::read(vec![0; 16]));
+        peer.must("write c y");
+        assert_eq!(block_on(reads).data(), b"y");
+    }
+}
+
 // ---- tokio ---------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

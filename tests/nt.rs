@@ -2851,3 +2851,126 @@ fn all_of_this_under_a_filter_that_forbids_io_uring() {
     assert!(ran.status.success(), "{said}");
     assert!(said.contains("test result: ok"), "{said}");
 }
+
+/// A thread is at work on what its callback has taken until the callback returns, wherever that runs.
+#[test]
+fn a_callback_that_takes_from_a_limited_port_comes_back() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt).0;
+    let (server, client) = pair(&here, &here, |_| ());
+    for make in [
+        Callback::new as fn(Box<dyn Fn(NtStatus, usize) + Send + Sync>) -> Callback,
+        Callback::that_may_wait,
+    ] {
+        let port = Port::with_concurrency(std::num::NonZeroUsize::MIN);
+        port.post(packet(1));
+        port.post(packet(2));
+        let told = Told::default();
+        let take = {
+            let (port, told) = (port.clone(), told.clone());
+            move |_, _| {
+                let mut taken = Vec::new();
+                let got = port.wait(&mut taken, 1, Deadline::after(Duration::ZERO));
+                told.note(NtStatus::SUCCESS, got.expect("there is one"));
+            }
+        };
+        let io = with_callback(make(Box::new(take)));
+        assert_eq!(
+            here.read_file(server, &io, &Buffer::new(8)),
+            NtStatus::PENDING
+        );
+        assert_eq!(write(&here, client, b"x").0, NtStatus::SUCCESS);
+        told.after(1);
+        let mut taken = Vec::new();
+        assert_eq!(port.wait(&mut taken, 1, Deadline::after(5 * SECOND)), Ok(1));
+        assert_eq!(taken[0].context, 2);
+    }
+}
+
+/// On the loop nothing waits: not for another call's turn on a synchronous file object, not for a place among sixteen reads.
+#[test]
+fn np_io_10_a_callback_does_not_wait_for_its_turn() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt.clone()).0;
+    let (server, client) = pair(&here, &here, |_| ());
+    let quiet = create(&here, "quiet", |_| ()).expect("create");
+    let path = units(r"\??\pipe\quiet");
+    let open = nt.open_file(&Attributes::named(&path), BOTH | Mask::SYNCHRONIZE, 0, 0x20);
+    let busy = open.expect("open").0;
+    let reader = thread::spawn({
+        let nt = nt.clone();
+        move || nt.read_file(busy, &Io::default(), &Buffer::new(8))
+    });
+    // It has its turn, and waits.
+    thread::sleep(Duration::from_millis(50));
+    let told = Told::default();
+    let io = with_callback(Callback::new({
+        let (nt, told) = (nt.clone(), told.clone());
+        move |_, _| told.note(nt.write_file(busy, &Io::default(), b"y"), 0)
+    }));
+    assert_eq!(
+        here.read_file(server, &io, &Buffer::new(8)),
+        NtStatus::PENDING
+    );
+    assert_eq!(write(&here, client, b"x").0, NtStatus::SUCCESS);
+    assert_eq!(told.after(1)[0].0, NtStatus::POSSIBLE_DEADLOCK);
+    assert_eq!(write(&here, quiet, b"now").0, NtStatus::SUCCESS);
+    assert_eq!(reader.join().expect("no panic"), NtStatus::SUCCESS);
+}
+
+/// A child of fork(2) has none of what its parent waits for, and waits for what is its own.
+#[test]
+fn a_child_of_fork_waits_for_itself() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let socket = site.socket.clone();
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt.clone()).0;
+    let mut peer = site.actor(child_exe!());
+    let server = create(&here, "parent", |_| ()).expect("create");
+    peer.must("open c parent rw");
+    let (pends, io, _) = read(&here, server, 16);
+    assert_eq!(pends, NtStatus::PENDING);
+    let event = || [Waitable::Event(Event::new())];
+    let soon = || Deadline::after(Duration::from_millis(30));
+    // This thread knows the link, and the loop sleeps on it.
+    assert_eq!(nt.wait(&event(), soon()), Err(NtStatus::TIMEOUT));
+    thread::sleep(Duration::from_millis(30));
+    let mut inherited = Some(nt.clone());
+    let status = npfs_tests::sys::in_a_fork(|| {
+        let before = std::time::Instant::now();
+        assert_eq!(
+            inherited.as_ref().expect("one").wait(&event(), soon()),
+            Err(NtStatus::TIMEOUT)
+        );
+        assert!(before.elapsed() < SECOND);
+        // What it inherits goes, and takes nothing of its own along.
+        let large: Vec<Vec<u8>> = (0..64).map(|n| vec![n; 1 << 20]).collect();
+        drop(inherited.take());
+        assert!(
+            (0..)
+                .zip(&large)
+                .all(|(n, one)| one.iter().all(|byte| *byte == n))
+        );
+        // Pipes of its own, whose reads the loop completes, and a thread that waits.
+        let own = Nt::new(npfs::Namespace::connect(&socket).expect("a broker"));
+        let own = Table::here(own.clone(), own).0;
+        let (server, client) = pair(&own, &own, |_| ());
+        for _ in 0..20 {
+            let (pends, io, _) = read(&own, server, 8);
+            assert_eq!(pends, NtStatus::PENDING);
+            assert_eq!(write(&own, client, b"own").0, NtStatus::SUCCESS);
+            assert_eq!(awaited(&own, &io), (NtStatus::SUCCESS, 3));
+        }
+        let used = npfs_tests::sys::process_cpu_time();
+        thread::sleep(Duration::from_millis(200));
+        let used = npfs_tests::sys::process_cpu_time() - used;
+        assert!(used < Duration::from_millis(100), "it spins: {used:?}");
+        0
+    });
+    assert_eq!(status.expect("a fork"), Some(0));
+    // The parent's goes on.
+    peer.must("write c still");
+    assert_eq!(by_itself(&io), (NtStatus::SUCCESS, 5));
+}

@@ -19,7 +19,7 @@ use std::{
 use crossbeam_queue::SegQueue;
 use npfs_ringbuf::Deadline;
 
-use crate::{Error, NtStatus, Result, lock::lock, reactor::REACTOR, sys};
+use crate::{Error, NtStatus, Result, lock::lock, queue, reactor::REACTOR, sys};
 
 /// What is called when an operation has completed: with its status and its information. Cheap to clone.
 #[derive(Clone)]
@@ -73,9 +73,18 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 // ---- on the loop ---------------------------------------------------------------------------------------------------
 
-static LINE: SegQueue<Job> = SegQueue::new();
-/// How many stand there: raised after one does, so that whoever sees it finds one.
-static IN_LINE: AtomicUsize = AtomicUsize::new(0);
+/// What is to be called in this process.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    /// On the loop, ...
+    line: SegQueue<Job>,
+    /// ... how many those are: raised after one stands there, so that whoever sees it finds one.
+    in_line: AtomicUsize,
+    /// On threads of their own, ...
+    work: Mutex<Work>,
+    /// ... which sleep here.
+    more: Condvar,
+}
 
 thread_local! {
     /// This thread runs a callback that must not wait.
@@ -83,23 +92,24 @@ thread_local! {
 }
 
 pub(crate) fn run_on_the_loop(job: Job) {
-    LINE.push(job);
-    IN_LINE.fetch_add(1, Ordering::SeqCst);
+    REACTOR.jobs.line.push(job);
+    REACTOR.jobs.in_line.fetch_add(1, Ordering::SeqCst);
     REACTOR.has_jobs();
 }
 
 /// Whether something waits to be called.
 pub(crate) fn are_in_line() -> bool {
-    IN_LINE.load(Ordering::SeqCst) != 0
+    REACTOR.jobs.in_line.load(Ordering::SeqCst) != 0
 }
 
 /// Calls what stands in line, and says how many those were.
 pub(crate) fn run_the_line() -> usize {
     let mut count = 0;
+    let jobs = &REACTOR.jobs;
     // What they put there in turn is for the next round.
-    for _ in 0..IN_LINE.load(Ordering::SeqCst) {
-        let Some(job) = LINE.pop() else { break };
-        IN_LINE.fetch_sub(1, Ordering::SeqCst);
+    for _ in 0..jobs.in_line.load(Ordering::SeqCst) {
+        let Some(job) = jobs.line.pop() else { break };
+        jobs.in_line.fetch_sub(1, Ordering::SeqCst);
         let before = MUST_NOT_WAIT.replace(true);
         npfs_ringbuf::without_sleep(|| call(job));
         MUST_NOT_WAIT.set(before);
@@ -108,19 +118,15 @@ pub(crate) fn run_the_line() -> usize {
     count
 }
 
-/// A child of fork(2) does not call what its parent will.
-pub(crate) fn forget_the_line() {
-    while let Some(job) = LINE.pop() {
-        std::mem::forget(job);
-    }
-    IN_LINE.store(0, Ordering::SeqCst);
-}
-
 /// A callback that panics ends itself and nothing else.
 fn call(job: Job) {
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)) {
+        // What was thrown may panic when it is dropped.
+        std::mem::forget(payload);
         tracing::error!("a callback has panicked");
     }
+    // What it has taken out of a queue it has worked on.
+    queue::comes_back();
 }
 
 /// Whether this is a callback that must not wait.
@@ -144,33 +150,20 @@ pub(crate) fn waiting<T>(
 
 // ---- on threads of their own ---------------------------------------------------------------------------------------
 
-static WORK: Mutex<Work> = Mutex::new(Work {
-    line: VecDeque::new(),
-    threads: 0,
-    resting: 0,
-    forks: 0,
-});
-static MORE: Condvar = Condvar::new();
-
+#[derive(Default)]
 struct Work {
     line: VecDeque<Job>,
     threads: usize,
     resting: usize,
-    forks: u32,
 }
 
 fn run_on_a_worker(job: Job) {
-    let mut work = lock(&WORK);
-    let forks = sys::forks();
-    if std::mem::replace(&mut work.forks, forks) != forks {
-        // The threads, and what they had to do, are the parent's.
-        std::mem::forget(std::mem::take(&mut work.line));
-        (work.threads, work.resting) = (0, 0);
-    }
+    let workers = &REACTOR.jobs;
+    let mut work = lock(&workers.work);
     work.line.push_back(job);
     if work.resting >= work.line.len() || work.threads == MOST_WORKERS {
         drop(work);
-        MORE.notify_one();
+        workers.more.notify_one();
         return;
     }
     work.threads += 1;
@@ -178,43 +171,42 @@ fn run_on_a_worker(job: Job) {
     let begun = sys::without_signals(|| {
         thread::Builder::new()
             .name("npfs-callback".to_owned())
-            .spawn(work_on)
+            .spawn(|| REACTOR.jobs.work_on())
     });
     if let Err(error) = begun {
         tracing::warn!("no thread for a callback: {error}");
-        let mut work = lock(&WORK);
+        let mut work = lock(&workers.work);
         work.threads -= 1;
         // If others are at work, one of them comes to it; else it is called where nothing else can be had.
-        let job = if work.threads == 0 {
-            work.line.pop_back()
-        } else {
-            None
+        let left = match work.threads {
+            0 => std::mem::take(&mut work.line),
+            _ => VecDeque::new(),
         };
         drop(work);
-        if let Some(job) = job {
-            run_on_the_loop(job);
-        }
+        left.into_iter().for_each(run_on_the_loop);
     }
 }
 
-/// The life of a worker: it ends after some seconds without work.
-fn work_on() {
-    let mut work = lock(&WORK);
-    loop {
-        if let Some(job) = work.line.pop_front() {
-            drop(work);
-            call(job);
-            work = lock(&WORK);
-            continue;
-        }
-        work.resting += 1;
-        let rested = MORE.wait_timeout(work, REST);
-        let over;
-        (work, over) = rested.unwrap_or_else(PoisonError::into_inner);
-        work.resting -= 1;
-        if over.timed_out() && work.line.is_empty() {
-            work.threads -= 1;
-            return;
+impl Jobs {
+    /// The life of a worker: it ends after some seconds without work.
+    fn work_on(&self) {
+        let mut work = lock(&self.work);
+        loop {
+            if let Some(job) = work.line.pop_front() {
+                drop(work);
+                call(job);
+                work = lock(&self.work);
+                continue;
+            }
+            work.resting += 1;
+            let rested = self.more.wait_timeout(work, REST);
+            let over;
+            (work, over) = rested.unwrap_or_else(PoisonError::into_inner);
+            work.resting -= 1;
+            if over.timed_out() && work.line.is_empty() {
+                work.threads -= 1;
+                return;
+            }
         }
     }
 }

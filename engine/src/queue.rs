@@ -45,6 +45,12 @@ thread_local! {
     static AT_WORK: RefCell<Option<AtWork>> = const { RefCell::new(None) };
 }
 
+/// This thread is done with what it has taken, wherever that was.
+pub(crate) fn comes_back() {
+    let done = AT_WORK.try_with(|at_work| at_work.borrow_mut().take());
+    drop(done);
+}
+
 impl Gate {
     fn enter(self: &Arc<Self>) -> Option<AtWork> {
         let more = |at_work: usize| (at_work < self.limit).then(|| at_work + 1);
@@ -87,8 +93,7 @@ impl<T> Queue<T> {
     /// Waits until there is something that this thread may work on, and takes up to `most`, the oldest first; says how many
     /// those were.
     pub(crate) fn wait(&self, into: &mut Vec<T>, most: usize, deadline: Deadline) -> Result<usize> {
-        // It comes back, wherever it was at work.
-        let _ = AT_WORK.try_with(|at_work| drop(at_work.borrow_mut().take()));
+        comes_back();
         let begin = || {
             let mut line = lock(&self.line);
             if line.is_empty() {

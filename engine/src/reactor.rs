@@ -12,8 +12,10 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    ops::Deref,
+    panic::{self, AssertUnwindSafe},
     sync::{
-        Arc, Mutex, MutexGuard, TryLockError, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -82,8 +84,8 @@ pub(crate) struct Reactor {
     waiters: AtomicU32,
     /// Threads that have taken ready slots, and are moving on what pends there.
     moving: AtomicU32,
-    /// Whoever holds it pumps.
-    pump: Mutex<()>,
+    /// Somebody pumps.
+    pumped: AtomicBool,
     /// When whoever pumps went to sleep last, and woke: what is found then was waited for.
     slept: [AtomicU64; 2],
     /// How often the last waiter has left.
@@ -91,50 +93,73 @@ pub(crate) struct Reactor {
     /// What the loop does.
     stage: AtomicU32,
     wakes_the_loop: Alarm,
-    /// [`sys::forks`] at the start of the loop, plus one; 0: there is none.
-    loop_of: AtomicU32,
-    /// [`sys::forks`] when something was added last.
-    forks: AtomicU32,
+    /// There is a loop, or there was one that the host has taken over.
+    has_loop: AtomicBool,
     /// A thread of the host's does the loop's work.
     hosted: AtomicBool,
     /// It is to look around, whatever it finds.
     kicked: AtomicBool,
+    /// Callbacks that are due.
+    pub(crate) jobs: jobs::Jobs,
 }
 
-/// What pends in this process.
-pub(crate) static REACTOR: Reactor = Reactor {
-    pended: Mutex::new(None),
-    count: AtomicUsize::new(0),
-    links: Mutex::new(Links {
-        watched: None,
-        recent: None,
-        all: None,
-        last: None,
-    }),
-    has_idle_links: AtomicBool::new(false),
-    forgot_at: AtomicU64::new(0),
-    version: AtomicU64::new(1),
-    soon: Mutex::new(Vec::new()),
-    soon_at: AtomicU64::new(u64::MAX),
-    alarm: Alarm::new(),
-    waiters: AtomicU32::new(0),
-    moving: AtomicU32::new(0),
-    pump: Mutex::new(()),
-    slept: [AtomicU64::new(0), AtomicU64::new(0)],
-    left: AtomicU64::new(0),
-    stage: AtomicU32::new(SLEEPS),
-    wakes_the_loop: Alarm::new(),
-    loop_of: AtomicU32::new(0),
-    forks: AtomicU32::new(0),
-    hosted: AtomicBool::new(false),
-    kicked: AtomicBool::new(false),
-};
+/// What pends in this process. A child of fork(2) has one of its own: its parent's operations and links are not its own, and
+/// its parent's locks may be held by threads that it does not have.
+pub(crate) static REACTOR: Current = Current;
+
+/// Stands for the reactor of this very process.
+pub(crate) struct Current;
+
+impl Deref for Current {
+    type Target = Reactor;
+
+    fn deref(&self) -> &Reactor {
+        /// One for each generation of forks; the last few of a very long line share one.
+        static ALL: [OnceLock<Box<Reactor>>; 256] = [const { OnceLock::new() }; 256];
+        let generation = (sys::forks() as usize).min(ALL.len() - 1);
+        ALL[generation].get_or_init(|| {
+            // The host of a child is the host of its parent.
+            let parent = generation
+                .checked_sub(1)
+                .and_then(|parent| ALL[parent].get());
+            let hosted = parent.is_some_and(|parent| parent.is_hosted());
+            Box::new(Reactor::new(hosted))
+        })
+    }
+}
+
+/// Whoever has it pumps.
+#[derive(Debug)]
+struct Pumps<'r>(&'r AtomicBool);
+
+impl Drop for Pumps<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+/// A thread is moving on what it has taken out of a bell.
+struct Moves<'r>(&'r AtomicU32);
+
+impl Moves<'_> {
+    fn begin(moving: &AtomicU32) -> Moves<'_> {
+        moving.fetch_add(1, Ordering::SeqCst);
+        Moves(moving)
+    }
+}
+
+impl Drop for Moves<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 struct Entry {
     operation: Arc<dyn Pending>,
     watched: Arc<Watched>,
 }
 
+#[derive(Default)]
 struct Links {
     /// By the address of the link, which each of them keeps.
     watched: Option<HashMap<usize, Arc<Watched>>>,
@@ -172,11 +197,41 @@ const STANDS_BY: u32 = 1;
 const SLEEPS: u32 = 2;
 
 impl Reactor {
+    fn new(hosted: bool) -> Reactor {
+        Reactor {
+            pended: Mutex::default(),
+            count: AtomicUsize::new(0),
+            links: Mutex::default(),
+            has_idle_links: AtomicBool::new(false),
+            forgot_at: AtomicU64::new(0),
+            version: AtomicU64::new(1),
+            soon: Mutex::default(),
+            soon_at: AtomicU64::new(u64::MAX),
+            alarm: Alarm::new(),
+            waiters: AtomicU32::new(0),
+            moving: AtomicU32::new(0),
+            pumped: AtomicBool::new(false),
+            slept: Default::default(),
+            left: AtomicU64::new(0),
+            stage: AtomicU32::new(SLEEPS),
+            wakes_the_loop: Alarm::new(),
+            has_loop: AtomicBool::new(false),
+            hosted: AtomicBool::new(hosted),
+            kicked: AtomicBool::new(false),
+            jobs: jobs::Jobs::default(),
+        }
+    }
+
+    /// `None`: somebody else pumps.
+    fn try_pump(&self) -> Option<Pumps<'_>> {
+        let was = self.pumped.swap(true, Ordering::SeqCst);
+        (!was).then(|| Pumps(&self.pumped))
+    }
+
     // ---- operations --------------------------------------------------------------------------------------------
 
     /// An operation pends from now on. It may complete before this returns.
     pub(crate) fn add(&'static self, conn: &Arc<Conn>, operation: Arc<dyn Pending>) {
-        self.begin_anew_in_a_child();
         let watched = self.watch(conn, &operation);
         self.count.fetch_add(1, Ordering::SeqCst);
         let entry = Entry {
@@ -328,25 +383,6 @@ impl Reactor {
         }
     }
 
-    /// A child of fork(2) has its parent's operations, and neither the memory nor the thread: it forgets them.
-    fn begin_anew_in_a_child(&self) {
-        let forks = sys::forks();
-        if self.forks.load(Ordering::Relaxed) != forks
-            && self.forks.swap(forks, Ordering::SeqCst) != forks
-        {
-            std::mem::forget(lock(&self.pended).take());
-            let mut links = lock(&self.links);
-            std::mem::forget(links.watched.take());
-            std::mem::forget(links.recent.take());
-            std::mem::forget(links.all.take());
-            self.version.fetch_add(1, Ordering::SeqCst);
-            self.count.store(0, Ordering::SeqCst);
-            self.waiters.store(0, Ordering::SeqCst);
-            self.moving.store(0, Ordering::SeqCst);
-            jobs::forget_the_line();
-        }
-    }
-
     /// Moves an operation on that is in shared memory.
     pub(crate) fn advance(&self, started: &mut Started) -> Advanced {
         let mut rounds = 0;
@@ -370,13 +406,19 @@ impl Reactor {
     pub(crate) fn insist<T>(
         &self,
         conn: &Conn,
+        patience: Duration,
         mut start: impl FnMut() -> Result<T, npfs_ringbuf::Error>,
     ) -> Result<T, npfs_ringbuf::Error> {
         let begin = Instant::now();
+        let patience = if jobs::must_not_wait() {
+            MOMENT
+        } else {
+            patience
+        };
         loop {
             match start() {
                 Err(npfs_ringbuf::Error::Busy)
-                    if self.pending_on(conn) < MOST_PENDED && begin.elapsed() < PATIENCE =>
+                    if self.pending_on(conn) < MOST_PENDED && begin.elapsed() < patience =>
                 {
                     thread::sleep(BETWEEN);
                 }
@@ -404,7 +446,6 @@ impl Reactor {
         if let Some(answer) = ready() {
             return Some(answer);
         }
-        self.begin_anew_in_a_child();
         let _waiting = Waiting::begin(self);
         let mut asked = false;
         loop {
@@ -412,11 +453,7 @@ impl Reactor {
             if let Some(answer) = ready() {
                 return Some(answer);
             }
-            let pump = match self.pump.try_lock() {
-                Ok(pump) => Some(pump),
-                Err(TryLockError::Poisoned(pump)) => Some(pump.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            };
+            let pump = self.try_pump();
             let goes_on = match &pump {
                 Some(pump) => with_sleeper(|own| self.turn(pump, own, seen, deadline, false)),
                 None if !asked && self.stage.load(Ordering::SeqCst) == PUMPS => {
@@ -444,7 +481,7 @@ impl Reactor {
     /// deadline has passed. `steady`: the thread does little else.
     fn turn(
         &self,
-        _pump: &MutexGuard<'_, ()>,
+        _pump: &Pumps<'_>,
         sleeper: &mut Sleeper,
         seen: u32,
         deadline: Deadline,
@@ -518,12 +555,12 @@ impl Reactor {
                 continue;
             }
             active.quiet.set(0);
-            self.moving.fetch_add(1, Ordering::SeqCst);
+            let moves = Moves::begin(&self.moving);
             bell.take(|slot| slots.push(slot));
             let place = |slot| place_of(&watched.link, slot);
             let settled = slots.drain(..).map(|slot| self.settle_at(place(slot)));
             let is_vain = settled.filter(|settled| *settled).count() == 0;
-            self.moving.fetch_sub(1, Ordering::SeqCst);
+            drop(moves);
             if is_vain {
                 watched.was_vain(sys::now());
             }
@@ -557,7 +594,6 @@ impl Reactor {
 
     /// Something stands in line for the loop: whoever has its work hears of it.
     pub(crate) fn has_jobs(&'static self) {
-        self.begin_anew_in_a_child();
         if !self.has_loop() || self.stage.load(Ordering::SeqCst) == PUMPS {
             self.alarm.ring();
         } else {
@@ -570,13 +606,9 @@ impl Reactor {
         if self.is_hosted() {
             return false;
         }
-        let mine = sys::forks() + 1;
-        if self.loop_of.load(Ordering::SeqCst) == mine
-            || self.loop_of.swap(mine, Ordering::SeqCst) == mine
-        {
+        if self.has_loop.load(Ordering::SeqCst) || self.has_loop.swap(true, Ordering::SeqCst) {
             return true;
         }
-        self.stage.store(SLEEPS, Ordering::SeqCst);
         let begun = sys::without_signals(|| {
             thread::Builder::new()
                 .name("npfs-loop".to_owned())
@@ -586,7 +618,7 @@ impl Reactor {
         if let Err(error) = begun {
             // Calls and waits move on what pends as they come.
             tracing::warn!("no event loop: {error}");
-            self.loop_of.store(0, Ordering::SeqCst);
+            self.has_loop.store(false, Ordering::SeqCst);
             return false;
         }
         true
@@ -596,21 +628,26 @@ impl Reactor {
         loop {
             self.stand_by();
             if self.is_hosted() {
-                // It takes its work along, and does not come back.
-                self.loop_of.store(0, Ordering::SeqCst);
+                // It takes the work along, and does not give it back.
                 self.alarm.ring();
                 return;
             }
             // Not while it pumps: they may take their time.
             jobs::run_the_line();
-            if let Ok(pump) = self.pump.try_lock() {
+            if let Some(pump) = self.try_pump() {
                 self.stage.store(PUMPS, Ordering::SeqCst);
                 while self.is_the_loops() {
                     let seen = self.alarm.now();
                     // A waiter that came before this is seen here, and so is what stands in line; who comes later finds
                     // `PUMPS`, and rings.
                     if self.is_the_loops() {
-                        with_sleeper(|own| self.turn(&pump, own, seen, Deadline::NEVER, true));
+                        let turn = || {
+                            with_sleeper(|own| self.turn(&pump, own, seen, Deadline::NEVER, true))
+                        };
+                        // What is not ours and is called there (wakers, a host's memory) ends nothing but itself.
+                        if panic::catch_unwind(AssertUnwindSafe(turn)).is_err() {
+                            tracing::error!("something that a completion has called has panicked");
+                        }
                     }
                 }
                 self.stage.store(STANDS_BY, Ordering::SeqCst);
@@ -684,14 +721,13 @@ impl Reactor {
 
     /// Sleeps until there may be something to do. `false`: the deadline has passed.
     pub(crate) fn pump_wait(&self, deadline: Deadline) -> bool {
-        self.begin_anew_in_a_child();
         loop {
             let seen = self.alarm.now();
             if self.kicked.swap(false, Ordering::SeqCst) || jobs::are_in_line() {
                 return true;
             }
-            let slept = match self.pump.try_lock() {
-                Ok(pump) => {
+            let slept = match self.try_pump() {
+                Some(pump) => {
                     let did = with_sleeper(|own| self.turn(&pump, own, seen, deadline, true));
                     drop(pump);
                     // A waiter that found it held may have it now.
@@ -702,7 +738,7 @@ impl Reactor {
                     false
                 }
                 // Somebody who waits pumps meanwhile.
-                Err(_) => self.alarm.wait(seen, deadline),
+                None => self.alarm.wait(seen, deadline),
             };
             if !slept {
                 return false;
@@ -712,7 +748,6 @@ impl Reactor {
 
     /// Moves on what is ready. `false`: nothing was.
     pub(crate) fn pump_run(&self) -> bool {
-        self.begin_anew_in_a_child();
         with_sleeper(|own| self.scan(own))
     }
 }
@@ -783,8 +818,10 @@ type Places = HashMap<Place, Vec<Entry>, BuildHasherDefault<PlaceHasher>>;
 const MOST_PENDED: usize = 16;
 /// Rounds of one look at an operation that has something new each time.
 const MOST_LOOKS: u32 = 64;
-/// How long somebody may copy.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long somebody may copy before a call of NT's gives up on them.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// The same of a call that was made so as not to wait: no copy of an honest peer takes so long.
+pub(crate) const MOMENT: Duration = Duration::from_millis(50);
 const BETWEEN: Duration = Duration::from_micros(100);
 const STACK: usize = 256 << 10;
 /// When a place where somebody copies is looked at again.

@@ -12,15 +12,19 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use npfs_ringbuf::{Alarm, Deadline, Link, wait_at_bells};
 use slab::Slab;
 
-use crate::uring::{Held, Ring};
+use crate::{
+    sys,
+    uring::{Held, Ring},
+};
 
 /// A link on which something pends.
 #[derive(Debug)]
@@ -107,6 +111,8 @@ impl Watched {
     /// Nobody looks at it any more.
     pub(crate) fn forget(&self) {
         self.forgotten.store(true, Ordering::Relaxed);
+        // Ends the requests that wait for it, in whatever ring: its memory may go.
+        self.link.own_bell().wake();
     }
 
     fn is_forgotten(&self) -> bool {
@@ -121,11 +127,14 @@ pub(crate) struct Sleeper {
     /// Of the reactor's links, when it looked last; 0: never.
     pub(crate) version: u64,
     active: Vec<Active>,
-    idle: Slab<Arc<Watched>>,
+    /// Not kept alive by this: a thread may be at work elsewhere for long.
+    idle: Slab<Weak<Watched>>,
     /// A request waits for the alarm.
     at_the_alarm: bool,
     /// Room for the slots of a bell.
     slots: Vec<u32>,
+    /// [`sys::forks`] when it was made.
+    forks: u32,
 }
 
 /// A link to look at in memory.
@@ -180,15 +189,16 @@ impl Sleeper {
             idle: Slab::new(),
             at_the_alarm: false,
             slots: Vec::new(),
+            forks: 0,
         }
     }
 
     /// A child of fork(2) has neither its parent's ring nor its links.
     fn begin_anew_in_a_child(&mut self) {
-        if let Way::Ring(ring) = &self.way
-            && !ring.is_ours()
-        {
+        let forks = sys::forks();
+        if self.forks != forks {
             std::mem::forget(std::mem::replace(self, Sleeper::new()));
+            self.forks = forks;
         }
     }
 
@@ -196,15 +206,9 @@ impl Sleeper {
     pub(crate) fn follow(&mut self, version: u64, all: &[Arc<Watched>]) {
         self.version = version;
         self.active.retain(|one| !one.watched.is_forgotten());
-        for (_, one) in &self.idle {
-            if one.is_forgotten() {
-                // Ends the request that waits for it.
-                one.link.own_bell().wake();
-            }
-        }
-        let idle = self.idle.iter().map(|(_, one)| one);
-        let active = self.active.iter().map(|one| &one.watched);
-        let known: HashSet<_> = active.chain(idle).map(Arc::as_ptr).collect();
+        let idle = self.idle.iter().map(|(_, one)| one.as_ptr());
+        let active = self.active.iter().map(|one| Arc::as_ptr(&one.watched));
+        let known: HashSet<_> = active.chain(idle).collect();
         let new = all.iter().filter(|one| !known.contains(&Arc::as_ptr(one)));
         self.active.extend(new.cloned().map(Active::new));
     }
@@ -249,7 +253,8 @@ impl Sleeper {
                 }
                 Some(value) => {
                     let word = bell.futex();
-                    let key = self.idle.insert(self.active.swap_remove(at).watched);
+                    let one = self.active.swap_remove(at).watched;
+                    let key = self.idle.insert(Arc::downgrade(&one));
                     done = done.and(ring.wait_for(word, value, key as u64));
                 }
             }
@@ -292,6 +297,7 @@ impl Sleeper {
                 self.at_the_alarm = false;
             } else if let Ok(key) = usize::try_from(key)
                 && let Some(one) = self.idle.try_remove(key)
+                && let Some(one) = one.upgrade()
                 && !one.is_forgotten()
             {
                 self.active.push(Active::new(one));
@@ -307,7 +313,8 @@ impl Sleeper {
         tracing::warn!("a ring has failed ({error}), futexes instead");
         self.way = Way::Words;
         self.at_the_alarm = false;
-        let idle = self.idle.drain().filter(|one| !one.is_forgotten());
+        let idle = self.idle.drain().filter_map(|one| one.upgrade());
+        let idle = idle.filter(|one| !one.is_forgotten());
         self.active.extend(idle.map(Active::new));
     }
 
@@ -321,6 +328,16 @@ impl Sleeper {
         until: Deadline,
         steady: bool,
     ) {
+        // One that others have muted meanwhile is listened to again then.
+        let muted = self.active.iter().map(|one| &one.watched);
+        let muted = muted.filter(|one| one.is_muted(now));
+        let until = match muted.map(|one| one.muted_until()).min() {
+            Some(then) => {
+                let left = Duration::from_nanos(then.saturating_sub(now));
+                until.min(Deadline::after(left))
+            }
+            None => until,
+        };
         if (steady || !self.idle.is_empty() || self.active.len() > FEW) && self.has_ring() {
             let slept = self.sleep_in_the_ring(now, alarm, seen, until);
             self.take(slept);
@@ -365,7 +382,8 @@ impl Sleeper {
                 continue;
             };
             let word = bell.futex();
-            let key = self.idle.insert(self.active.swap_remove(at).watched);
+            let one = self.active.swap_remove(at).watched;
+            let key = self.idle.insert(Arc::downgrade(&one));
             ring.wait_for(word, value, key as u64)?;
         }
         if is_ready {

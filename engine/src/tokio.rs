@@ -148,6 +148,8 @@ impl<E: AsEnd> AsyncWrite for Stream<E> {
         match Pin::new(&mut writing).poll(context) {
             // What a pipe that does not wait has taken (NP-WRITE-11).
             Poll::Ready(Completion { result, .. }) => Poll::Ready(match result {
+                // It has taken nothing, and will not wait (NP-WRITE-10): tried again by whoever wants.
+                Ok(Done::Wrote(0)) => Err(io::ErrorKind::WouldBlock.into()),
                 Ok(Done::Wrote(count)) => Ok(count),
                 Ok(_) => Err(io::ErrorKind::Other.into()),
                 Err(error) => Err(error.into()),

@@ -9,7 +9,7 @@
 use std::{
     io,
     marker::PhantomData,
-    mem::offset_of,
+    mem::{ManuallyDrop, offset_of},
     os::fd::{FromRawFd, OwnedFd},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -35,7 +35,7 @@ pub(crate) enum Held {
 #[derive(Debug)]
 pub(crate) struct Ring {
     /// Both rings, in one page; the requests, in another.
-    memory: MmapRaw,
+    memory: ManuallyDrop<MmapRaw>,
     offsets: Offsets,
     held: Held,
     /// The descriptor, or the number.
@@ -107,14 +107,14 @@ impl Ring {
         });
         let offsets = Offsets::of(&params).ok_or(io::ErrorKind::Unsupported)?;
         let mut ring = Ring {
-            memory,
+            memory: ManuallyDrop::new(memory),
             offsets,
             held,
             number: got,
-            flags: if held == Held::Plain {
-                0
-            } else {
+            flags: if held == Held::NoDescriptor {
                 ENTER_REGISTERED_RING
+            } else {
+                0
             },
             descriptor: None,
             unsubmitted: 0,
@@ -132,6 +132,7 @@ impl Ring {
                 // SAFETY: one `io_uring_rsrc_update`, read and written during the call.
                 unsafe { register(got, REGISTER_RING_FDS, (&raw mut update).cast(), 1)? };
                 ring.number = i32::try_from(update.offset).map_err(io::Error::other)?;
+                ring.flags = ENTER_REGISTERED_RING;
                 drop(descriptor);
             }
             Held::Plain => ring.descriptor = descriptor, // closed with it
@@ -204,6 +205,10 @@ impl Ring {
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
         if self.unsubmitted == ENTRIES {
             self.enter(0, Deadline::NEVER)?;
+            if self.unsubmitted == ENTRIES {
+                // It takes nothing just now (no memory): what stands there must not be written over.
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
         }
         let tail = self.word(self.offsets.sq_tail).load(Ordering::Relaxed);
         let at = (tail & self.offsets.sq_mask) as usize * size_of::<squeue::Entry>();
@@ -306,7 +311,7 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if !self.is_ours() {
-            return; // the parent's number may be something else's here
+            return; // the parent's number, and its memory, may be something else's here
         }
         if self.flags != 0 {
             let mut update = Update {
@@ -328,6 +333,8 @@ impl Drop for Ring {
                 tracing::debug!("a ring goes with its thread only: {error}");
             }
         }
+        // SAFETY: dropped here and nowhere else. The kernel has pinned the pages, if the ring lives on.
+        unsafe { ManuallyDrop::drop(&mut self.memory) };
     }
 }
 

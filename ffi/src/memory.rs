@@ -129,7 +129,18 @@ const MOST_BYTES: u64 = 0x7FFF_FFFF;
 /// As [`array`].
 pub(crate) unsafe fn input<'a>(pointer: *const c_void, length: u32) -> NtResult<&'a [u8]> {
     // SAFETY: the caller's promise is the same.
-    unsafe { array(pointer.cast(), length) }
+    let bytes: &[u8] = unsafe { array(pointer.cast(), length) }?;
+    // A write that pends keeps a copy.
+    is_to_be_had(bytes.len())?;
+    Ok(bytes)
+}
+
+/// The engine may want as much for itself, and running out of memory there would end the process.
+fn is_to_be_had(length: usize) -> NtResult<()> {
+    if length > LARGE && Vec::<u8>::new().try_reserve_exact(length).is_err() {
+        return Err(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    Ok(())
 }
 
 /// Bytes to write.
@@ -217,10 +228,7 @@ fn room(pointer: *mut c_void, length: u32) -> NtResult<Option<Lent>> {
     }
     let pointer = NonNull::new(pointer.cast()).ok_or(ACCESS_VIOLATION)?;
     let length = count_of::<u8>(length)?;
-    // The engine will want as much for itself, and running out of memory there would end the process.
-    if length > LARGE && Vec::<u8>::new().try_reserve_exact(length).is_err() {
-        return Err(NtStatus::INSUFFICIENT_RESOURCES);
-    }
+    is_to_be_had(length)?;
     Ok(Some(Lent { pointer, length }))
 }
 

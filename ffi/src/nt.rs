@@ -270,9 +270,10 @@ pub unsafe extern "C" fn npfs_duplicate_object(
             other => handle::insert(other),
         };
         if options & NPFS_DUPLICATE_CLOSE_SOURCE != 0
-            && let Object::File(file) = handle::remove(handle)?
+            // Somebody may close it at the same time: then it is closed.
+            && let Ok(Object::File(file)) = handle::remove(handle)
         {
-            file.close()?;
+            let _ = file.close();
         }
         out.put(made?);
         Ok(NtStatus::SUCCESS)

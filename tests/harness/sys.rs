@@ -297,17 +297,29 @@ pub fn shut_sockets() {
     }
 }
 
+/// CPU time of this process, all threads.
+///
+/// # Panics
+/// Never, on Linux.
+pub fn process_cpu_time() -> std::time::Duration {
+    cpu_time(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 /// CPU time of the calling thread.
 ///
 /// # Panics
 /// Never, on Linux.
 pub fn thread_cpu_time() -> std::time::Duration {
+    cpu_time(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn cpu_time(clock: libc::clockid_t) -> std::time::Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: a timespec to write to.
-    let got = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let got = unsafe { libc::clock_gettime(clock, &raw mut time) };
     assert_eq!(got, 0, "clock_gettime");
     let seconds = u64::try_from(time.tv_sec).expect("not negative");
     let nanos = u32::try_from(time.tv_nsec).expect("below 10^9");

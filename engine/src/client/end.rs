@@ -195,7 +195,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let conn = self.end.shared().ok();
+        let conn = self.end.connection();
         self.end.close();
         if let Some(conn) = conn {
             // What pends on it has its answer now.

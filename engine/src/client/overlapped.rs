@@ -22,7 +22,8 @@ use crate::{
     notice,
     npfs::Tag,
     queue::Queue,
-    reactor::{Advanced, Pending, REACTOR},
+    reactor::{Advanced, MOMENT, Pending, REACTOR},
+    sys,
     wire::Request,
 };
 
@@ -187,7 +188,9 @@ impl Future for Overlapped {
             return Poll::Ready(completion.expect("a future is not polled after it was ready"));
         }
         drop(work);
-        *lock(&self.0.waker) = Some(context.waker().clone());
+        let before = lock(&self.0.waker).replace(context.waker().clone());
+        // Without the lock: the last waker of a task takes the task along.
+        drop(before);
         // It may have completed between the look and the waker.
         match self.0.take() {
             Some(completion) => Poll::Ready(completion),
@@ -222,6 +225,8 @@ struct Call {
     waker: Mutex<Option<Waker>>,
     /// Where its completion goes, and under which name; none: it stays here.
     queue: Option<(Completions, u64)>,
+    /// [`sys::forks`] when it was begun: a child of fork(2) has not even its memory.
+    forks: u32,
 }
 
 enum Work {
@@ -255,6 +260,7 @@ impl Call {
             work: Mutex::new(Work::Fresh),
             waker: Mutex::default(),
             queue,
+            forks: sys::forks(),
         })
     }
 
@@ -279,14 +285,16 @@ impl Call {
         };
         match &self.queue {
             Some((queue, _)) => {
-                *work = Work::Over(None);
-                drop(work);
+                // It is there before anybody can see that the operation is over (NP-IO-13).
                 queue.0.put(completion);
+                *work = Work::Over(None);
             }
             None => {
                 *work = Work::Over(Some(completion));
                 drop(work);
-                if let Some(waker) = lock(&self.waker).take() {
+                // Without a lock: it calls an executor, which may have locks of its own.
+                let waker = lock(&self.waker).take();
+                if let Some(waker) = waker {
                     waker.wake();
                 }
                 REACTOR.ring_alarm();
@@ -296,6 +304,9 @@ impl Call {
     }
 
     fn cancel(&self) {
+        if self.forks != sys::forks() {
+            return;
+        }
         let mut work = lock(&self.work);
         match &mut *work {
             Work::Fresh | Work::Over(_) => {}
@@ -330,7 +341,7 @@ impl Call {
                     Started::read(&conn, buffer)
                 };
                 REACTOR
-                    .insist(&conn, start)
+                    .insist(&conn, MOMENT, start)
                     .map_err(|error| (error, vec![0; room]))
             }
             What::Write(data) => {
@@ -338,7 +349,9 @@ impl Call {
                 match conn.try_write(&data) {
                     Err(npfs_ringbuf::Error::WouldBlock | npfs_ringbuf::Error::Busy) => {
                         let start = || Started::write(&conn, data.clone().into());
-                        REACTOR.insist(&conn, start).map_err(|error| (error, data))
+                        REACTOR
+                            .insist(&conn, MOMENT, start)
+                            .map_err(|error| (error, data))
                     }
                     done => {
                         let result = done.map(Done::Wrote).map_err(Error::from);
@@ -349,12 +362,14 @@ impl Call {
             }
             What::Transact(request, reply) => {
                 let start = || Started::transact(&conn, &request, vec![0; reply.len()].into());
-                REACTOR.insist(&conn, start).map_err(|error| (error, reply))
+                REACTOR
+                    .insist(&conn, MOMENT, start)
+                    .map_err(|error| (error, reply))
             }
             What::Flush => {
                 let start = || Started::flush(&conn);
                 REACTOR
-                    .insist(&conn, start)
+                    .insist(&conn, MOMENT, start)
                     .map_err(|error| (error, Vec::new()))
             }
             What::Connect => {

@@ -392,6 +392,11 @@ impl ServerEnd {
         self.conn().map(|conn| conn.share())
     }
 
+    /// Its connection, as far as this process has heard.
+    pub(super) fn connection(&self) -> Option<Arc<Conn>> {
+        self.current.get().map(|conn| conn.share())
+    }
+
     /// Whether a client has it, as far as this process has heard.
     pub(crate) fn is_connected(&self) -> bool {
         self.current.get().is_some()

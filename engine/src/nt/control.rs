@@ -20,7 +20,7 @@ use crate::{
     client::{ServerEnd, done},
     lock::lock,
     npfs::{Quality, State, Timeout},
-    reactor::REACTOR,
+    reactor::{PATIENCE, REACTOR},
     sys,
     wire::{Peer, Request},
 };
@@ -111,7 +111,7 @@ impl Nt {
             _ => {}
         }
         let Entry { file, .. } = self.entry_with(handle, control.needs())?;
-        let _turn = file.is_synchronous().then(|| lock(&file.turn));
+        let _turn = file.takes_its_turn()?;
         begin(&file, io)?;
         let answer = match control {
             Control::LISTEN => return listen(&file, io),
@@ -386,7 +386,7 @@ fn transceive(file: &Arc<File>, io: &Io, input: &[u8], output: &Buffer) -> NtRes
         return Ok(report(file, io, answer));
     }
     let start = || Started::transact(&conn, input, vec![0; room].into());
-    let started = status(REACTOR.insist(&conn, start).map_err(Error::from))?;
+    let started = status(REACTOR.insist(&conn, PATIENCE, start).map_err(Error::from))?;
     // It always pends first (NP-XCV-05).
     Operation::ring(file, io, started, Some(output.clone()));
     Ok(NtStatus::PENDING)

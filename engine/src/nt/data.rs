@@ -10,7 +10,11 @@ use super::{
     io::{Buffer, Io, Operation, StatusBlock, begin, of_read, report},
     thread::{CallingThread, blocking, calling_thread, cancel_blocking, cancel_blocking_on},
 };
-use crate::{Error, Mask, NtStatus, lock::lock, reactor::REACTOR};
+use crate::{
+    Error, Mask, NtStatus,
+    lock::lock,
+    reactor::{PATIENCE, REACTOR},
+};
 
 impl Nt {
     /// NtReadFile. PENDING: it completes later, into `buffer`.
@@ -22,7 +26,7 @@ impl Nt {
 
     fn try_read_file(&self, handle: Handle, io: &Io, buffer: &Buffer) -> NtResult<NtStatus> {
         let file = self.entry_with(handle, Mask::FILE_READ_DATA)?.file;
-        let _turn = file.is_synchronous().then(|| lock(&file.turn));
+        let _turn = file.takes_its_turn()?;
         begin(&file, io)?;
         let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-READ-22
         let id = conn.id();
@@ -42,7 +46,9 @@ impl Nt {
             return Ok(report(&file, io, answer));
         }
         let room = buffer.len();
-        let started = REACTOR.insist(&conn, || Started::read(&conn, vec![0; room].into()));
+        let started = REACTOR.insist(&conn, PATIENCE, || {
+            Started::read(&conn, vec![0; room].into())
+        });
         let mut started = started.map_err(|error| file.why(error, false))?;
         let Some(answer) = started.poll() else {
             Operation::ring(&file, io, started, Some(buffer.clone()));
@@ -70,7 +76,7 @@ impl Nt {
 
     fn try_write_file(&self, handle: Handle, io: &Io, data: &[u8]) -> NtResult<NtStatus> {
         let file = self.entry_with(handle, Mask::FILE_WRITE_DATA)?.file;
-        let _turn = file.is_synchronous().then(|| lock(&file.turn));
+        let _turn = file.takes_its_turn()?;
         begin(&file, io)?;
         let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-WRITE-16
         let written = if file.is_synchronous() {
@@ -81,7 +87,8 @@ impl Nt {
             // Without an operation, and a copy of the data, if it needs none.
             match conn.try_write(data) {
                 Err(npfs_ringbuf::Error::WouldBlock | npfs_ringbuf::Error::Busy) => {
-                    let started = REACTOR.insist(&conn, || Started::write(&conn, data.into()));
+                    let started =
+                        REACTOR.insist(&conn, PATIENCE, || Started::write(&conn, data.into()));
                     let mut started = started.map_err(|error| file.why(error, true))?;
                     match started.poll() {
                         Some(answer) => answer.map(written_of),
@@ -107,7 +114,7 @@ impl Nt {
             ..Io::default()
         };
         let flushed = self.entry(handle).and_then(|Entry { file, .. }| {
-            let _turn = file.is_synchronous().then(|| lock(&file.turn));
+            let _turn = file.takes_its_turn()?;
             begin(&file, &io)?;
             flush(&file, &io, true)
         });
@@ -210,7 +217,7 @@ pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus
         REACTOR.settle(&conn);
         flushed
     } else {
-        let mut started = status(REACTOR.insist(&conn, start).map_err(Error::from))?;
+        let mut started = status(REACTOR.insist(&conn, PATIENCE, start).map_err(Error::from))?;
         match started.poll() {
             Some(answer) => answer.map(|_| ()),
             None => {

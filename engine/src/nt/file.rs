@@ -1,7 +1,7 @@
 //! File objects: what handles stand for.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, MutexGuard, TryLockError,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Error, NtStatus, Result,
     client::{Channel, ClientEnd, ServerEnd},
+    jobs,
     lock::lock,
     npfs::{EndId, EndInfo, State},
     reactor::REACTOR,
@@ -81,6 +82,24 @@ impl File {
 
     pub(super) fn is_synchronous(&self) -> bool {
         self.options.is_synchronous()
+    }
+
+    /// On a synchronous file object calls come one after the other (NP-IO-10). POSSIBLE_DEADLOCK: another one is under way,
+    /// and this is a callback that must not wait for it.
+    pub(super) fn takes_its_turn(
+        &self,
+    ) -> std::result::Result<Option<MutexGuard<'_, ()>>, NtStatus> {
+        if !self.is_synchronous() {
+            return Ok(None);
+        }
+        if !jobs::must_not_wait() {
+            return Ok(Some(lock(&self.turn)));
+        }
+        match self.turn.try_lock() {
+            Ok(turn) => Ok(Some(turn)),
+            Err(TryLockError::Poisoned(turn)) => Ok(Some(turn.into_inner())),
+            Err(TryLockError::WouldBlock) => Err(NtStatus::POSSIBLE_DEADLOCK),
+        }
     }
 
     /// Which end of a pipe it is; `None`: the volume, or the root.

@@ -25,6 +25,7 @@ use crate::{
     npfs::Tag,
     queue::Queue,
     reactor::{Advanced, Pending, REACTOR},
+    sys,
     wire::Request,
 };
 
@@ -434,6 +435,8 @@ pub(super) struct Operation {
     over: Condvar,
     /// The file object, if its last handle here has gone and other processes still have some.
     kept: Mutex<Option<Arc<File>>>,
+    /// [`sys::forks`] when it was issued: a child of fork(2) has not even its memory.
+    forks: u32,
 }
 
 #[derive(Debug)]
@@ -456,6 +459,7 @@ impl Operation {
             work: Mutex::new(work),
             over: Condvar::new(),
             kept: Mutex::default(),
+            forks: sys::forks(),
         });
         owns(&operation);
         operation
@@ -551,6 +555,9 @@ impl Operation {
 
     /// Asks it to end, and waits until it has, one way or the other. `false`: it had completed.
     pub(super) fn cancel(&self) -> bool {
+        if self.forks != sys::forks() {
+            return false;
+        }
         let mut work = lock(&self.work);
         match &mut *work {
             Work::Over => false,

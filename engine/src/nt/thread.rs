@@ -92,6 +92,7 @@ struct Own(Vec<Weak<Operation>>);
 
 impl Drop for Own {
     fn drop(&mut self) {
+        // Those of the parent of a child of fork(2) are not the child's to end: they say so themselves.
         for operation in self.0.iter().filter_map(Weak::upgrade) {
             operation.cancel();
         }
