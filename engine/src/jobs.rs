@@ -118,13 +118,17 @@ pub(crate) fn run_the_line() -> usize {
     count
 }
 
-/// A callback that panics ends itself and nothing else.
-fn call(job: Job) {
-    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)) {
+/// Calls what is the program's: if it panics, it ends itself and nothing else, since the thread is mostly another's.
+pub(crate) fn shielded(call: impl FnOnce()) {
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
         // What was thrown may panic when it is dropped.
         std::mem::forget(payload);
-        tracing::error!("a callback has panicked");
+        tracing::error!("a callback, or a waker, has panicked");
     }
+}
+
+fn call(job: Job) {
+    shielded(job);
     // What it has taken out of a queue it has worked on.
     queue::comes_back();
 }

@@ -644,7 +644,7 @@ impl Reactor {
                         let turn = || {
                             with_sleeper(|own| self.turn(&pump, own, seen, Deadline::NEVER, true))
                         };
-                        // What is not ours and is called there (wakers, a host's memory) ends nothing but itself.
+                        // What is not ours and is called there (a host's memory) ends nothing but itself.
                         if panic::catch_unwind(AssertUnwindSafe(turn)).is_err() {
                             tracing::error!("something that a completion has called has panicked");
                         }

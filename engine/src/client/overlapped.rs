@@ -295,7 +295,7 @@ impl Call {
                 // Without a lock: it calls an executor, which may have locks of its own.
                 let waker = lock(&self.waker).take();
                 if let Some(waker) = waker {
-                    waker.wake();
+                    jobs::shielded(|| waker.wake());
                 }
                 REACTOR.ring_alarm();
                 notice::give();
