@@ -3,7 +3,8 @@
     check_bench.py FILE... [ID...]  every ID must have at least one line
 
 Files end in `.jsonl` and are passes over the same benchmarks: a line that misses its bound in one of them and
-keeps it in another has met a neighbour, not lost a fast path; it is bad if it misses in all that judge it.
+keeps it in another has met a neighbour, not lost a fast path; it is bad if it misses in all that judge it, and of
+three passes in two at least.
 
 A promise "<= 1.6" asks for a ratio of at most 3.2 here, ">= 0.8" for one of at least 0.4: hosts of
 continuous integration are busy, and what must never land unseen is a lost fast path, not a slow
@@ -86,11 +87,18 @@ def main(paths, required):
     seen = set()
     rows = {}
     missed = []
+    misses = {}
     for path in paths:
         for key, row in judged(path, seen).items():
             rows[key] = max(rows.get(key, row), row, key=lambda row: ACROSS[row[0]])
             if row[0] == "bad":
                 missed.append((path, row[1]))
+                misses[key] = misses.get(key, 0) + 1
+    if len(paths) >= 3:
+        # What one of three passes has missed, and no other could judge, says nothing; a lost fast path misses again.
+        for key, (verdict, sentence) in rows.items():
+            if verdict == "bad" and misses[key] == 1 and not str(key).startswith("line"):
+                rows[key] = ("open", sentence + ", in one pass of several")
     # A miss that another pass outdid is still said.
     for path, sentence in missed:
         print(f"miss {path}: {sentence}")

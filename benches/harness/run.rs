@@ -94,8 +94,10 @@ fn plan(options: &Options, timing: &Timing) -> Vec<Step> {
     let mut steps = Vec::new();
     for &placement in &options.placements {
         for &workload in &options.workloads {
-            // Starting so many processes takes seconds: in the short form only if nothing else is asked for.
-            if options.quick && workload == Workload::Clients && options.workloads.len() > 1 {
+            // What takes seconds to set up, or is only shown, would leave the promises of the short form few rounds: there
+            // only if nothing else is asked for.
+            let long = [Workload::Clients, Workload::Serve, Workload::ConnectAmong];
+            if options.quick && long.contains(&workload) && options.workloads.len() > 1 {
                 continue;
             }
             if workload.counts()
