@@ -2365,6 +2365,14 @@ fn any_arguments_are_answered() {
 
 // ---- the event loop ------------------------------------------------------------------------------------------------
 
+/// A broker, and one handle table of its namespace.
+fn one_table() -> (Site, Nt, Table) {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let here = Table::here(nt.clone(), nt.clone()).0;
+    (site, nt, here)
+}
+
 /// Until it has completed, without any call that could move it on.
 fn by_itself(io: &Io) -> (NtStatus, usize) {
     let begin = std::time::Instant::now();
@@ -2378,9 +2386,7 @@ fn by_itself(io: &Io) -> (NtStatus, usize) {
 
 #[test]
 fn np_io_01_what_pends_completes_though_nobody_waits() {
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt).0;
+    let (site, _, here) = one_table();
     let mut client = site.actor(child_exe!());
     let server = create(&here, "quiet", |create| create.in_quota = 10).expect("create");
     client.must("open c quiet rw");
@@ -2472,9 +2478,7 @@ fn np_cancel_01_04_cancels_and_completions_exclude_each_other() {
 
 #[test]
 fn several_threads_take_from_one_port() {
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt).0;
+    let (_site, _, here) = one_table();
     let port = Port::new();
     let mut ends = Vec::new();
     for number in 0..20 {
@@ -2548,9 +2552,7 @@ fn with_callback(callback: Callback) -> Io {
 
 #[test]
 fn np_io_01_callbacks_are_told_of_completions_on_the_loop() {
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt).0;
+    let (_site, _, here) = one_table();
     let (server, client) = pair(&here, &here, |_| ());
     let told = Told::default();
     let callback = {
@@ -2609,9 +2611,7 @@ fn np_io_01_callbacks_are_told_of_completions_on_the_loop() {
 
 #[test]
 fn np_io_07_a_callback_and_a_port_exclude_each_other() {
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt).0;
+    let (_site, _, here) = one_table();
     let (server, _client) = pair(&here, &here, |_| ());
     here.set_completion_port(server, &Port::new(), 1)
         .expect("a port");
@@ -2622,9 +2622,7 @@ fn np_io_07_a_callback_and_a_port_exclude_each_other() {
 
 #[test]
 fn a_callback_on_the_loop_must_not_wait_and_one_on_a_thread_of_its_own_may() {
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt.clone()).0;
+    let (_site, nt, here) = one_table();
     let (server, client) = pair(&here, &here, |_| ());
     // One that blocks: a synchronous handle of another pipe, on which nothing comes for now.
     let quiet = create(&here, "quiet", |_| ()).expect("create");
@@ -2678,9 +2676,7 @@ fn a_callback_on_the_loop_must_not_wait_and_one_on_a_thread_of_its_own_may() {
 /// A panic in a callback ends the callback.
 #[test]
 fn a_callback_that_panics_ends_nothing_else() {
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt).0;
+    let (_site, _, here) = one_table();
     let (server, client) = pair(&here, &here, |_| ());
     let told = Told::default();
     for make in [
@@ -2802,9 +2798,7 @@ fn a_port_lets_so_many_threads_work_at_a_time() {
 #[test]
 fn a_notice_is_readable_once_something_has_completed() {
     use std::os::fd::AsFd;
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt).0;
+    let (site, _, here) = one_table();
     let mut client = site.actor(child_exe!());
     let server = create(&here, "noticed", |_| ()).expect("create");
     client.must("open c noticed rw");
@@ -2855,9 +2849,7 @@ fn all_of_this_under_a_filter_that_forbids_io_uring() {
 /// A thread is at work on what its callback has taken until the callback returns, wherever that runs.
 #[test]
 fn a_callback_that_takes_from_a_limited_port_comes_back() {
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt).0;
+    let (_site, _, here) = one_table();
     let (server, client) = pair(&here, &here, |_| ());
     for make in [
         Callback::new as fn(Box<dyn Fn(NtStatus, usize) + Send + Sync>) -> Callback,
@@ -2891,9 +2883,7 @@ fn a_callback_that_takes_from_a_limited_port_comes_back() {
 /// On the loop nothing waits: not for another call's turn on a synchronous file object, not for a place among sixteen reads.
 #[test]
 fn np_io_10_a_callback_does_not_wait_for_its_turn() {
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt.clone()).0;
+    let (_site, nt, here) = one_table();
     let (server, client) = pair(&here, &here, |_| ());
     let quiet = create(&here, "quiet", |_| ()).expect("create");
     let path = units(r"\??\pipe\quiet");
@@ -2923,10 +2913,8 @@ fn np_io_10_a_callback_does_not_wait_for_its_turn() {
 /// A child of fork(2) has none of what its parent waits for, and waits for what is its own.
 #[test]
 fn a_child_of_fork_waits_for_itself() {
-    let site = Site::start(BrokerOptions::new().workers(2));
+    let (site, nt, here) = one_table();
     let socket = site.socket.clone();
-    let nt = Nt::new(site.namespace());
-    let here = Table::here(nt.clone(), nt.clone()).0;
     let mut peer = site.actor(child_exe!());
     let server = create(&here, "parent", |_| ()).expect("create");
     peer.must("open c parent rw");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use npfs::nt::*;
 use npfs::{BrokerOptions, Deadline, Mask, NtStatus, Pump};
-use npfs_tests::{Site, child_exe, until};
+use npfs_tests::{Actor, Site, child_exe, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// One pump, one test at a time.
@@ -30,22 +30,22 @@ fn threads_of_ours() -> Vec<String> {
         .collect()
 }
 
-fn pipe(nt: &Nt, name: &str) -> Handle {
-    let name = units(&format!(r"\??\pipe\{name}"));
-    nt.create_named_pipe(&Attributes::named(&name), &CreatePipe::default())
-        .expect("create")
-        .0
+/// A broker, a handle table with the server end of a pipe, and a process that has it open as `c`.
+fn connected(name: &str) -> (Site, Nt, Handle, Actor) {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Nt::new(site.namespace());
+    let mut client = site.actor(child_exe!());
+    let path = units(&format!(r"\??\pipe\{name}"));
+    let made = nt.create_named_pipe(&Attributes::named(&path), &CreatePipe::default());
+    client.must(&format!("open c {name} rw"));
+    (site, nt, made.expect("create").0, client)
 }
 
 #[test]
 fn the_hosts_thread_moves_on_what_pends_and_runs_the_callbacks() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let pump = pump();
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let mut client = site.actor(child_exe!());
-    let server = pipe(&nt, "hosted");
-    client.must("open c hosted rw");
+    let (_site, nt, server, mut client) = connected("hosted");
     let over = Arc::new(AtomicBool::new(false));
     let called = Arc::new(AtomicUsize::new(0));
     let host = thread::Builder::new()
@@ -129,11 +129,7 @@ fn a_kick_ends_the_wait_and_a_deadline_does() {
 fn nothing_moves_without_the_host() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let pump = pump();
-    let site = Site::start(BrokerOptions::new().workers(2));
-    let nt = Nt::new(site.namespace());
-    let mut client = site.actor(child_exe!());
-    let server = pipe(&nt, "idle");
-    client.must("open c idle rw");
+    let (_site, nt, server, mut client) = connected("idle");
     let untouched = StatusBlock::new(NtStatus(1), 1);
     let io = Io {
         status: untouched.clone(),

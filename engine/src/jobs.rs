@@ -5,7 +5,6 @@
 //! error instead, since everything else that pends waits for the loop; a callback that has to wait gets a thread of its own.
 
 use std::{
-    cell::Cell,
     collections::VecDeque,
     fmt,
     sync::{
@@ -86,11 +85,6 @@ pub(crate) struct Jobs {
     more: Condvar,
 }
 
-thread_local! {
-    /// This thread runs a callback that must not wait.
-    static MUST_NOT_WAIT: Cell<bool> = const { Cell::new(false) };
-}
-
 pub(crate) fn run_on_the_loop(job: Job) {
     REACTOR.jobs.line.push(job);
     REACTOR.jobs.in_line.fetch_add(1, Ordering::SeqCst);
@@ -110,9 +104,7 @@ pub(crate) fn run_the_line() -> usize {
     for _ in 0..jobs.in_line.load(Ordering::SeqCst) {
         let Some(job) = jobs.line.pop() else { break };
         jobs.in_line.fetch_sub(1, Ordering::SeqCst);
-        let before = MUST_NOT_WAIT.replace(true);
         npfs_ringbuf::without_sleep(|| call(job));
-        MUST_NOT_WAIT.set(before);
         count += 1;
     }
     count
@@ -135,7 +127,7 @@ fn call(job: Job) {
 
 /// Whether this is a callback that must not wait.
 pub(crate) fn must_not_wait() -> bool {
-    MUST_NOT_WAIT.get()
+    !npfs_ringbuf::may_sleep()
 }
 
 /// Makes a call that may wait until `deadline`: in a callback that must not, it does not.

@@ -13,7 +13,7 @@ use std::{
 
 use npfs_ringbuf::Deadline;
 
-use crate::{Error, Result, jobs, lock::lock, notice, reactor::REACTOR};
+use crate::{Error, Result, jobs, lock::lock, reactor::REACTOR};
 
 /// A queue, and how many threads may be at work on what they took out of it.
 pub(crate) struct Queue<T> {
@@ -77,8 +77,7 @@ impl<T> Queue<T> {
 
     pub(crate) fn put(&self, one: T) {
         lock(&self.line).push_back(one);
-        REACTOR.ring_alarm();
-        notice::give();
+        REACTOR.tell();
     }
 
     /// The oldest, whoever is at work.
@@ -94,6 +93,7 @@ impl<T> Queue<T> {
     /// those were.
     pub(crate) fn wait(&self, into: &mut Vec<T>, most: usize, deadline: Deadline) -> Result<usize> {
         comes_back();
+        let into = RefCell::new(into);
         let begin = || {
             let mut line = lock(&self.line);
             if line.is_empty() {
@@ -104,14 +104,13 @@ impl<T> Queue<T> {
                 None => None,
             };
             let count = line.len().min(most.max(1));
-            Some((line.drain(..count).collect::<Vec<T>>(), entered))
+            into.borrow_mut().extend(line.drain(..count));
+            Some((count, entered))
         };
         let wait = |deadline| REACTOR.wait_until(deadline, begin);
         let waited = jobs::waiting(deadline, |deadline| wait(deadline).ok_or(Error::TimedOut));
-        let (taken, entered) = waited?;
+        let (count, entered) = waited?;
         let _ = AT_WORK.try_with(|at_work| *at_work.borrow_mut() = entered);
-        let count = taken.len();
-        into.extend(taken);
         Ok(count)
     }
 }

@@ -13,7 +13,6 @@ use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     ops::Deref,
-    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -27,6 +26,7 @@ use npfs_ringbuf::{Alarm, Answer, Conn, Deadline, Link, Rest, Started};
 use crate::{
     jobs,
     lock::lock,
+    notice,
     npfs::nanoseconds,
     sleeper::{Sleeper, Watched, with_sleeper},
     sys,
@@ -65,7 +65,7 @@ fn place_of(link: &Link, slot: u32) -> Place {
 
 /// One for each process.
 pub(crate) struct Reactor {
-    pended: Mutex<Option<Places>>,
+    pended: Mutex<Places>,
     /// How many that is.
     count: AtomicUsize,
     links: Mutex<Links>,
@@ -162,7 +162,7 @@ struct Entry {
 #[derive(Default)]
 struct Links {
     /// By the address of the link, which each of them keeps.
-    watched: Option<HashMap<usize, Arc<Watched>>>,
+    watched: HashMap<usize, Arc<Watched>>,
     /// The last that was asked for.
     recent: Option<Arc<Watched>>,
     /// What the pump goes through; none: to be made again.
@@ -176,15 +176,14 @@ impl Links {
     fn of(&mut self, link: &Arc<Link>) -> Option<&Arc<Watched>> {
         let is_it = |watched: &Arc<Watched>| Arc::ptr_eq(&watched.link, link);
         if !self.recent.as_ref().is_some_and(is_it) {
-            let watched = self.watched.as_ref()?.get(&address(link))?;
+            let watched = self.watched.get(&address(link))?;
             self.recent = Some(watched.clone());
         }
         self.recent.as_ref()
     }
 
     fn all(&mut self) -> Arc<[Arc<Watched>]> {
-        let watched = self.watched.iter().flat_map(HashMap::values);
-        let all = || watched.cloned().collect();
+        let all = || self.watched.values().cloned().collect();
         self.all.get_or_insert_with(all).clone()
     }
 }
@@ -238,12 +237,11 @@ impl Reactor {
             operation: operation.clone(),
             watched,
         };
-        let mut pended = lock(&self.pended);
-        let places = pended.get_or_insert_default();
+        let mut places = lock(&self.pended);
         let list = places.entry(place(conn)).or_default();
         list.push(entry);
         let alone = list.len() == 1;
-        drop(pended);
+        drop(places);
         // What came between its start and its place in the list; and it comes to rest at the bell. Others may have
         // completed through it (NP-IO-13).
         match operation.look() {
@@ -268,8 +266,7 @@ impl Reactor {
         }
         let watched = Arc::new(Watched::new(link));
         watched.one_more();
-        let all = links.watched.get_or_insert_default();
-        all.insert(address(link), watched.clone());
+        links.watched.insert(address(link), watched.clone());
         self.have_changed(&mut links);
         drop(links);
         // Who sleeps does not know this one's bell.
@@ -292,18 +289,13 @@ impl Reactor {
         }
         let mut links = lock(&self.links);
         // Under the lock nothing begins to pend.
-        let gone = links.watched.iter_mut().flat_map(|all| {
-            all.extract_if(|_, watched| watched.is_idle())
-                .map(|(_, watched)| watched.forget())
-        });
-        if gone.count() != 0 {
+        let gone = links.watched.extract_if(|_, watched| watched.is_idle());
+        if gone.map(|(_, watched)| watched.forget()).count() != 0 {
             links.recent = None;
             self.have_changed(&mut links);
         }
         drop(links);
-        if let Some(places) = &mut *lock(&self.pended) {
-            places.retain(|_, entries| !entries.is_empty());
-        }
+        lock(&self.pended).retain(|_, entries| !entries.is_empty());
     }
 
     fn have_changed(&self, links: &mut Links) {
@@ -313,9 +305,7 @@ impl Reactor {
 
     /// How many operations pend on a connection in this process.
     pub(crate) fn pending_on(&self, conn: &Conn) -> usize {
-        let pended = lock(&self.pended);
-        let of = pended.as_ref().and_then(|places| places.get(&place(conn)));
-        of.map_or(0, Vec::len)
+        lock(&self.pended).get(&place(conn)).map_or(0, Vec::len)
     }
 
     /// Moves on whatever pends on either end of a connection in this process (NP-IO-13).
@@ -327,15 +317,15 @@ impl Reactor {
     fn settle_at(&self, at: Place) -> bool {
         let mut any = false;
         while self.count.load(Ordering::SeqCst) != 0 {
-            let pended = lock(&self.pended);
-            let entries = pended.as_ref().and_then(|places| places.get(&at));
+            let places = lock(&self.pended);
             // Mostly there is one.
-            let Some((first, more)) = entries.and_then(|entries| entries.split_first()) else {
+            let Some((first, more)) = places.get(&at).and_then(|entries| entries.split_first())
+            else {
                 break;
             };
             let first = first.operation.clone();
             let more: Vec<_> = more.iter().map(|one| one.operation.clone()).collect();
-            drop(pended);
+            drop(places);
             let mut goes_on = false;
             for operation in std::iter::once(first).chain(more) {
                 match operation.look() {
@@ -357,13 +347,14 @@ impl Reactor {
     }
 
     fn remove(&self, at: Place, over: &Arc<dyn Pending>) {
-        let mut pended = lock(&self.pended);
-        let entries = pended.as_mut().and_then(|places| places.get_mut(&at));
-        let Some(entries) = entries else { return };
+        let mut places = lock(&self.pended);
+        let Some(entries) = places.get_mut(&at) else {
+            return;
+        };
         let is_it = |entry: &Entry| std::ptr::addr_eq(&*entry.operation, Arc::as_ptr(over));
         // In their order. The place stays: something may pend there again in a moment.
         let gone = entries.iter().position(is_it).map(|at| entries.remove(at));
-        drop(pended);
+        drop(places);
         if let Some(entry) = gone {
             self.count.fetch_sub(1, Ordering::SeqCst);
             self.unwatch(&entry.watched);
@@ -435,6 +426,12 @@ impl Reactor {
         if self.waiters.load(Ordering::SeqCst) != 0 {
             self.alarm.ring();
         }
+    }
+
+    /// Something has completed, and can be seen: for whoever waits here, or at the process's descriptor.
+    pub(crate) fn tell(&self) {
+        self.ring_alarm();
+        notice::give();
     }
 
     /// Waits until `ready` says something, pumping if nobody else does. `None`: the deadline has passed.
@@ -520,17 +517,8 @@ impl Reactor {
             self.forget_idle_links();
             return true;
         }
-        let muted = active().filter(|watched| watched.is_muted(now));
-        let windows = muted.map(Watched::muted_until);
-        let soon = windows.chain([self.soon_at.load(Ordering::SeqCst)]).min();
-        let until = match soon {
-            Some(soon) if soon != u64::MAX => {
-                let left = Duration::from_nanos(soon.saturating_sub(now));
-                deadline.min(Deadline::after(left))
-            }
-            _ => deadline,
-        };
-        sleeper.sleep(now, &self.alarm, seen, until, steady);
+        let soon = self.soon_at.load(Ordering::SeqCst);
+        sleeper.sleep(now, &self.alarm, seen, deadline, soon, steady);
         self.slept[0].store(now, Ordering::Relaxed);
         self.slept[1].store(sys::now(), Ordering::Relaxed);
         !deadline.passed()
@@ -642,12 +630,10 @@ impl Reactor {
                     // `PUMPS`, and rings.
                     if self.is_the_loops() {
                         let turn = || {
-                            with_sleeper(|own| self.turn(&pump, own, seen, Deadline::NEVER, true))
+                            with_sleeper(|own| self.turn(&pump, own, seen, Deadline::NEVER, true));
                         };
-                        // What is not ours and is called there (a host's memory) ends nothing but itself.
-                        if panic::catch_unwind(AssertUnwindSafe(turn)).is_err() {
-                            tracing::error!("something that a completion has called has panicked");
-                        }
+                        // What is not ours is called there, too: a host's memory.
+                        jobs::shielded(turn);
                     }
                 }
                 self.stage.store(STANDS_BY, Ordering::SeqCst);
@@ -726,21 +712,15 @@ impl Reactor {
             if self.kicked.swap(false, Ordering::SeqCst) || jobs::are_in_line() {
                 return true;
             }
-            let slept = match self.try_pump() {
-                Some(pump) => {
-                    let did = with_sleeper(|own| self.turn(&pump, own, seen, deadline, true));
-                    drop(pump);
-                    // A waiter that found it held may have it now.
-                    self.ring_alarm();
-                    if did {
-                        return true;
-                    }
-                    false
-                }
-                // Somebody who waits pumps meanwhile.
-                None => self.alarm.wait(seen, deadline),
-            };
-            if !slept {
+            if let Some(pump) = self.try_pump() {
+                let did = with_sleeper(|own| self.turn(&pump, own, seen, deadline, true));
+                drop(pump);
+                // A waiter that found it held may have it now.
+                self.ring_alarm();
+                return did;
+            }
+            // Somebody who waits pumps meanwhile.
+            if !self.alarm.wait(seen, deadline) {
                 return false;
             }
         }

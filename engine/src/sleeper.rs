@@ -230,38 +230,49 @@ impl Sleeper {
 
     /// With many of them, those that have been quiet become idle.
     pub(crate) fn let_go(&mut self, now: u64) {
-        if self.active.len() <= FEW || !self.has_ring() {
-            return;
+        if self.active.len() > FEW && self.has_ring() {
+            let before = self.idle.len();
+            let rested = self.rest(now, QUIET);
+            if rested.is_err() || self.idle.len() != before {
+                let entered = rested.and_then(|_| self.enter());
+                self.take(entered);
+            }
         }
+    }
+
+    /// Those that have been quiet for so many looks become idle, but for muted ones: armed, with a request that the ring has
+    /// yet to be told of. `false`: one of them is ready.
+    fn rest(&mut self, now: u64, quiet: u32) -> std::io::Result<bool> {
         let Way::Ring(ring) = &mut self.way else {
-            return;
+            return Ok(true);
         };
-        let mut done = Ok(());
-        let mut any = false;
+        let mut all = true;
         let mut at = 0;
         while let Some(one) = self.active.get(at) {
-            if one.quiet.get() < QUIET || one.watched.is_muted(now) {
+            if one.quiet.get() < quiet || one.watched.is_muted(now) {
                 at += 1;
                 continue;
             }
-            any = true;
             let bell = one.watched.link.own_bell();
-            match bell.arm() {
-                None => {
-                    one.quiet.set(0);
-                    at += 1;
-                }
-                Some(value) => {
-                    let word = bell.futex();
-                    let one = self.active.swap_remove(at).watched;
-                    let key = self.idle.insert(Arc::downgrade(&one));
-                    done = done.and(ring.wait_for(word, value, key as u64));
-                }
-            }
+            let Some(value) = bell.arm() else {
+                all = false;
+                one.quiet.set(0);
+                at += 1;
+                continue;
+            };
+            let word = bell.futex();
+            let one = self.active.swap_remove(at).watched;
+            let key = self.idle.insert(Arc::downgrade(&one));
+            ring.wait_for(word, value, key as u64)?;
         }
-        if any {
-            let collected = done.and_then(|()| ring.collect());
-            self.take(collected);
+        Ok(all)
+    }
+
+    /// Tells the ring of its requests.
+    fn enter(&mut self) -> std::io::Result<()> {
+        match &mut self.way {
+            Way::Ring(ring) => ring.collect(),
+            Way::NotTried | Way::Words => Ok(()),
         }
     }
 
@@ -278,10 +289,8 @@ impl Sleeper {
         if !self.has_news() {
             return;
         }
-        if let Way::Ring(ring) = &mut self.way {
-            let collected = ring.collect();
-            self.take(collected);
-        }
+        let collected = self.enter();
+        self.take(collected);
     }
 
     fn take(&mut self, entered: std::io::Result<()>) {
@@ -318,25 +327,26 @@ impl Sleeper {
         self.active.extend(idle.map(Active::new));
     }
 
-    /// Sleeps until a link has been rung, the alarm has rung since `seen`, or the deadline has passed; or for less. `steady`:
-    /// the thread does little else.
+    /// Sleeps until a link has been rung, the alarm has rung since `seen`, the deadline has passed, or it is `soon` by the
+    /// clock (u64::MAX: never); or for less. `steady`: the thread does little else.
     pub(crate) fn sleep(
         &mut self,
         now: u64,
         alarm: &Alarm,
         seen: u32,
         until: Deadline,
+        soon: u64,
         steady: bool,
     ) {
-        // One that others have muted meanwhile is listened to again then.
-        let muted = self.active.iter().map(|one| &one.watched);
-        let muted = muted.filter(|one| one.is_muted(now));
-        let until = match muted.map(|one| one.muted_until()).min() {
-            Some(then) => {
-                let left = Duration::from_nanos(then.saturating_sub(now));
-                until.min(Deadline::after(left))
-            }
-            None => until,
+        // Muted links are listened to again when that is over.
+        let active = self.active.iter().map(|one| &one.watched);
+        let muted = active.filter(|one| one.is_muted(now));
+        let soon = muted.map(|one| one.muted_until()).fold(soon, u64::min);
+        let until = if soon == u64::MAX {
+            until
+        } else {
+            let left = Duration::from_nanos(soon.saturating_sub(now));
+            until.min(Deadline::after(left))
         };
         if (steady || !self.idle.is_empty() || self.active.len() > FEW) && self.has_ring() {
             let slept = self.sleep_in_the_ring(now, alarm, seen, until);
@@ -365,30 +375,12 @@ impl Sleeper {
         seen: u32,
         until: Deadline,
     ) -> std::io::Result<()> {
+        if !self.rest(now, 0)? {
+            return self.enter();
+        }
         let Way::Ring(ring) = &mut self.way else {
             return Ok(());
         };
-        let mut is_ready = false;
-        let mut at = 0;
-        while let Some(one) = self.active.get(at) {
-            let bell = one.watched.link.own_bell();
-            if one.watched.is_muted(now) {
-                at += 1;
-                continue;
-            }
-            let Some(value) = bell.arm() else {
-                is_ready = true;
-                at += 1;
-                continue;
-            };
-            let word = bell.futex();
-            let one = self.active.swap_remove(at).watched;
-            let key = self.idle.insert(Arc::downgrade(&one));
-            ring.wait_for(word, value, key as u64)?;
-        }
-        if is_ready {
-            return ring.collect();
-        }
         let _asleep = alarm.fall_asleep();
         if alarm.now() != seen {
             return ring.collect();

@@ -88,17 +88,6 @@ impl File {
     }
 }
 
-/// What is open.
-#[derive(Clone)]
-pub(crate) enum Object {
-    Names(Arc<Names>),
-    Broker(Arc<Broker>),
-    File(File),
-    Event(Event),
-    Port(Port),
-    Thread(CallingThread),
-}
-
 /// A kind of [`Object`], by which one is asked for.
 pub(crate) trait Kind: Sized {
     fn of(object: &Object) -> Option<Self>;
@@ -106,6 +95,12 @@ pub(crate) trait Kind: Sized {
 
 macro_rules! kinds {
     ($($variant:ident($kind:ty),)*) => {
+        /// What is open.
+        #[derive(Clone)]
+        pub(crate) enum Object {
+            $($variant($kind),)*
+        }
+
         $(impl Kind for $kind {
             fn of(object: &Object) -> Option<Self> {
                 match object {

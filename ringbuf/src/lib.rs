@@ -127,6 +127,6 @@ pub use types::{
     Access, CompletionMode, Deadline, End, Info, Peek, PipeType, ProcessIndex, Read, ReadMode,
     State,
 };
-#[cfg(not(loom))]
-pub use wait::without_sleep;
 pub use wait::{SpinPolicy, Wait};
+#[cfg(not(loom))]
+pub use wait::{may_sleep, without_sleep};

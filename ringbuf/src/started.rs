@@ -404,20 +404,34 @@ const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
-    use crate::{books::*, types::PipeType};
+    use crate::{
+        books::*,
+        types::{PipeType, ProcessIndex},
+    };
     use std::{os::fd::AsFd, thread, time::Duration};
 
-    fn pair() -> (LinkBooks, Arc<Conn>, Arc<Conn>) {
+    /// Books of a link that this process is on, with itself or with another one, and the link.
+    fn linked(with_itself: bool) -> (LinkBooks, Arc<Link>, [ProcessIndex; 2]) {
         let mut books = LinkBooks::create(&LinkConfig::default()).expect("a link");
         let me = books.add_process(None).expect("a process");
-        let spec = ConnSpec::new(PipeType::Message, 100);
-        let (_, server, client) = books.connect(&spec, me, me).expect("a connection");
+        let peer = if with_itself {
+            me
+        } else {
+            books.add_process(None).expect("another")
+        };
         let fd = books
             .fd()
             .as_fd()
             .try_clone_to_owned()
             .expect("a duplicate");
         let link = Link::attach(fd, me).expect("attached");
+        (books, link, [me, peer])
+    }
+
+    fn pair() -> (LinkBooks, Arc<Conn>, Arc<Conn>) {
+        let (mut books, link, [me, peer]) = linked(true);
+        let spec = ConnSpec::new(PipeType::Message, 100);
+        let (_, server, client) = books.connect(&spec, me, peer).expect("a connection");
         let open = |grant| Arc::new(Conn::open(&link, grant).expect("open"));
         (books, open(&server), open(&client))
     }
@@ -441,17 +455,9 @@ mod tests {
     /// A peer disarms the bell and dies before it wakes anybody: whoever buries it wakes them.
     #[test]
     fn a_ring_that_was_not_finished_is_finished_by_the_broker() {
-        let mut books = LinkBooks::create(&LinkConfig::default()).expect("a link");
-        let me = books.add_process(None).expect("a process");
-        let peer = books.add_process(None).expect("another");
+        let (mut books, link, [me, peer]) = linked(false);
         let spec = ConnSpec::new(PipeType::Message, 100);
         let (_, server, _client) = books.connect(&spec, me, peer).expect("a connection");
-        let fd = books
-            .fd()
-            .as_fd()
-            .try_clone_to_owned()
-            .expect("a duplicate");
-        let link = Link::attach(fd, me).expect("attached");
         let server = Arc::new(Conn::open(&link, &server).expect("open"));
         let mut read = Started::read(&server, vec![0; 8].into()).expect("started");
         assert_eq!((read.poll(), read.rest()), (None, Rest::AtTheBell));

@@ -238,8 +238,9 @@ std::thread_local! {
     static AWAKE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Whether calls of this thread may wait for their peer.
-fn may_sleep() -> bool {
+/// Whether calls of this thread may wait for their peer: not within [`without_sleep`].
+#[must_use]
+pub fn may_sleep() -> bool {
     #[cfg(not(loom))]
     return !AWAKE.get();
     #[cfg(loom)]

@@ -19,7 +19,6 @@ use super::{
 use crate::{
     Error, Result, State, jobs,
     lock::lock,
-    notice,
     npfs::Tag,
     queue::Queue,
     reactor::{Advanced, MOMENT, Pending, REACTOR},
@@ -297,8 +296,7 @@ impl Call {
                 if let Some(waker) = waker {
                     jobs::shielded(|| waker.wake());
                 }
-                REACTOR.ring_alarm();
-                notice::give();
+                REACTOR.tell();
             }
         }
     }
@@ -492,22 +490,22 @@ fn start(
 
 /// The calls that both ends have.
 macro_rules! overlapped {
-    ($end:ident, $conn:ident, $server:ident) => {
+    ($end:ident) => {
         impl $end {
             /// Starts an overlapped call, which completes by itself: a future, or something to wait for. Whatever becomes of
             /// it is in its completion, also an error that is known at once.
             pub fn start(&self, op: Op) -> Overlapped {
-                Overlapped(start(op, None, || self.$conn(), self.$server()))
+                Overlapped(start(op, None, || self.shared_conn(), self.as_server()))
             }
 
             /// Starts an overlapped call whose completion comes to a queue, once in any case, under the name `token`.
             pub fn submit(&self, op: Op, queue: &Completions, token: u64) -> Submitted {
                 let queue = Some((queue.clone(), token));
-                Submitted(start(op, queue, || self.$conn(), self.$server()))
+                Submitted(start(op, queue, || self.shared_conn(), self.as_server()))
             }
         }
     };
 }
 
-overlapped!(Server, shared_conn, as_server);
-overlapped!(Client, shared_conn, as_server);
+overlapped!(Server);
+overlapped!(Client);

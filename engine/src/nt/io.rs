@@ -21,7 +21,6 @@ use crate::{
     client::Channel,
     jobs::{self, Callback},
     lock::lock,
-    notice,
     npfs::Tag,
     queue::Queue,
     reactor::{Advanced, Pending, REACTOR},
@@ -115,8 +114,7 @@ impl Event {
     /// NtSetEvent.
     pub fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
-        REACTOR.ring_alarm();
-        notice::give();
+        REACTOR.tell();
     }
 
     /// NtResetEvent.
