@@ -122,9 +122,9 @@ fn a_bell_that_is_rung_for_nothing_is_not_listened_to_for_long() {
         let used = sys::thread_cpu_time() - before;
         over.store(true, Ordering::Relaxed);
         assert_eq!(waited, Err(NtStatus::TIMEOUT));
-        // 1 % is the promise; this build is not optimised.
+        // 1 % is the promise. This build is not optimised, and needs a fifth of that.
         let share = used.as_secs_f64() / span.as_secs_f64();
-        assert!(share < 0.04, "it costs its victim {:.2} %", 100.0 * share);
+        assert!(share < 0.02, "it costs its victim {:.2} %", 100.0 * share);
     });
 }
 

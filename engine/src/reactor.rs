@@ -551,6 +551,8 @@ impl Reactor {
             drop(moves);
             if is_vain {
                 watched.was_vain(sys::now());
+            } else {
+                watched.was_right();
             }
             any = true;
         }

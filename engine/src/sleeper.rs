@@ -37,6 +37,7 @@ pub(crate) struct Watched {
     /// Rings for nothing in the window of time that ends then.
     vain: AtomicU32,
     window: AtomicU64,
+    length: AtomicU64,
     /// Nothing has pended there for a while.
     forgotten: AtomicBool,
 }
@@ -49,6 +50,7 @@ impl Watched {
             early: AtomicU32::new(0),
             vain: AtomicU32::new(0),
             window: AtomicU64::new(0),
+            length: AtomicU64::new(WINDOW),
             forgotten: AtomicBool::new(false),
         }
     }
@@ -95,9 +97,26 @@ impl Watched {
         }
         if self.rings_in_vain(now) {
             self.vain.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // Who goes on at once has one look a window, and windows that grow.
+        let last = self.window.load(Ordering::Relaxed);
+        let goes_on = self.was_muted() && now < last.saturating_add(LONGEST_WINDOW);
+        let (length, vain) = if goes_on {
+            let length = 2 * self.length.load(Ordering::Relaxed);
+            (length.min(LONGEST_WINDOW), MOST_VAIN + 1)
         } else {
-            self.window.store(now + WINDOW, Ordering::Relaxed);
-            self.vain.store(1, Ordering::Relaxed);
+            (WINDOW, 1)
+        };
+        self.length.store(length, Ordering::Relaxed);
+        self.vain.store(vain, Ordering::Relaxed);
+        self.window.store(now + length, Ordering::Relaxed);
+    }
+
+    /// There was something when it rang.
+    pub(crate) fn was_right(&self) {
+        if self.was_muted() {
+            self.vain.store(0, Ordering::Relaxed);
         }
     }
 
@@ -443,6 +462,8 @@ const QUIET: u32 = 16;
 const FEW: usize = 8;
 /// A link is listened to no more for the rest of a window of so many nanoseconds, after so many rings for nothing in it.
 const WINDOW: u64 = 10_000_000;
+/// Of a peer that does not leave off.
+const LONGEST_WINDOW: u64 = 16 * WINDOW;
 const MOST_VAIN: u32 = 8;
 /// Rings that may come later than what they tell of.
 const MOST_EARLY: u32 = 64;
