@@ -25,7 +25,7 @@ pub(crate) const UNPLACED: u64 = 1 << 19;
 /// Reserved: the connection is moving to another link.
 #[allow(dead_code, reason = "ABI 1 keeps the bit")]
 pub(crate) const MOVED: u64 = 1 << 20;
-/// Reserved: a server watches this end's `signaled` word.
+/// Reserved: who watches an end's `signaled` word stands in that word.
 #[allow(dead_code, reason = "ABI 1 keeps the bit")]
 pub(crate) const WATCHED: u64 = 1 << 21;
 

@@ -28,6 +28,7 @@ use crate::{
     record::{Outcome, Phase, Wakes},
     region::{self, Region},
     role::{Owner, Role, SETTLE},
+    signal,
     sync::Ordering,
     types::{Access, CompletionMode, End, PipeType, ProcessIndex, ReadMode},
 };
@@ -351,7 +352,7 @@ impl LinkBooks {
                 End::Client => 0,
             };
             header.modes[end.index()].store(modes, Ordering::Relaxed);
-            header.signaled[end.index()].store(1, Ordering::Relaxed); // NP-IO-04
+            header.signaled[end.index()].store(signal::first(generation), Ordering::Relaxed);
             header.file_lock[end.index()].store(0, Ordering::Relaxed);
         }
         for queue in &header.queues {
@@ -514,6 +515,16 @@ impl LinkBooks {
             queue::close(queue, records, DISCONNECTED, &mut wakes);
         }
         deliver(&self.region, conn.slot, &mut wakes);
+        Ok(())
+    }
+
+    /// Something was changed that calls look at when they begin (modes): whoever waits on the connection looks again.
+    ///
+    /// # Errors
+    /// [`BooksError::NoSuchConnection`].
+    pub fn nudge(&mut self, conn: ConnId) -> Result<(), BooksError> {
+        self.book(conn)?;
+        ring_slot(&self.region, conn.slot);
         Ok(())
     }
 
@@ -702,12 +713,22 @@ pub(crate) fn sweep_slot(
         touched |= sweep_queue(queue, records, process, thread);
     }
     if touched {
-        let mut wakes = Wakes::certain();
-        for (queue, records) in header.queues.iter().zip(&tables.queues) {
-            ring(queue, records, &mut wakes);
+        for role in header.queues.iter().flat_map(roles) {
+            // It may have been given back, and its sleepers not been woken.
+            futex::wake(role.word);
         }
-        deliver(region, slot, &mut wakes);
+        ring_slot(region, slot);
     }
+}
+
+/// Everybody who waits on a connection looks again.
+fn ring_slot(region: &Region, slot: u32) {
+    let mut wakes = Wakes::certain();
+    let (header, tables) = (region.slot(slot), region.tables(slot));
+    for (queue, records) in header.queues.iter().zip(&tables.queues) {
+        ring(queue, records, &mut wakes);
+    }
+    deliver(region, slot, &mut wakes);
 }
 
 /// A queue for a new connection.

@@ -288,7 +288,7 @@ impl Conn {
         let state = self.state();
         let mut wakes = Wakes::default();
         let mut peeked = Err(ReadStop::Held);
-        for turn in 0..PEEK_TRIES {
+        for turn in 0..self.refs.link().looks(PEEK_TRIES) {
             if turn != 0 && !queue.consumer().is_free() {
                 wait_a_turn(turn);
                 continue;
@@ -559,7 +559,7 @@ impl Conn {
     /// As [`Conn::start_read`].
     pub fn start_flush<'a>(&'a self, wait: &'a Wait) -> Result<PendingFlush<'a>, Error> {
         let entered = wait.enter()?;
-        for turn in 0..HELD_TRIES {
+        for turn in 0..self.refs.link().looks(HELD_TRIES) {
             match self.flush_begun() {
                 Ok(None) => return Ok(PendingFlush::done(self, entered, ())),
                 Ok(Some(index)) => return Ok(PendingFlush::pended(self, entered, index)),
@@ -581,7 +581,7 @@ impl Conn {
         reply: &'a mut [u8],
     ) -> Result<PendingTransact<'a>, Error> {
         let entered = wait.enter()?;
-        for turn in 0..HELD_TRIES {
+        for turn in 0..self.refs.link().looks(HELD_TRIES) {
             match self.transact_begun(request, reply.len()) {
                 Ok(index) => return Ok(PendingTransact::pended(self, entered, reply, index)),
                 Err(WriteStop::Failed(error)) => return Err(error),
@@ -875,7 +875,7 @@ impl Conn {
         mut call: impl FnMut(&mut Wakes<'a>) -> Result<T, ReadStop>,
     ) -> Result<T, ReadStop> {
         let mut wakes = Wakes::default();
-        for turn in 0..HELD_TRIES {
+        for turn in 0..self.refs.link().looks(HELD_TRIES) {
             let done = call(&mut wakes);
             self.deliver(&mut wakes);
             if !matches!(done, Err(ReadStop::Held)) {
@@ -1122,6 +1122,30 @@ impl Conn {
         }
         self.deliver(&mut wakes);
         sent.map(|_| index)
+    }
+
+    /// [`Conn::try_write`] whatever the quota: what exceeds it can be read all the same, and later writes wait for that.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`]: it would stand behind a write that is not placed to its end. [`Error::NoMemory`]: it exceeds the
+    /// free area. [`Error::Busy`]: another writer is at work. The state's error (NP-WRITE-01).
+    pub fn try_write_beyond_quota(&self, data: &[u8]) -> Result<usize, Error> {
+        self.may_write()?;
+        let queue = self.outgoing();
+        let mut wakes = Wakes::default();
+        let aligned = self.takes_turns();
+        let written = queue.write(self.me(), data, WriteHow::NoQuota, aligned, &mut wakes);
+        self.deliver(&mut wakes);
+        written.map_err(|stop| match stop {
+            WriteStop::Failed(Error::Busy) => Error::WouldBlock,
+            stop => self.write_error(stop),
+        })
+    }
+
+    /// Whether each end's file object is signalled, by `End::index`.
+    pub(crate) fn signaled(&self) -> (&AtomicU32, u32) {
+        let signaled = &self.refs.slot().signaled;
+        (&signaled[self.end.index()], self.generation)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Named points at which tests stop, kill or park a thread. Only with the feature `fault-injection`, which only the
-//! package of the tests turns on; without it the points are nothing.
+//! Named points at which tests stop, kill or park a thread. Only with the feature `fault-injection`, which only
+//! tests turn on; without it the points are nothing.
 
 #![cfg_attr(
     not(feature = "fault-injection"),

@@ -53,7 +53,7 @@ pub(crate) fn wait(
     if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
         let waiters = [waiter(shared, shared_value), waiter(own, own_value)];
         match waitv(&waiters, deadline.0) {
-            Ok(()) => return Woke::Woken,
+            Ok(_) => return Woke::Woken,
             Err(libc::ETIMEDOUT) => return Woke::TimedOut,
             Err(libc::ENOSYS | libc::EPERM) => NO_WAITV.store(1, process::Ordering::Relaxed),
             Err(_) => return Woke::Look,
@@ -105,6 +105,44 @@ pub(crate) fn wait_many(
     wait_one(own, own_value, slice) != Err(libc::ETIMEDOUT) || slice != deadline.0
 }
 
+/// The same, without a deadline, for one who has to know which of the shared words was rung: the last, if several were. `None`:
+/// one of them is another already, or the own one was rung; or nothing at all, for a moment, if it is to be a `slice`.
+#[cfg(all(not(loom), not(miri)))]
+pub(crate) fn wait_for_a_ring(
+    shared: &[(&AtomicU32, u32)],
+    own: &AtomicU32,
+    own_value: u32,
+    slice: bool,
+) -> Option<usize> {
+    use crate::sync::process;
+
+    let soon = now().saturating_add(1_000_000);
+    if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
+        let mut waiters = Vec::with_capacity(shared.len() + 1);
+        // First, so that it hides no other.
+        waiters.push(waiter(own, own_value));
+        waiters.extend(shared.iter().map(|&(word, value)| waiter(word, value)));
+        match waitv(&waiters, if slice { soon } else { u64::MAX }) {
+            Ok(which) => return which.checked_sub(1),
+            Err(libc::ENOSYS | libc::EPERM) => NO_WAITV.store(1, process::Ordering::Relaxed),
+            Err(_) => return None,
+        }
+    }
+    let _ = wait_one(own, own_value, soon);
+    None
+}
+
+#[cfg(miri)]
+pub(crate) fn wait_for_a_ring(
+    shared: &[(&AtomicU32, u32)],
+    own: &AtomicU32,
+    own_value: u32,
+    _: bool,
+) -> Option<usize> {
+    wait_many(shared, own, own_value, crate::Deadline::NEVER);
+    None
+}
+
 #[cfg(miri)]
 pub(crate) fn wait_many(
     shared: &[(&AtomicU32, u32)],
@@ -137,9 +175,10 @@ fn waiter(word: &AtomicU32, value: u32) -> Waiter {
     }
 }
 
-/// Waits on words that outlive the call, each made by [`waiter`] of a reference.
+/// Waits on words that outlive the call, each made by [`waiter`] of a reference: which of them was rung, the last if several
+/// were.
 #[cfg(all(not(loom), not(miri)))]
-fn waitv(waiters: &[Waiter], deadline: u64) -> Result<(), i32> {
+fn waitv(waiters: &[Waiter], deadline: u64) -> Result<usize, i32> {
     let count = waiters.len().min(MOST_WORDS);
     let time = timespec(deadline);
     let timeout = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
@@ -157,7 +196,7 @@ fn waitv(waiters: &[Waiter], deadline: u64) -> Result<(), i32> {
             libc::CLOCK_MONOTONIC,
         )
     };
-    if got >= 0 { Ok(()) } else { Err(errno()) }
+    usize::try_from(got).map_err(|_| errno())
 }
 
 #[cfg(all(not(loom), not(miri)))]

@@ -95,7 +95,7 @@ pub(crate) struct SlotHeader {
     pub(crate) closed: AtomicU32,
     /// Read mode (bit 0: message) and completion mode (bit 1: COMPLETE) of each end, by `End::index`.
     pub(crate) modes: [AtomicU32; 2],
-    /// Reserved (NP-IO-04, 05): whether each end's file object is signalled.
+    /// Whether each end's file object is signalled (NP-IO-04, 05), and who is told when it becomes so (`signal.rs`).
     pub(crate) signaled: [AtomicU32; 2],
     /// Reserved (NP-IO-10): the lock that serialises calls on each end's synchronous file object.
     pub(crate) file_lock: [AtomicU32; 2],
@@ -302,6 +302,9 @@ const OFFSETS: &[usize] = &[
     size_of::<SlotHeader>(),
     offset_of!(SlotHeader, modes),
     offset_of!(SlotHeader, signaled),
+    // Whoever reads that word otherwise would take a watcher's number for a signal.
+    crate::signal::WATCHER_SHIFT as usize,
+    crate::signal::LIFE_SHIFT as usize,
     offset_of!(SlotHeader, file_lock),
     offset_of!(SlotHeader, holders),
     offset_of!(SlotHeader, queues),

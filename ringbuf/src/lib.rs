@@ -52,7 +52,7 @@
 //!
 //! `layout` (what two processes agree on), `frame`, `queue` (the books of both sides), `produce`, `consume`, `record`,
 //! `settle` (how pended operations meet writes), `matching` (the rules of that, pure), `role`, `wait`, `pending`,
-//! `conn`, [`books`]. Unsafe code is in `area`, `barrier`, `cpu`, `current`, `futex`, `region` and one function of `wait`.
+//! `conn`, `signal`, `slow` (what a server needs that never waits), [`books`]. Unsafe code is in `area`, `barrier`, `cpu`, `current`, `futex`, `region` and one function of `wait`.
 
 #![cfg_attr(
     loom,
@@ -102,6 +102,9 @@ mod record;
 mod region;
 mod role;
 mod settle;
+mod signal;
+#[cfg(not(loom))]
+mod slow;
 #[cfg(not(loom))]
 mod started;
 mod sync;
@@ -121,6 +124,8 @@ pub use link::{Grant, Link};
 #[cfg(not(loom))]
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};
+#[cfg(not(loom))]
+pub use slow::{Spot, Totals, wait_at_spots};
 #[cfg(not(loom))]
 pub use started::{Alarm, Answer, Asleep, Rest, Started, wait_at_bells};
 pub use types::{

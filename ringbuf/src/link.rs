@@ -24,6 +24,8 @@ pub struct Link {
     process: ProcessIndex,
     /// Turns in a row after which a thread of this process keeps a role.
     keep_after: u32,
+    /// Its calls look again while another call copies.
+    is_patient: bool,
     token: [u64; 2],
     /// One for each slot: how often this process has each end open, 16 bits by `End::index`, and above them of which
     /// generation.
@@ -38,6 +40,24 @@ impl Link {
     /// Whatever is not a sealed memfd of this very layout is refused with the reason; nothing of it is believed
     /// before it is checked.
     pub fn attach(fd: OwnedFd, process: ProcessIndex) -> Result<Arc<Link>, AttachError> {
+        Link::attach_as(fd, process, true)
+    }
+
+    /// The same for a thread that everybody waits for: where a call of a handle on this link, a try call or one that takes
+    /// its place in line, would look again until another has copied, it answers [`Error::Busy`](crate::Error::Busy) at
+    /// once. [`Conn::read_obstacles`](crate::Conn::read_obstacles) says what to wait for then.
+    ///
+    /// # Errors
+    /// As [`Link::attach`].
+    pub fn attach_in_a_hurry(fd: OwnedFd, process: ProcessIndex) -> Result<Arc<Link>, AttachError> {
+        Link::attach_as(fd, process, false)
+    }
+
+    fn attach_as(
+        fd: OwnedFd,
+        process: ProcessIndex,
+        is_patient: bool,
+    ) -> Result<Arc<Link>, AttachError> {
         let len = region::check(fd.as_fd())?;
         if len < PAGE {
             return Err(AttachError::TooSmall { len });
@@ -59,6 +79,7 @@ impl Link {
             region: Region::new(map, geometry),
             process,
             keep_after: barrier::keep_after(),
+            is_patient,
             token,
             open: (0..slots).map(|_| AtomicU64::new(0)).collect(),
         }))
@@ -72,6 +93,11 @@ impl Link {
 
     pub(crate) fn keep_after(&self) -> u32 {
         self.keep_after
+    }
+
+    /// How often a call that does not sleep looks at a role that is held for the length of a copy: once at least.
+    pub(crate) fn looks(&self, most: u32) -> u32 {
+        if self.is_patient { most } else { 1 }
     }
 
     /// The other process of the pair that the link was made for; `None`: this one is not of it.

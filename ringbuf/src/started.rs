@@ -353,6 +353,10 @@ impl Alarm {
         Asleep(self)
     }
 
+    pub(crate) fn word(&self) -> &AtomicU32 {
+        &self.word
+    }
+
     /// The word to sleep on: a shared futex of 32 bits.
     #[cfg(not(loom))]
     #[must_use]
