@@ -113,6 +113,7 @@ mod client;
 mod error;
 mod jobs;
 mod lock;
+mod lookout;
 mod name;
 mod notice;
 pub mod npfs;
@@ -135,6 +136,8 @@ pub use client::{
     Overlapped, PipeDetails, Server, ServerOptions, Submitted, default_socket,
 };
 pub use error::{Error, Result};
+#[doc(hidden)]
+pub use lookout::Lookout;
 pub use name::{Name, NameError};
 pub use notice::Notice;
 pub use npfs::{Direction, State};

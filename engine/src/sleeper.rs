@@ -413,7 +413,7 @@ impl Sleeper {
 }
 
 /// A ring of the first kind that works here, or of the kind that the environment asks for.
-fn open() -> Option<Ring> {
+pub(crate) fn open() -> Option<Ring> {
     let kinds: &[Held] = match wanted() {
         "uring" => &[Held::NoDescriptor],
         "registered" => &[Held::Registered],

@@ -10,7 +10,7 @@ use std::{
     io,
     marker::PhantomData,
     mem::{ManuallyDrop, offset_of},
-    os::fd::{FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -178,6 +178,29 @@ impl Ring {
         // SAFETY: `Offsets::of` has seen that the word is inside the first page and aligned; the page is mapped as long as
         // `self`; the kernel and this thread use it by atomic loads and stores only.
         unsafe { &*self.memory.as_mut_ptr().add(offset).cast::<AtomicU32>() }
+    }
+
+    /// Writes to an eventfd(2) whenever something may have completed, or could be collected. (The descriptor of a ring of this
+    /// kind does not wake who polls it: nothing completes before its thread enters the kernel.)
+    ///
+    /// # Errors
+    /// Those of io_uring_register(2).
+    pub(crate) fn tell(&self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        let by_number = if self.flags == 0 {
+            0
+        } else {
+            REGISTER_BY_NUMBER
+        };
+        let mut descriptor = eventfd.as_raw_fd();
+        // SAFETY: one descriptor, read during the call; the kernel keeps what it stands for.
+        unsafe {
+            register(
+                self.number,
+                REGISTER_EVENTFD | by_number,
+                (&raw mut descriptor).cast(),
+                1,
+            )
+        }
     }
 
     /// How it is held.
@@ -481,6 +504,7 @@ const SETUP_NO_SQARRAY: u32 = 1 << 16;
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
+const REGISTER_EVENTFD: u32 = 4;
 const REGISTER_PROBE: u32 = 8;
 const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
