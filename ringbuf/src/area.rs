@@ -11,7 +11,11 @@
     reason = "offsets and lengths were checked to be inside a mapping, hence inside the address space"
 )]
 
-use crate::{error::Fault, sync::AtomicU64};
+use crate::{
+    error::{Error, Fault},
+    memory::{Sink, Source},
+    sync::AtomicU64,
+};
 
 /// A data area: a power of two of bytes.
 #[derive(Clone, Copy, Debug)]
@@ -110,40 +114,32 @@ impl<'a> Area<'a> {
 
     /// Copies `data` to the area.
     #[inline]
-    pub(crate) fn copy_in(self, pos: u64, data: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn copy_in<S: Source>(self, pos: u64, data: S) -> Result<(), Error> {
         let offset = pos & (self.len - 1);
         if offset + data.len() as u64 > self.len {
-            return Err(Fault::FrameLength);
+            return Err(Fault::FrameLength.into());
         }
         // SAFETY:
         // - The check above keeps the destination inside the area.
-        // - `data` is private memory of this process and cannot overlap it.
-        unsafe {
-            copy(
-                data.as_ptr(),
-                self.base.as_ptr().add(offset as usize),
-                data.len(),
-            );
-        }
-        Ok(())
+        // - The data is private memory of this process and cannot overlap it.
+        unsafe { data.copy_to(self.base.as_ptr().add(offset as usize)) }
     }
 
-    /// Copies bytes of the area to `buf`.
+    /// Copies `len` bytes of the area to `buf`, from `at` on.
     #[inline]
-    pub(crate) fn copy_out(self, pos: u64, buf: &mut [u8]) -> Result<(), Fault> {
+    pub(crate) fn copy_out<D: Sink + ?Sized>(
+        self,
+        pos: u64,
+        buf: &mut D,
+        at: usize,
+        len: usize,
+    ) -> Result<(), D::Error> {
         let offset = pos & (self.len - 1);
-        if offset + buf.len() as u64 > self.len {
-            return Err(Fault::FrameLength);
+        if offset + len as u64 > self.len {
+            return Err(Fault::FrameLength.into());
         }
         // SAFETY: as in `copy_in`, the other way round.
-        unsafe {
-            copy(
-                self.base.as_ptr().add(offset as usize),
-                buf.as_mut_ptr(),
-                buf.len(),
-            );
-        }
-        Ok(())
+        unsafe { buf.put(at, self.base.as_ptr().add(offset as usize), len) }
     }
 
     /// Bytes of the area where they lie.
@@ -209,39 +205,6 @@ impl<'a> Area<'a> {
     }
 }
 
-/// Copies small messages without a call: two overlapping halves of a fixed size.
-///
-/// # Safety
-/// As for `copy_nonoverlapping`: `from` readable and `to` writable for `len` bytes, disjoint.
-#[cfg(not(loom))]
-#[inline(always)]
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    /// Both ends of a run of `N` to `2 * N` bytes.
-    #[inline(always)]
-    unsafe fn halves<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: `len` is at least `N`, so both blocks are inside the run; byte arrays need no alignment.
-        unsafe {
-            let last = len - N;
-            let (a, b) = (
-                from.cast::<[u8; N]>().read(),
-                from.add(last).cast::<[u8; N]>().read(),
-            );
-            to.cast::<[u8; N]>().write(a);
-            to.add(last).cast::<[u8; N]>().write(b);
-        }
-    }
-    // SAFETY: the arms pass on the caller's promise, each with a length that fits.
-    unsafe {
-        match len {
-            32..=64 => halves::<32>(from, to, len),
-            16..32 => halves::<16>(from, to, len),
-            8..16 => halves::<8>(from, to, len),
-            65..=128 => halves::<64>(from, to, len),
-            _ => std::ptr::copy_nonoverlapping(from, to, len),
-        }
-    }
-}
-
 /// The models' area: words on the heap, copied one by one.
 #[cfg(loom)]
 impl<'a> Area<'a> {
@@ -261,33 +224,38 @@ impl<'a> Area<'a> {
     pub(crate) fn expect_read(self, _: u64) {}
     pub(crate) fn expect_write(self, _: u64) {}
 
-    pub(crate) fn copy_in(self, pos: u64, data: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn copy_in<S: Source>(self, pos: u64, data: S) -> Result<(), Error> {
         let offset = pos & (self.len() - 1);
         if offset + data.len() as u64 > self.len() {
-            return Err(Fault::FrameLength);
+            return Err(Fault::FrameLength.into());
         }
-        for (i, chunk) in data.chunks(8).enumerate() {
-            let mut bytes = [0; 8];
-            bytes[..chunk.len()].copy_from_slice(chunk);
+        let mut bytes = vec![0; data.len().next_multiple_of(8)];
+        // SAFETY: there is room for all of it.
+        unsafe { data.copy_to(bytes.as_mut_ptr()) }?;
+        for (i, chunk) in bytes.as_chunks().0.iter().enumerate() {
             self.word(offset + 8 * i as u64)
-                .store(u64::from_le_bytes(bytes), crate::sync::Ordering::Relaxed);
+                .store(u64::from_le_bytes(*chunk), crate::sync::Ordering::Relaxed);
         }
         Ok(())
     }
 
-    pub(crate) fn copy_out(self, pos: u64, buf: &mut [u8]) -> Result<(), Fault> {
+    pub(crate) fn copy_out<D: Sink + ?Sized>(
+        self,
+        pos: u64,
+        buf: &mut D,
+        at: usize,
+        len: usize,
+    ) -> Result<(), D::Error> {
         let offset = pos & (self.len() - 1);
-        if offset + buf.len() as u64 > self.len() {
-            return Err(Fault::FrameLength);
+        if offset + len as u64 > self.len() {
+            return Err(Fault::FrameLength.into());
         }
-        for (i, chunk) in buf.chunks_mut(8).enumerate() {
-            let bytes = self
-                .word(offset + 8 * i as u64)
-                .load(crate::sync::Ordering::Relaxed)
-                .to_le_bytes();
-            chunk.copy_from_slice(&bytes[..chunk.len()]);
-        }
-        Ok(())
+        let words = (0..len.div_ceil(8) as u64).map(|i| self.word(offset + 8 * i));
+        let bytes: Vec<u8> = words
+            .flat_map(|word| word.load(crate::sync::Ordering::Relaxed).to_le_bytes())
+            .collect();
+        // SAFETY: it has that many bytes.
+        unsafe { buf.put(at, bytes.as_ptr(), len) }
     }
 
     pub(crate) fn populate(self, _: u64, _: u64) -> Result<(), NoMemory> {

@@ -257,7 +257,7 @@ impl LinkBooks {
         self.fd.try_clone().map_err(BooksError::Io)
     }
 
-    /// Gives a process an index. A pidfd watches it; `None` is this process, which needs no watching.
+    /// Gives a process an index. A pidfd watches it, where there are such; `None` is this process, which needs no watching.
     ///
     /// # Errors
     /// [`BooksError::TooManyProcesses`]; [`BooksError::Io`] if there is no such process.
@@ -281,7 +281,12 @@ impl LinkBooks {
             .and_then(|index| u8::try_from(index).ok())
             .and_then(ProcessIndex::new)
             .ok_or(BooksError::TooManyProcesses)?;
-        let pidfd = pid.map(region::pidfd).transpose().map_err(BooksError::Io)?;
+        let pidfd = match pid.map(region::pidfd).transpose() {
+            Ok(pidfd) => pidfd,
+            // Linux before 5.3, or an emulation: whoever keeps these books hears of deaths by other means.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => None,
+            Err(error) => return Err(BooksError::Io(error)),
+        };
         self.processes[index.get() as usize] = Some(Process { pidfd });
         self.region
             .bell(index.get())

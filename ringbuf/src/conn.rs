@@ -10,10 +10,11 @@ use crate::{
     SpinPolicy, Wait,
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
     barrier,
-    consume::{InPlace, ReadHow, ReadStop},
+    consume::{InPlace, Peeked, ReadHow, ReadStop},
     cpu,
     error::AttachError,
     matching,
+    memory::Source,
     produce::{WriteHow, WriteStop},
     queue::{self, MODE_COMPLETE, Queue},
     record::Wakes,
@@ -277,6 +278,16 @@ impl Conn {
     /// [`Error::Broken`]: closing and empty. [`Error::InvalidState`] for a disconnected server end,
     /// [`Error::Disconnected`] for a client (NP-PEEK-02).
     pub fn peek(&self, buf: &mut [u8]) -> Result<Peek, Error> {
+        let is_empty = buf.is_empty();
+        self.peek_by(is_empty, |queue, wakes| queue.peek(self.me(), buf, wakes))
+    }
+
+    /// A peek by `look`, which is called again while somebody holds the role; `is_empty`: it has room for no byte.
+    pub(crate) fn peek_by<'a>(
+        &'a self,
+        is_empty: bool,
+        mut look: impl FnMut(Queue<'a>, &mut Wakes<'a>) -> Result<Peeked, ReadStop>,
+    ) -> Result<Peek, Error> {
         match self.check_open() {
             Err(Error::Disconnected) if self.end == End::Server => {
                 return Err(Error::InvalidState);
@@ -293,7 +304,7 @@ impl Conn {
                 wait_a_turn(turn);
                 continue;
             }
-            peeked = queue.peek(self.me(), buf, &mut wakes);
+            peeked = look(queue, &mut wakes);
             self.deliver(&mut wakes);
             if !matches!(peeked, Err(ReadStop::Held)) {
                 break;
@@ -306,7 +317,7 @@ impl Conn {
         }
         let counts = queue.counts();
         // With room for no byte at all there is more to see (NP-PEEK-08).
-        let unseen = buf.is_empty() && counts.available() != 0;
+        let unseen = is_empty && counts.available() != 0;
         Ok(Peek {
             state,
             available: counts.available(),
@@ -742,7 +753,7 @@ impl Conn {
         }
     }
 
-    fn may_write(&self) -> Result<(), Error> {
+    pub(crate) fn may_write(&self) -> Result<(), Error> {
         if self.access[self.end.index()].write {
             Ok(())
         } else {
@@ -751,8 +762,12 @@ impl Conn {
     }
 
     fn check_read(&self, buf: &[u8]) -> Result<(), Error> {
+        self.check_read_of(buf.len())
+    }
+
+    pub(crate) fn check_read_of(&self, len: usize) -> Result<(), Error> {
         self.may_read()?;
-        if i32::try_from(buf.len()).is_err() {
+        if i32::try_from(len).is_err() {
             return Err(Error::TooLong);
         }
         Ok(())
@@ -766,7 +781,7 @@ impl Conn {
 
     /// The same of both directions, for a sleeper: they are closed one after the other, and only who has announced
     /// itself in a direction before that is closed is woken by it.
-    fn check_both(&self) -> Result<(), Error> {
+    pub(crate) fn check_both(&self) -> Result<(), Error> {
         self.check_open()?;
         let queue = self.outgoing();
         queue.check(queue.attention(), WRITER_CLOSED)
@@ -781,7 +796,7 @@ impl Conn {
     }
 
     #[inline]
-    fn read_how(&self, queued: ReadHow) -> ReadHow {
+    pub(crate) fn read_how(&self, queued: ReadHow) -> ReadHow {
         match self.completion_mode() {
             CompletionMode::Queue => queued,
             CompletionMode::Complete => ReadHow::Nowait,
@@ -789,7 +804,7 @@ impl Conn {
     }
 
     #[inline]
-    fn write_how(&self, queued: WriteHow) -> WriteHow {
+    pub(crate) fn write_how(&self, queued: WriteHow) -> WriteHow {
         match self.completion_mode() {
             CompletionMode::Queue => queued,
             CompletionMode::Complete => WriteHow::Nowait,
@@ -798,12 +813,17 @@ impl Conn {
 
     /// Whether the last call was a read; this one is a write.
     #[inline]
-    fn takes_turns(&self) -> bool {
+    pub(crate) fn takes_turns(&self) -> bool {
         let turn = self.turn.load(Ordering::Relaxed) != 0;
         if turn {
             self.turn.store(0, Ordering::Relaxed);
         }
         turn
+    }
+
+    /// The last call was a read, or was none.
+    pub(crate) fn noted_turn(&self, read: bool) {
+        self.turn.store(u8::from(read), Ordering::Relaxed);
     }
 
     #[inline]
@@ -838,7 +858,7 @@ impl Conn {
     }
 
     #[cold]
-    fn read_error(&self, stop: ReadStop) -> Error {
+    pub(crate) fn read_error(&self, stop: ReadStop) -> Error {
         match stop {
             ReadStop::Failed(error) => self.after(error),
             ReadStop::WouldPend => Error::WouldBlock,
@@ -847,7 +867,7 @@ impl Conn {
     }
 
     #[cold]
-    fn write_error(&self, stop: WriteStop) -> Error {
+    pub(crate) fn write_error(&self, stop: WriteStop) -> Error {
         match stop {
             WriteStop::Failed(error) => self.after(error),
             WriteStop::WouldPend => Error::WouldBlock,
@@ -945,13 +965,13 @@ impl Conn {
     }
 
     /// This thread may sleep for long: memory that its writes have taken and nobody needs goes back.
-    fn before_sleep(&self) {
+    pub(crate) fn before_sleep(&self) {
         let mut wakes = Wakes::default();
         self.outgoing().trim(self.me(), &mut wakes);
         self.deliver(&mut wakes);
     }
 
-    fn wait_for(
+    pub(crate) fn wait_for(
         &self,
         entered: &Entered<'_>,
         role: Role<'_>,
@@ -961,7 +981,7 @@ impl Conn {
         entered.sleep_on_role(role, deadline, || self.check_both())
     }
 
-    fn wait_for_record(
+    pub(crate) fn wait_for_record(
         &self,
         entered: &Entered<'_>,
         queue: &Queue<'_>,
@@ -1066,8 +1086,24 @@ impl Conn {
         }
     }
 
+    /// A call that has not been issued yet looks for as long as that is worth it whether it could be done at once: a read, or
+    /// a write of so many bytes.
+    pub(crate) fn spin_for(&self, incoming: bool, len: usize, entered: &Entered<'_>) {
+        if !incoming {
+            self.spin_to_write(&self.outgoing(), len, entered, &mut false);
+            return;
+        }
+        let queue = self.incoming();
+        let front = queue.front_snapshot();
+        let common = &queue.header.common.0;
+        let peer = common.producer_cpu.load(Ordering::Relaxed);
+        self.spin.until(peer, entered, || {
+            queue.looks_ready_at(&front) || queue.attention().0 != queue.calm
+        });
+    }
+
     /// `None`: nothing is unread.
-    fn flush_begun(&self) -> Result<Option<usize>, ReadStop> {
+    pub(crate) fn flush_begun(&self) -> Result<Option<usize>, ReadStop> {
         if self.end == End::Server && self.state() == State::Disconnected {
             self.check_open_server_too()?;
             return Ok(None);
@@ -1084,7 +1120,11 @@ impl Conn {
     }
 
     /// Takes the reply's record, then sends the request.
-    fn transact_begun(&self, request: &[u8], reply: usize) -> Result<usize, WriteStop> {
+    pub(crate) fn transact_begun<S: Source>(
+        &self,
+        request: S,
+        reply: usize,
+    ) -> Result<usize, WriteStop> {
         match self.check_open() {
             Err(Error::Disconnected) if self.end == End::Server => {
                 return Err(Error::InvalidState.into());
@@ -1114,7 +1154,7 @@ impl Conn {
             Err(ReadStop::Held) => return Err(WriteStop::LockHeld),
             Err(stop) => return Err(self.read_error(stop).into()),
         };
-        self.turn.store(0, Ordering::Relaxed);
+        self.noted_turn(false);
         let sent = outgoing.write(self.me(), request, WriteHow::NoQuota, true, &mut wakes);
         if sent.is_err() {
             // Nothing was sent: nobody answers a request that never was.

@@ -8,9 +8,10 @@ use crate::{
     error::{Error, Fault},
     fault::{self, Point},
     frame::Flags,
+    memory::{Sink, Source},
     produce::WriteStop,
     queue::{Front, Queue},
-    record::{Change, Kind, Outcome, Phase, Wakes},
+    record::{Change, Kind, Outcome, Phase, Wakes, Word},
     role::{Owner, Taken},
     sync::Ordering,
     types::{PipeType, Read, ReadMode},
@@ -71,11 +72,25 @@ pub(crate) enum Side {
 }
 
 /// What a look at the queue gave.
-enum Got {
+pub(crate) enum Got {
     Nothing,
     Data(Read),
-    /// The message goes on beyond what is placed: only a read that may take its time gets it whole.
-    Streams,
+    /// The message goes on beyond what is placed, of which so many bytes were taken: only a read that may take its time
+    /// gets it whole.
+    Streams(usize),
+}
+
+/// What a streaming read has come to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// The front behind what was copied.
+    pub(crate) front: Front,
+    /// Bytes, those of earlier steps included.
+    pub(crate) copied: usize,
+    done: bool,
+    part: bool,
+    /// There is nothing to stream after all.
+    in_vain: bool,
 }
 
 /// What a peek gave; counts are added by the caller.
@@ -239,8 +254,8 @@ impl<'a> Queue<'a> {
                 self.publish(&front, front.pos);
                 Ok(read)
             }
-            Got::Nothing => self.nothing(me, buf, how, wakes),
-            Got::Streams => self.streams(me, buf, how, wakes),
+            Got::Nothing => self.nothing(me, buf.len(), how, wakes),
+            Got::Streams(_) => self.streams(me, buf, how, wakes),
         }
     }
 
@@ -258,7 +273,7 @@ impl<'a> Queue<'a> {
         self.settle(wakes)?;
         let attention = self.attention();
         if self.has_pended_reads(attention) {
-            return self.nothing(me, buf, how, wakes); // in line behind them (NP-READ-18)
+            return self.nothing(me, buf.len(), how, wakes); // in line behind them (NP-READ-18)
         }
         let mut front = self.front();
         match self.take(&mut front, buf)? {
@@ -270,23 +285,23 @@ impl<'a> Queue<'a> {
                 Ok(read)
             }
             Got::Nothing if attention.has(WRITER_CLOSED) => Err(Error::Broken.into()),
-            Got::Nothing => self.nothing(me, buf, how, wakes),
-            Got::Streams => self.streams(me, buf, how, wakes),
+            Got::Nothing => self.nothing(me, buf.len(), how, wakes),
+            Got::Streams(_) => self.streams(me, buf, how, wakes),
         }
     }
 
     #[cold]
-    fn nothing(
+    pub(crate) fn nothing(
         &self,
         me: Owner,
-        buf: &[u8],
+        len: usize,
         how: ReadHow,
         wakes: &mut Wakes<'a>,
     ) -> Result<Read, ReadStop> {
         match how {
             ReadHow::Try | ReadHow::First => Err(ReadStop::WouldPend),
             ReadHow::Nowait => Err(Error::Empty.into()),
-            ReadHow::Pend => Err(self.pend_read(me, buf.len(), Phase::Pending, wakes)),
+            ReadHow::Pend => Err(self.pend_read(me, len, Phase::Pending, wakes)),
         }
     }
 
@@ -319,7 +334,11 @@ impl<'a> Queue<'a> {
 
     /// Copies the first of what is queued to `buf`, and claims it in `front` only: the caller puts that in force.
     #[inline]
-    fn take(&self, front: &mut Front, buf: &mut [u8]) -> Result<Got, Fault> {
+    pub(crate) fn take<D: Sink + ?Sized>(
+        &self,
+        front: &mut Front,
+        buf: &mut D,
+    ) -> Result<Got, D::Error> {
         let Some(segment) = self.first(front)? else {
             return Ok(Got::Nothing);
         };
@@ -332,7 +351,7 @@ impl<'a> Queue<'a> {
             if segment.len <= SMALL && !segment.flags.has(Flags::ALIGNED) {
                 self.area.expect_read(segment.pos.wrapping_add(BEHIND));
             }
-            self.area.copy_out(segment.pos, &mut buf[..count])?;
+            self.area.copy_out(segment.pos, buf, 0, count)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(front, segment, count as u32);
             return Ok(Got::Data(if count == segment.len as usize {
@@ -344,13 +363,13 @@ impl<'a> Queue<'a> {
         self.take_many(front, buf)
     }
 
-    fn take_many(&self, front: &mut Front, buf: &mut [u8]) -> Result<Got, Fault> {
+    fn take_many<D: Sink + ?Sized>(&self, front: &mut Front, buf: &mut D) -> Result<Got, D::Error> {
         if self.read_mode() == ReadMode::Byte {
             let unplaced = self.attention().has(UNPLACED);
             // With room for nothing nothing is consumed (NP-READ-15).
             let count = self.gather(front, buf)?;
             return Ok(if unplaced && count < buf.len() {
-                Got::Streams
+                Got::Streams(count)
             } else {
                 Got::Data(Read::Whole(count))
             });
@@ -361,15 +380,14 @@ impl<'a> Queue<'a> {
         loop {
             steps = steps.checked_sub(1).ok_or(Fault::Walk)?;
             let Some(segment) = self.first(front)? else {
-                return Ok(Got::Streams);
+                return Ok(Got::Streams(count));
             };
             let more = segment.flags.has(Flags::MORE);
             let want = (buf.len() - count).min(segment.len as usize);
             if want == 0 && segment.len != 0 {
                 return Ok(Got::Data(Read::Part(count)));
             }
-            self.area
-                .copy_out(segment.pos, &mut buf[count..count + want])?;
+            self.area.copy_out(segment.pos, buf, count, want)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(front, segment, want as u32);
             count += want;
@@ -387,7 +405,11 @@ impl<'a> Queue<'a> {
 
     /// Byte mode: as much as fits, over the boundaries of entries; empty messages in front are swallowed, one behind
     /// a full buffer is left (NP-READ-07, 13).
-    fn gather(&self, front: &mut Front, buf: &mut [u8]) -> Result<usize, Fault> {
+    pub(crate) fn gather<D: Sink + ?Sized>(
+        &self,
+        front: &mut Front,
+        buf: &mut D,
+    ) -> Result<usize, D::Error> {
         let mut count = 0;
         let mut steps = self.most_frames();
         while count < buf.len() && steps != 0 {
@@ -396,8 +418,7 @@ impl<'a> Queue<'a> {
                 break;
             };
             let want = (buf.len() - count).min(segment.len as usize);
-            self.area
-                .copy_out(segment.pos, &mut buf[count..count + want])?;
+            self.area.copy_out(segment.pos, buf, count, want)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(front, segment, want as u32);
             count += want;
@@ -465,11 +486,11 @@ impl<'a> Queue<'a> {
     }
 
     /// Moves a pended read on without waiting. `copied` counts what a streaming read has brought so far.
-    pub(crate) fn poll_read(
+    pub(crate) fn poll_read<D: Sink + ?Sized>(
         &self,
         me: Owner,
         index: usize,
-        buf: &mut [u8],
+        buf: &mut D,
         copied: &mut usize,
         wakes: &mut Wakes<'a>,
     ) -> Option<Result<Read, Error>> {
@@ -489,13 +510,23 @@ impl<'a> Queue<'a> {
                 }
                 Phase::Stream => {
                     record.take_kick();
-                    match self.stream_step(me, index, buf, copied, wakes) {
+                    let step = if D::OUTSIDE {
+                        self.stream_step_outside(me, index, buf, copied, wakes)
+                    } else {
+                        self.stream_step(me, index, buf, copied, wakes)
+                    };
+                    match step.map_err(Into::into) {
                         Ok(Some(read)) => return Some(Ok(read)),
                         Ok(None) if record.phase() == Phase::Stream => return None,
                         Ok(None) => {}
-                        Err(fault) => {
+                        Err(error) => {
                             self.give_up(me, index, wakes);
-                            return Some(Err(fault.into()));
+                            // What was brought before the buffer ended is brought.
+                            return Some(if error == Error::BadBuffer && *copied != 0 {
+                                Ok(self.cut_short(*copied))
+                            } else {
+                                Err(error)
+                            });
                         }
                     }
                 }
@@ -531,21 +562,26 @@ impl<'a> Queue<'a> {
         }
     }
 
-    fn finish_read(
+    fn finish_read<D: Sink + ?Sized>(
         &self,
         me: Owner,
         index: usize,
-        buf: &mut [u8],
+        buf: &mut D,
         outcome: Outcome,
         wakes: &mut Wakes<'a>,
     ) -> Result<Read, Error> {
         let record = &self.records[index];
         let count = record.count.load(Ordering::Relaxed) as usize;
         let pos = record.pos.load(Ordering::Relaxed);
-        let copied = match buf.get_mut(..count) {
-            Some(buf) => self.area.copy_out(pos, buf),
-            None => Err(Fault::Record),
+        let copied = if count <= buf.len() {
+            self.area.copy_out(pos, buf, 0, count).map_err(Into::into)
+        } else {
+            Err(Fault::Record.into())
         };
+        if D::OUTSIDE && copied == Err(Error::BadBuffer) {
+            self.give_back(me, index, wakes);
+            return Err(Error::BadBuffer);
+        }
         let _ = record.change(Phase::Done, Phase::Copied, outcome);
         self.settle_or_leave(me, wakes)?;
         copied?;
@@ -557,98 +593,129 @@ impl<'a> Queue<'a> {
     }
 
     /// One piece of a read that takes more than the area holds.
-    fn stream_step(
+    fn stream_step<D: Sink + ?Sized>(
         &self,
         me: Owner,
         index: usize,
-        buf: &mut [u8],
+        buf: &mut D,
         copied: &mut usize,
         wakes: &mut Wakes<'a>,
-    ) -> Result<Option<Read>, Fault> {
-        match self.take_consumer(me) {
-            Taken::Clean | Taken::Dirty => {}
-            // Its holder settles, and kicks us if there is something for us.
-            Taken::Mine | Taken::Held(_) => {
-                return if self.consumer().leave(crate::role::SETTLE) {
-                    Ok(None)
-                } else {
-                    self.records[index].kick();
-                    Ok(None)
-                };
-            }
+    ) -> Result<Option<Read>, D::Error> {
+        if !self.take_consumer_for(me, index) {
+            return Ok(None);
         }
-        let step = self.stream_step_locked(index, buf, copied);
+        let step = match self.stream_word(index, copied) {
+            Some(word) => self.stream_walk(word, self.front(), buf, *copied).map(Some),
+            None => Ok(None),
+        };
+        let read = step.map(|step| step.and_then(|step| self.stream_commit(index, &step, copied)));
         let settled = self.settle(wakes);
         self.unlock(me, wakes);
-        let step = step?;
+        let read = read?;
         settled?;
-        Ok(step)
+        Ok(read)
     }
 
-    fn stream_step_locked(
-        &self,
-        index: usize,
-        buf: &mut [u8],
-        copied: &mut usize,
-    ) -> Result<Option<Read>, Fault> {
+    /// The consumer's role for a streaming read. `false`: its holder settles, and kicks the read if there is something for
+    /// it.
+    pub(crate) fn take_consumer_for(&self, me: Owner, index: usize) -> bool {
+        match self.take_consumer(me) {
+            Taken::Clean | Taken::Dirty => true,
+            Taken::Mine | Taken::Held(_) => {
+                if !self.consumer().leave(crate::role::SETTLE) {
+                    self.records[index].kick();
+                }
+                false
+            }
+        }
+    }
+
+    /// Under the role: the state of a read that streams. `None`: it does not, or not any more.
+    pub(crate) fn stream_word(&self, index: usize, copied: &mut usize) -> Option<Word> {
         let record = &self.records[index];
         let word = record.word();
         if word.phase() != Phase::Stream {
-            return Ok(None);
+            return None;
         }
-        let messages = self.reads_messages();
-        if word.outcome() == Outcome::Cut && (messages || *copied == 0) {
+        if word.outcome() == Outcome::Cut && (self.reads_messages() || *copied == 0) {
             // The writer gave up: what was copied was never a message. On with waiting.
             *copied = 0;
             let _ = record.change(Phase::Stream, Phase::Pending, Outcome::Whole);
-            return Ok(None);
+            return None;
         }
-        let mut front = self.front();
-        let mut done = word.outcome() == Outcome::Cut;
-        let mut part = false;
+        Some(word)
+    }
+
+    /// Copies what is there for a streaming read, from a front on that is the queue's, and changes nothing.
+    pub(crate) fn stream_walk<D: Sink + ?Sized>(
+        &self,
+        word: Word,
+        front: Front,
+        buf: &mut D,
+        copied: usize,
+    ) -> Result<Step, D::Error> {
+        let messages = self.reads_messages();
+        let mut step = Step {
+            front,
+            copied,
+            done: word.outcome() == Outcome::Cut,
+            part: false,
+            in_vain: false,
+        };
         let mut steps = self.most_frames();
-        while !done {
+        while !step.done {
             steps = steps.checked_sub(1).ok_or(Fault::Walk)?;
-            let Some(segment) = self.first(&mut front)? else {
+            let Some(segment) = self.first(&mut step.front)? else {
                 let unplaced = self.attention().has(UNPLACED);
-                if *copied == 0 && !unplaced {
-                    // What it was to stream has been withdrawn: on with waiting.
-                    let _ = record.change(Phase::Stream, Phase::Pending, Outcome::Whole);
-                    break;
-                }
+                step.in_vain = step.copied == 0 && !unplaced;
                 // In byte mode the end of what was there is enough; a message has its own end.
-                done = !messages && !unplaced;
+                step.done = !step.in_vain && !messages && !unplaced;
                 break;
             };
             let more = segment.flags.has(Flags::MORE);
-            let want = (buf.len() - *copied).min(segment.len as usize);
-            self.area
-                .copy_out(segment.pos, &mut buf[*copied..*copied + want])?;
+            let want = (buf.len() - step.copied).min(segment.len as usize);
+            self.area.copy_out(segment.pos, buf, step.copied, want)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
-            self.claim(&mut front, segment, want as u32);
-            *copied += want;
+            self.claim(&mut step.front, segment, want as u32);
+            step.copied += want;
             let rest = want < segment.len as usize || more;
-            if *copied == buf.len() {
-                done = true;
-                part = rest;
+            if step.copied == buf.len() {
+                step.done = true;
+                step.part = rest;
             } else if !rest && messages {
-                done = true;
+                step.done = true;
             }
         }
-        self.prepare_front(&front);
+        Ok(step)
+    }
+
+    /// Under the role: what was copied is taken.
+    pub(crate) fn stream_commit(
+        &self,
+        index: usize,
+        step: &Step,
+        copied: &mut usize,
+    ) -> Option<Read> {
+        let record = &self.records[index];
+        *copied = step.copied;
+        if step.in_vain {
+            // What it was to stream has been withdrawn: on with waiting.
+            let _ = record.change(Phase::Stream, Phase::Pending, Outcome::Whole);
+        }
+        self.prepare_front(&step.front);
         self.turn_front();
-        if !done {
-            return Ok(None);
+        if !step.done {
+            return None;
         }
         for phase in [Phase::Stream, Phase::Withdrawn] {
             // A disconnect may come first; what was read is read all the same.
             let _ = record.change(phase, Phase::Copied, Outcome::Whole);
         }
-        Ok(Some(if part && messages {
-            Read::Part(*copied)
+        Some(if step.part && self.reads_messages() {
+            Read::Part(step.copied)
         } else {
-            Read::Whole(*copied)
-        }))
+            Read::Whole(step.copied)
+        })
     }
 
     // ---- every pended operation --------------------------------------------------------------------------------
@@ -711,11 +778,11 @@ impl<'a> Queue<'a> {
     }
 
     /// Moves a stalled write on without waiting.
-    pub(crate) fn poll_write(
+    pub(crate) fn poll_write<S: Source>(
         &self,
         me: Owner,
         index: usize,
-        data: &[u8],
+        data: S,
         held: &mut Option<Side>,
         wakes: &mut Wakes<'a>,
     ) -> Option<Result<usize, Error>> {
@@ -864,14 +931,22 @@ impl<'a> Queue<'a> {
         } else {
             self.settle(wakes)
         }
-        .and_then(|()| self.peek_locked(buf));
+        .and_then(|()| {
+            let (peeked, walk) = self.peek_from(self.front(), buf)?;
+            Ok(self.peek_counted(peeked, &walk))
+        });
         self.unlock(me, wakes);
         Ok(peeked?)
     }
 
-    fn peek_locked(&self, buf: &mut [u8]) -> Result<Peeked, Fault> {
+    /// What stands from a front on, which is the queue's unless somebody reads meanwhile; and how far the look went.
+    pub(crate) fn peek_from<D: Sink + ?Sized>(
+        &self,
+        front: Front,
+        buf: &mut D,
+    ) -> Result<(Peeked, Front), D::Error> {
         let by_message = self.pipe_type == PipeType::Message;
-        let mut walk = self.front();
+        let mut walk = front;
         let mut peeked = Peeked {
             copied: 0,
             message_len: 0,
@@ -882,8 +957,7 @@ impl<'a> Queue<'a> {
         while let Some(segment) = self.first(&mut walk)? {
             peeked.any = true;
             let want = (buf.len() - peeked.copied).min(segment.len as usize);
-            self.area
-                .copy_out(segment.pos, &mut buf[peeked.copied..peeked.copied + want])?;
+            self.area.copy_out(segment.pos, buf, peeked.copied, want)?;
             peeked.copied += want;
             peeked.message_len += u64::from(segment.len);
             self.claim(&mut walk, segment, segment.len);
@@ -893,7 +967,17 @@ impl<'a> Queue<'a> {
             }
             left -= 1;
         }
-        if by_message {
+        Ok((peeked, walk))
+    }
+
+    /// Whether a look came to the end of what is placed before it came to the end of the first message.
+    pub(crate) fn peek_goes_on(&self, peeked: &Peeked, walk: &Front) -> bool {
+        self.pipe_type == PipeType::Message && (!peeked.any || walk.flags.has(Flags::MORE))
+    }
+
+    /// Under the lock, with nothing placed behind `walk`: with what is still to come of the first message.
+    pub(crate) fn peek_counted(&self, mut peeked: Peeked, walk: &Front) -> Peeked {
+        if self.pipe_type == PipeType::Message {
             // The first message may not be placed to its end: its record knows how much is to come.
             if (walk.flags.has(Flags::MORE) && peeked.any
                 || !peeked.any && self.attention().has(UNPLACED))
@@ -906,7 +990,7 @@ impl<'a> Queue<'a> {
         } else {
             peeked.message_len = 0;
         }
-        Ok(peeked)
+        peeked
     }
 }
 

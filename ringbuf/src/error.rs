@@ -39,6 +39,8 @@ pub enum Error {
     NoMemory,
     /// The buffer has more than 2^31-1 bytes.
     TooLong,
+    /// STATUS_ACCESS_VIOLATION: a user's memory could not be copied ([`UserBuffer`](crate::UserBuffer)); nothing is lost.
+    BadBuffer,
     /// The peer broke the protocol; the connection is over (STATUS_PIPE_BROKEN).
     Fault(Fault),
 }
@@ -62,6 +64,7 @@ impl fmt::Display for Error {
             Error::AccessDenied => "this end may not do that",
             Error::NoMemory => "no memory",
             Error::TooLong => "more than 2147483647 bytes",
+            Error::BadBuffer => "the buffer cannot be copied",
             Error::Fault(fault) => return write!(f, "the peer broke the protocol: {fault}"),
         })
     }

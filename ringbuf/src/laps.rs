@@ -334,7 +334,7 @@ fn a_restart_spares_what_is_not_copied() {
     let mut buf = [0; 8];
     let answer = heap
         .queue()
-        .poll_read(me(3), reader, &mut buf, &mut 0, &mut Wakes::default());
+        .poll_read(me(3), reader, &mut buf[..], &mut 0, &mut Wakes::default());
     assert_eq!(answer, Some(Ok(Read::Whole(8))));
     assert_eq!(buf, [7; 8], "overwritten");
     assert!(written < 2 * 128 * 1024, "the whole area was used again");
@@ -385,12 +385,12 @@ fn a_cancelled_write_takes_its_restart_along() {
     let stream = vec![3; 2 * SIZE];
     let begin = heap.tail();
     let (queue, mut wakes) = (heap.queue(), Wakes::default());
-    let pended = queue.write(me(1), &stream, WriteHow::Pend, false, &mut wakes);
+    let pended = queue.write(me(1), &stream[..], WriteHow::Pend, false, &mut wakes);
     let Err(WriteStop::Pended(index, _)) = pended else {
         panic!("{pended:?}");
     };
     assert_eq!(
-        queue.place_more(me(1), index, &stream, &mut wakes),
+        queue.place_more(me(1), index, &stream[..], &mut wakes),
         Ok(true)
     );
     assert!(heap.tail() > SIZE as u64, "no restart");

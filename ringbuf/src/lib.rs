@@ -52,7 +52,9 @@
 //!
 //! `layout` (what two processes agree on), `frame`, `queue` (the books of both sides), `produce`, `consume`, `record`,
 //! `settle` (how pended operations meet writes), `matching` (the rules of that, pure), `role`, `wait`, `pending`,
-//! `conn`, `signal`, `slow` (what a server needs that never waits), [`books`]. Unsafe code is in `area`, `barrier`, `cpu`, `current`, `futex`, `region` and one function of `wait`.
+//! `conn`, [`books`]; for hosts `memory`, `outside` (reads into memory that may not be touched under a lock), `hosted`, `signal`,
+//! `slow` (what a server needs that never waits). Unsafe code is in `area`, `barrier`, `cpu`, `current`, `futex`, `memory`,
+//! `region` and one function of `wait`.
 
 #![cfg_attr(
     loom,
@@ -85,14 +87,18 @@ mod frame;
 mod futex;
 #[cfg(not(loom))]
 mod geometry;
+#[cfg(not(loom))]
+mod hosted;
 #[cfg(all(test, not(loom)))]
 mod laps;
 mod layout;
 #[cfg(not(loom))]
 mod link;
 mod matching;
+mod memory;
 #[cfg(all(test, loom))]
 mod models;
+mod outside;
 #[cfg(not(loom))]
 mod pending;
 mod produce;
@@ -118,9 +124,13 @@ pub use current::Current;
 pub use current::Held;
 pub use doorbell::Bell;
 pub use error::{AttachError, BooksError, Error, Fault};
+#[cfg(not(loom))]
+pub use hosted::{Task, Work};
 pub use layout::{ABI_VERSION, MAGIC, layout_hash};
 #[cfg(not(loom))]
 pub use link::{Grant, Link};
+#[cfg(not(loom))]
+pub use memory::{UserBuffer, UserMemory};
 #[cfg(not(loom))]
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};

@@ -78,8 +78,13 @@ impl Fixture {
 
     fn write(&self, thread: u32, byte: u8) -> Result<usize, WriteStop> {
         let mut wakes = Wakes::default();
-        self.queue()
-            .write(me(thread), &[byte; 8], WriteHow::Pend, false, &mut wakes)
+        self.queue().write(
+            me(thread),
+            &[byte; 8][..],
+            WriteHow::Pend,
+            false,
+            &mut wakes,
+        )
     }
 
     fn read(&self, thread: u32, how: ReadHow) -> Result<u8, ReadStop> {
@@ -96,7 +101,7 @@ impl Fixture {
         let mut copied = 0;
         let mut wakes = Wakes::default();
         self.queue()
-            .poll_read(me(thread), index, &mut buf, &mut copied, &mut wakes)
+            .poll_read(me(thread), index, &mut buf[..], &mut copied, &mut wakes)
             .map(|answer| answer.map(|_: Read| buf[0]))
     }
 
@@ -467,7 +472,7 @@ fn an_answer_at_the_bell_is_heard() {
             move || {
                 let mut wakes = Wakes::default();
                 let queue = fixture.queue();
-                let wrote = queue.write(me(1), &[7; 8], WriteHow::Pend, false, &mut wakes);
+                let wrote = queue.write(me(1), &[7; 8][..], WriteHow::Pend, false, &mut wakes);
                 assert_eq!(wrote, Ok(8));
                 let mut rung = false;
                 wakes.deliver(|_| rung |= Bell::new(&page).mark(3));

@@ -82,7 +82,41 @@ impl<'a, T: Copy> Op<'a, T> {
 
     /// Spins, then sleeps, until there may be something new.
     fn rest(&mut self, deadline: Deadline, begin: &mut Option<u64>) -> Result<(), Error> {
-        let queue = self.queue();
+        let place = Place {
+            incoming: self.incoming,
+            index: self.index,
+            held: self.held.take(),
+            spun: std::mem::take(&mut self.spun),
+        };
+        place.rest(self.conn, &self.entered, deadline, begin)
+    }
+}
+
+/// A pended operation's record, and how its owner comes to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) incoming: bool,
+    pub(crate) index: usize,
+    /// A role that is in its way.
+    pub(crate) held: Option<Side>,
+    /// Its owner has spun for it already.
+    pub(crate) spun: bool,
+}
+
+impl Place {
+    /// Spins, then sleeps, until there may be something new; holds nothing meanwhile.
+    pub(crate) fn rest(
+        self,
+        conn: &Conn,
+        entered: &Entered<'_>,
+        deadline: Deadline,
+        begin: &mut Option<u64>,
+    ) -> Result<(), Error> {
+        let queue = if self.incoming {
+            conn.incoming()
+        } else {
+            conn.outgoing()
+        };
         let record = &queue.records[self.index];
         let before = record.word();
         let common = &queue.header.common.0;
@@ -92,12 +126,12 @@ impl<'a, T: Copy> Op<'a, T> {
             &common.consumer_cpu
         };
         let begin = *begin.get_or_insert_with(futex::now);
-        if let Some(side) = self.held.take() {
+        if let Some(side) = self.held {
             let role = match side {
                 Side::Producer => queue.producer(),
                 Side::Consumer => queue.consumer(),
             };
-            return self.entered.sleep_on_role(role, deadline, || {
+            return entered.sleep_on_role(role, deadline, || {
                 // A record that was withdrawn meanwhile is looked at, not waited on.
                 if record.phase() == Phase::Pending {
                     Ok(())
@@ -107,21 +141,20 @@ impl<'a, T: Copy> Op<'a, T> {
             });
         }
         let ready = || record.word() != before;
-        if !std::mem::take(&mut self.spun)
-            && self
-                .conn
+        if !self.spun
+            && conn
                 .spin()
-                .until(peer.load(Ordering::Relaxed), &self.entered, ready)
+                .until(peer.load(Ordering::Relaxed), entered, ready)
         {
-            return self.entered.look(deadline);
+            return entered.look(deadline);
         }
-        let slept = self.entered.sleep_on_record(record, deadline)?;
+        let slept = entered.sleep_on_record(record, deadline)?;
         if record.phase() == Phase::Done {
             // The one who answered says when that was: the wait ended then, the rest is what waking costs.
             let stamp = record.stamp.load(Ordering::Relaxed);
             let now = futex::now();
             if (begin..=now).contains(&stamp) {
-                self.conn.spin().learn(stamp - begin);
+                conn.spin().learn(stamp - begin);
                 // An answer that came before the sleep says nothing of what waking costs: believed, it would end the
                 // spinning that avoids the sleep.
                 if slept {

@@ -15,6 +15,7 @@ use crate::{
     fault::{self, Point},
     frame::{Flags, HEADER, Header, next_header, next_lap, on_header},
     matching::{self, Nowait},
+    memory::Source,
     queue::{Back, Queue},
     record::{Kind, Phase, Wakes},
     role::{Owner, Taken},
@@ -75,10 +76,10 @@ impl<'a> Queue<'a> {
     /// Writes `data` as one entry: the whole of NtWriteFile apart from waiting. `aligned`: lay the next frame on a
     /// cache line (the caller and its peer take turns).
     #[inline]
-    pub(crate) fn write(
+    pub(crate) fn write<S: Source>(
         &self,
         me: Owner,
-        data: &[u8],
+        data: S,
         how: WriteHow,
         aligned: bool,
         wakes: &mut Wakes<'a>,
@@ -157,10 +158,10 @@ impl<'a> Queue<'a> {
 
     /// Places and commits; the caller has seen to quota and order.
     #[inline]
-    fn append(
+    fn append<S: Source>(
         &self,
         mut back: Back,
-        data: &[u8],
+        data: S,
         len: u32,
         aligned: bool,
     ) -> Result<usize, WriteStop> {
@@ -193,10 +194,10 @@ impl<'a> Queue<'a> {
 
     /// Copies one frame to free room. `None`: there is no room for all of it in one piece.
     #[inline]
-    pub(crate) fn place(
+    pub(crate) fn place<S: Source>(
         &self,
         back: &mut Back,
-        data: &[u8],
+        data: S,
         flags: Flags,
     ) -> Result<Option<Placed>, Error> {
         let len = data.len() as u64;
@@ -470,10 +471,10 @@ impl<'a> Queue<'a> {
     }
 
     #[cold]
-    fn write_slow(
+    fn write_slow<S: Source>(
         &self,
         me: Owner,
-        data: &[u8],
+        data: S,
         len: u32,
         how: WriteHow,
         aligned: bool,
@@ -483,7 +484,7 @@ impl<'a> Queue<'a> {
         if len == 0 && self.pipe_type == PipeType::Byte {
             return Ok(0); // NP-WRITE-03
         }
-        let blocked = self.attention().has(UNPLACED);
+        let mut blocked = self.attention().has(UNPLACED);
         let fits = !blocked
             && (how == WriteHow::NoQuota || self.fits_quota(&self.back(), len) || len == 0);
         if fits {
@@ -510,27 +511,37 @@ impl<'a> Queue<'a> {
             }
             _ => {}
         }
-        // Copy first, then lock, then decide: the lock is never held over a long copy.
-        let placed = if blocked || len == 0 {
-            None
-        } else {
-            self.place(&mut self.back(), data, Flags::default())?
-        };
-        match self.take_consumer(me) {
-            Taken::Clean | Taken::Dirty => {}
-            Taken::Mine => return Err(Error::Busy.into()),
-            Taken::Held(_) => return Err(WriteStop::LockHeld),
+        loop {
+            // Copy first, then lock, then decide: the lock is never held over a copy.
+            let placed = if blocked || len == 0 {
+                None
+            } else {
+                match self.place(&mut self.back(), data, Flags::default())? {
+                    None if how == WriteHow::Pend => self.place_part(data, 0)?,
+                    placed => placed,
+                }
+            };
+            match self.take_consumer(me) {
+                Taken::Clean | Taken::Dirty => {}
+                Taken::Mine => return Err(Error::Busy.into()),
+                Taken::Held(_) => return Err(WriteStop::LockHeld),
+            }
+            // What stood in the way has gone meanwhile; without the producer's role nothing else can come.
+            if blocked && len != 0 && !self.attention().has(UNPLACED) {
+                self.unlock(me, wakes);
+                blocked = false;
+                continue;
+            }
+            let done = self.write_locked(me, len, how, placed, wakes);
+            self.unlock(me, wakes);
+            return done;
         }
-        let done = self.write_locked(me, data, len, how, placed, wakes);
-        self.unlock(me, wakes);
-        done
     }
 
     /// Under both: decides NP-WRITE-04 to 12, commits, matches.
     fn write_locked(
         &self,
         me: Owner,
-        data: &[u8],
         len: u32,
         how: WriteHow,
         placed: Option<Placed>,
@@ -592,16 +603,6 @@ impl<'a> Queue<'a> {
         record.pos.store(u64::MAX, Ordering::Relaxed);
         record.next.store(u64::MAX, Ordering::Relaxed);
         record.empties.store(0, Ordering::Relaxed);
-        let placed = match placed {
-            None if !self.attention().has(UNPLACED) => match self.place_part(data, 0) {
-                Ok(placed) => placed,
-                Err(error) => {
-                    record.end_life(); // nobody knows of it yet
-                    return Err(error.into());
-                }
-            },
-            placed => placed,
-        };
         if let Some(placed) = &placed {
             self.commit_part(index, placed);
         }
@@ -656,8 +657,8 @@ impl<'a> Queue<'a> {
     }
 
     /// Copies as much of `data[done..]` as there is room for, at least 4 KiB or all that is left.
-    fn place_part(&self, data: &[u8], done: usize) -> Result<Option<Placed>, Error> {
-        let rest = data.get(done..).unwrap_or(&[]);
+    fn place_part<S: Source>(&self, data: S, done: usize) -> Result<Option<Placed>, Error> {
+        let rest = data.part(done, usize::MAX);
         let all = usize::try_from(self.area.len() / 4).unwrap_or(usize::MAX);
         let mut part = rest.len().min(all);
         loop {
@@ -669,7 +670,7 @@ impl<'a> Queue<'a> {
             if done != 0 {
                 flags = flags.with(Flags::CONTINUED);
             }
-            if let Some(placed) = self.place(&mut self.back(), &rest[..part], flags)? {
+            if let Some(placed) = self.place(&mut self.back(), rest.part(0, part), flags)? {
                 return Ok(Some(placed));
             }
             part = match part {
@@ -736,11 +737,11 @@ impl<'a> Queue<'a> {
     }
 
     /// The owner of a write that is not wholly placed goes on with it. `Ok(true)`: something was placed.
-    pub(crate) fn place_more(
+    pub(crate) fn place_more<S: Source>(
         &self,
         me: Owner,
         index: usize,
-        data: &[u8],
+        data: S,
         wakes: &mut Wakes<'a>,
     ) -> Result<bool, WriteStop> {
         let record = &self.records[index];
@@ -758,11 +759,11 @@ impl<'a> Queue<'a> {
         placed
     }
 
-    fn place_more_held(
+    fn place_more_held<S: Source>(
         &self,
         me: Owner,
         index: usize,
-        data: &[u8],
+        data: S,
         wakes: &mut Wakes<'a>,
     ) -> Result<bool, WriteStop> {
         let record = &self.records[index];
@@ -775,7 +776,7 @@ impl<'a> Queue<'a> {
             return Ok(false);
         }
         let placed = if rest == 0 {
-            self.place(&mut self.back(), &[], Flags::default())?
+            self.place::<&[u8]>(&mut self.back(), &[], Flags::default())?
         } else {
             self.place_part(data, data.len() - rest)?
         };

@@ -270,7 +270,8 @@ impl<'a> Queue<'a> {
                     && record.phase() == Phase::Done
                     && record.count.load(Ordering::Relaxed) != 0
             })
-            .map(|record| record.pos.load(Ordering::Relaxed))
+            // With the header in front of it: the bytes may be given back.
+            .map(|record| record.end.load(Ordering::Relaxed))
             .fold(front.pos, |head, pos| {
                 if pos.wrapping_sub(head).cast_signed() < 0 {
                     pos

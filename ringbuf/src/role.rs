@@ -69,6 +69,11 @@ impl Owner {
         self.0
     }
 
+    /// The process as a whole: what it has is not taken back when one of its threads ends.
+    pub(crate) fn whole(process: ProcessIndex) -> Owner {
+        Owner::new(process, SERIALS - 1)
+    }
+
     /// The process that such a word names.
     pub(crate) fn process_of(word: u32) -> Option<ProcessIndex> {
         u8::try_from((word & OWNER_MASK) >> SERIAL_BITS)
@@ -521,7 +526,7 @@ pub fn thread_serial() -> u32 {
     static NEXT: process::AtomicU32 = process::AtomicU32::new(1);
     SERIAL.with(|serial| {
         if serial.get() == 0 {
-            let next = NEXT.fetch_add(1, process::Ordering::Relaxed) % (SERIALS - 1);
+            let next = NEXT.fetch_add(1, process::Ordering::Relaxed) % (SERIALS - 2);
             serial.set(next + 1);
         }
         serial.get()

@@ -459,7 +459,8 @@ impl<'a> Queue<'a> {
         let mut left = record.empties.load(Ordering::Relaxed).min(MAX_EMPTIES);
         let mut laid = false;
         for _ in 0..left.min(MOST_LAID) {
-            let Ok(Some(placed)) = self.place(&mut self.back(), &[], Flags::default()) else {
+            let Ok(Some(placed)) = self.place::<&[u8]>(&mut self.back(), &[], Flags::default())
+            else {
                 break;
             };
             left -= 1;

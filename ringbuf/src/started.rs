@@ -166,11 +166,11 @@ impl Started {
         let answer = match &mut self.work {
             Work::Read { buf, copied } => conn
                 .incoming()
-                .poll_read(me, index, buf, copied, &mut wakes)
+                .poll_read(me, index, &mut **buf, copied, &mut wakes)
                 .map(|answer| answer.map(Answer::Read)),
             Work::Write(data) => conn
                 .outgoing()
-                .poll_write(me, index, data, &mut held, &mut wakes)
+                .poll_write(me, index, &**data, &mut held, &mut wakes)
                 .map(|answer| answer.map(Answer::Wrote)),
             Work::Flush => conn
                 .outgoing()

@@ -181,6 +181,12 @@ impl Deadline {
         Deadline(crate::futex::now().saturating_add(after))
     }
 
+    /// That many nanoseconds of CLOCK_MONOTONIC; `u64::MAX`: never.
+    #[must_use]
+    pub const fn at(nanoseconds: u64) -> Deadline {
+        Deadline(nanoseconds)
+    }
+
     /// How long it is until then: nothing if it has come; `None`: it never comes.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {

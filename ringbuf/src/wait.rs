@@ -105,6 +105,30 @@ impl Wait {
         }
     }
 
+    /// Begins a call that is left open between the steps of a [`Task`](crate::Task), until [`Wait::shut`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: it serves one already.
+    pub fn open(&self) -> Result<(), Error> {
+        self.enter().map(std::mem::forget)
+    }
+
+    /// Whether a call is under way.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) != IDLE
+    }
+
+    /// Ends it.
+    pub fn shut(&self) {
+        drop(self.resume());
+    }
+
+    /// The call that has begun here and was left open: by its thread, which goes on with it. Dropped, it ends.
+    pub(crate) fn resume(&self) -> Entered<'_> {
+        Entered { wait: self }
+    }
+
     /// Begins a call.
     pub(crate) fn enter(&self) -> Result<Entered<'_>, Error> {
         self.state

@@ -3,9 +3,10 @@
 use crate::cmd::{Blocking, Cmd, Done, OpId, Reply};
 use crate::rng::Rng;
 use crate::sys::{self, Map};
+use crate::user;
 use npfs_ringbuf::{
-    Conn, Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite,
-    ProcessIndex, Read, Wait, fault, thread_serial,
+    Answer, Conn, Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact,
+    PendingWrite, ProcessIndex, Read, Task, Wait, Work, fault, thread_serial,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -39,6 +40,7 @@ impl Drop for Held {
 }
 
 enum Pended {
+    Hosted(Hosted),
     Read(PendingRead<'static>),
     Write(PendingWrite<'static>),
     Flush(PendingFlush<'static>),
@@ -63,6 +65,7 @@ impl Op {
             }
         };
         match &mut self.pended {
+            Pended::Hosted(p) => p.poll(),
             Pended::Read(p) => p.poll().map(|r| read(r, p.data())),
             Pended::Transact(p) => p.poll().map(|r| read(r, p.data())),
             Pended::Write(p) => p.poll().map(|r| r.map_or_else(Done::Failed, Done::Wrote)),
@@ -74,7 +77,10 @@ impl Op {
 
     /// Ends it, and looks whether anything was written behind its buffer.
     fn finish(self) {
-        let reads = matches!(self.pended, Pended::Read(_) | Pended::Transact(_));
+        let reads = match &self.pended {
+            Pended::Hosted(p) => p.reads(),
+            pended => matches!(pended, Pended::Read(_) | Pended::Transact(_)),
+        };
         let Op { pended, buf, .. } = self;
         drop(pended);
         // SAFETY: what borrowed the buffer has just been dropped.
@@ -87,12 +93,93 @@ impl Op {
 
     fn cancel(&mut self) -> bool {
         match &mut self.pended {
+            Pended::Hosted(p) => p.cancel(),
             Pended::Read(p) => p.cancel(),
             Pended::Write(p) => p.cancel(),
             Pended::Flush(p) => p.cancel(),
             Pended::Transact(p) => p.cancel(),
         }
     }
+}
+
+/// An operation of a host, whose buffer is a user's memory.
+struct Hosted {
+    conn: &'static Conn,
+    work: Work<'static>,
+    task: Task,
+    /// What a transact sends.
+    _request: Vec<u8>,
+}
+
+impl Hosted {
+    /// As the `start_` calls: an error of its own if it never pended.
+    fn start(conn: &'static Conn, work: Work<'static>, request: Vec<u8>) -> Result<Pended, Error> {
+        let mut task = Task::new();
+        let mut answer = task.advance(conn, work);
+        for _ in 0..1000 {
+            if answer.is_some() || task.is_placed() {
+                break;
+            }
+            std::thread::yield_now();
+            answer = task.advance(conn, work);
+        }
+        match answer {
+            Some(Err(error)) if !task.is_placed() => Err(error),
+            // It would wait for its place in line.
+            None if !task.is_placed() => Err(Error::Busy),
+            _ => Ok(Pended::Hosted(Hosted {
+                conn,
+                work,
+                task,
+                _request: request,
+            })),
+        }
+    }
+
+    fn reads(&self) -> bool {
+        matches!(self.work, Work::Read(_) | Work::Transact(..))
+    }
+
+    fn poll(&mut self) -> Option<Done> {
+        let answer = self.task.advance(self.conn, self.work)?;
+        Some(user::done(answer, self.work))
+    }
+
+    fn cancel(&mut self) -> bool {
+        if self.task.advance(self.conn, self.work).is_some() {
+            return false;
+        }
+        let answer = self.task.withdraw(self.conn, self.work, Error::Cancelled);
+        answer == Err(Error::Cancelled)
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        let _ = self.task.withdraw(self.conn, self.work, Error::Cancelled);
+    }
+}
+
+/// A blocking call as a host makes it, step by step.
+fn block_hosted(
+    conn: &Conn,
+    work: Work<'_>,
+    wait: &Wait,
+    deadline: Deadline,
+) -> Result<Answer, Error> {
+    wait.open()?;
+    let mut task = Task::blocking();
+    let answer = loop {
+        if let Some(answer) = task.advance(conn, work) {
+            break answer;
+        }
+        task.leave_with(conn, work, wait);
+        if let Err(why) = task.block(conn, work, wait, deadline) {
+            break task.withdraw(conn, work, why);
+        }
+    };
+    wait.shut();
+    answer
 }
 
 /// A buffer for `len` bytes, and a canary behind them.
@@ -133,6 +220,8 @@ pub struct Driver {
     blocked: BTreeMap<OpId, Blocked>,
     conn: Option<Arc<Conn>>,
     scribbler: Option<JoinHandle<u64>>,
+    /// Every call is a host's (the environment variable NPFS_TEST_HOSTED).
+    hosted: bool,
 }
 
 impl Driver {
@@ -159,6 +248,7 @@ impl Driver {
             blocked: BTreeMap::new(),
             conn: None,
             scribbler: None,
+            hosted: std::env::var_os("NPFS_TEST_HOSTED").is_some(),
         }
     }
 
@@ -175,6 +265,7 @@ impl Driver {
     /// # Panics
     /// When something happens that no peer may bring about: then the test has failed.
     pub fn execute(&mut self, cmd: Cmd) -> Reply {
+        let hosted = self.hosted;
         match cmd {
             Cmd::Open(bytes) => {
                 self.ops.clear();
@@ -185,18 +276,34 @@ impl Driver {
             }
             Cmd::StartRead(op, len) => self.start(op, buffer(len), |conn, wait, buf| {
                 let room = buf.len() - CANARY;
+                if hosted {
+                    let work = Work::Read(user::buffer(&mut buf[..room]));
+                    return Hosted::start(conn, work, Vec::new());
+                }
                 conn.start_read(wait, &mut buf[..room]).map(Pended::Read)
             }),
             Cmd::StartWrite(op, data) => self.start(op, data, |conn, wait, data| {
+                if hosted {
+                    let work = Work::Write(user::buffer(data));
+                    return Hosted::start(conn, work, Vec::new());
+                }
                 conn.start_write(wait, data).map(Pended::Write)
             }),
             Cmd::StartFlush(op) => self.start(op, Vec::new(), |conn, wait, _| {
+                if hosted {
+                    return Hosted::start(conn, Work::Flush, Vec::new());
+                }
                 conn.start_flush(wait).map(Pended::Flush)
             }),
             Cmd::StartTransact(op, request, len) => {
                 self.start(op, buffer(len), move |conn, wait, buf| {
                     let room = buf.len() - CANARY;
                     let reply = &mut buf[..room];
+                    if hosted {
+                        let mut request = request;
+                        let work = Work::Transact(user::buffer(&mut request), user::buffer(reply));
+                        return Hosted::start(conn, work, request);
+                    }
                     conn.start_transact(wait, &request, reply)
                         .map(Pended::Transact)
                 })
@@ -227,19 +334,31 @@ impl Driver {
             }
             Cmd::TryRead(len) => {
                 let mut buf = buffer(len);
-                Reply::Did(match self.conn().try_read(&mut buf[..len]) {
+                let read = if hosted {
+                    self.conn().try_read_user(user::buffer(&mut buf[..len]))
+                } else {
+                    self.conn().try_read(&mut buf[..len])
+                };
+                Reply::Did(match read {
                     Ok(read) => read_done(read, &buf),
                     Err(error) => Done::Failed(error),
                 })
             }
-            Cmd::TryWrite(data) => Reply::Did(
-                self.conn()
-                    .try_write(&data)
-                    .map_or_else(Done::Failed, Done::Wrote),
-            ),
+            Cmd::TryWrite(mut data) => {
+                let wrote = if hosted {
+                    self.conn().try_write_user(user::buffer(&mut data))
+                } else {
+                    self.conn().try_write(&data)
+                };
+                Reply::Did(wrote.map_or_else(Done::Failed, Done::Wrote))
+            }
             Cmd::Peek(len) => {
                 let mut buf = buffer(len);
-                let peek = self.conn().peek(&mut buf[..len]);
+                let peek = if hosted {
+                    self.conn().peek_user(user::buffer(&mut buf[..len]))
+                } else {
+                    self.conn().peek(&mut buf[..len])
+                };
                 Reply::Peeked(peek.map(|peek| {
                     assert!(intact(&buf[len..]), "a peek wrote behind its buffer");
                     (peek, buf[..peek.copied].to_vec())
@@ -318,6 +437,7 @@ impl Driver {
     }
 
     fn block(&mut self, id: OpId, what: Blocking, millis: Option<u64>) -> Reply {
+        let hosted = self.hosted;
         let conn = self.conn().clone();
         let wait = Arc::new(Wait::new());
         let (tell, result) = channel();
@@ -338,16 +458,37 @@ impl Driver {
                 let done = match what {
                     Blocking::Read(len) => {
                         let mut buf = buffer(len);
-                        let result = conn.read_with(&mut buf[..len], &wait, deadline);
-                        read(result, &buf)
+                        if hosted {
+                            let work = Work::Read(user::buffer(&mut buf[..len]));
+                            let answer = block_hosted(&conn, work, &wait, deadline);
+                            assert!(intact(&buf[len..]), "a read wrote behind its buffer");
+                            user::done(answer, work)
+                        } else {
+                            let result = conn.read_with(&mut buf[..len], &wait, deadline);
+                            read(result, &buf)
+                        }
+                    }
+                    Blocking::Write(mut data) if hosted => {
+                        let work = Work::Write(user::buffer(&mut data));
+                        user::done(block_hosted(&conn, work, &wait, deadline), work)
                     }
                     Blocking::Write(data) => {
                         let result = conn.write_with(&data, &wait, deadline);
                         result.map_or_else(Done::Failed, Done::Wrote)
                     }
+                    Blocking::Flush if hosted => {
+                        let work = Work::Flush;
+                        user::done(block_hosted(&conn, work, &wait, deadline), work)
+                    }
                     Blocking::Flush => {
                         let result = conn.flush_with(&wait, deadline);
                         result.map_or_else(Done::Failed, |()| Done::Flushed)
+                    }
+                    Blocking::Transact(mut request, len) if hosted => {
+                        let mut buf = buffer(len);
+                        let reply = user::buffer(&mut buf[..len]);
+                        let work = Work::Transact(user::buffer(&mut request), reply);
+                        user::done(block_hosted(&conn, work, &wait, deadline), work)
                     }
                     Blocking::Transact(request, len) => {
                         let mut buf = buffer(len);

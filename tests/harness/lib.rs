@@ -19,6 +19,7 @@ pub mod site;
 pub mod sys;
 pub mod table;
 pub mod time;
+pub mod user;
 
 pub use actor::Actor;
 pub use child::Child;
