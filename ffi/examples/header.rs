@@ -1,10 +1,12 @@
-//! Writes `include/npfs.h` anew: `cargo run -p npfs-ffi --example header`.
+//! Writes `include/npfs.h` and `include/npfs_host.h` anew: `cargo run -p npfs-ffi --example header`.
 
 #[path = "../tests/header/mod.rs"]
 mod header;
 
 fn main() {
-    let path = header::path();
-    std::fs::write(&path, header::generate()).expect("npfs.h cannot be written");
-    println!("{} is written", path.display());
+    for header in &header::ALL {
+        let path = header.path();
+        std::fs::write(&path, header::generate(header)).expect(header.name);
+        println!("{} is written", path.display());
+    }
 }

@@ -8,8 +8,7 @@
 //!   brokers. Results are NTSTATUS values. It stands, and `include/npfs.h` is its reference.
 //! - **`npfs_host.h`, for hosts** that have objects, handles and threads of their own and want the
 //!   data path only. Wine is the one in mind: its server keeps names, handles, security and
-//!   listening, and the bytes leave it. **There is no code of it yet**: what stands below is the contract that it will be written
-//!   against. Names and argument lists may still move; what is promised about them should not.
+//!   listening, and the bytes leave it. `include/npfs_host.h` is its reference.
 //!
 //! # For every function
 //!
@@ -33,6 +32,7 @@
 //! | `memory` | the caller's pointers; the `unsafe` of this crate is there and in the exports' calls of it |
 //! | `guard` | panics end here |
 //! | `types`, `numbers` | what the header declares besides functions |
+//! | `host` | the host level, below |
 //!
 //! A call that pends lends its status block and its buffer to the library until it completes. Threads: the library starts one when
 //! something first pends (and one that reads the broker's answers while a listen or a wait does), and a broker's when one is
@@ -40,71 +40,51 @@
 //!
 //! # Host level: for every function
 //!
-//! - No thread starts unasked.
+//! - No thread starts unasked, no signal handler is installed, no destructor hangs on a thread.
 //! - try, wait and abandon do not allocate: the storage of a wait or of an operation is the
 //!   caller's.
 //! - User memory is touched through the host's copy functions only. They may fail (a guard page, a
-//!   buffer that was freed): what was reserved is then given back and the call answers `FAULT`.
+//!   buffer that was freed) or block: nothing but the right to write on that one connection is held meanwhile, and what
+//!   fails answers `NPFS_HOST_FAULT` and costs no byte of the stream. Of a read that pended: unless a read that was matched
+//!   after it has taken more already.
+//! - A thread may be ended in `npfs_host_wait_block`, where it holds nothing but its place in line, which
+//!   `npfs_host_wait_abandon` gives up; and in one of the host's copies, where it leaves the right to write on that connection, which
+//!   the server's sweep of the thread takes back (`npfs_host_exit_thread` with its number sees to what it was moving on).
+//!   Anywhere else in the library a host defers that: locks of the process may be held. No call is to be unwound through: a
+//!   thread ends by exit(2), or the library is built with `panic = "abort"`.
 //!
-//! # Host level: statuses
+//! # Host level: who calls what
 //!
-//! | status | meaning |
-//! |---|---|
-//! | `OK` | done |
-//! | `MORE_DATA` | done; the message is longer than the buffer, the rest stays |
-//! | `WOULD_BLOCK` | it would have to wait |
-//! | `EMPTY` | nothing to read, and the end is in the mode that never waits |
-//! | `BROKEN` | the peer is gone, and nothing is left to read |
-//! | `CLOSING` | the peer is gone, so that nobody would read what is written |
-//! | `DISCONNECTED` | the server end has disconnected |
-//! | `LISTENING` | no client has connected yet |
-//! | `STALE` | the slot serves another connection now: drop the cached handle, ask the server |
-//! | `BUSY` | somebody else is in the middle of a step that this call needs; a bell rings when it is over |
-//! | `CANCELLED` | withdrawn by a cancel |
-//! | `FAULT` | the host's copy failed |
-//! | `FALLBACK` | not for this path: make the host's ordinary request |
-//!
-//! # Host level: the server's side
-//!
-//! One thread calls; no function blocks, waits for a client, or panics, whatever the shared memory
-//! holds.
+//! | side | functions | thread |
+//! |---|---|---|
+//! | server | `npfs_srv_...`, below | one, which never waits and believes no shared memory |
+//! | client | `npfs_host_abi`, `_init`, `_thread`; `_attach`, `_drop`, `_forget_link` | any |
+//! | | `npfs_host_try_read`, `_try_write`, `_peek`, `_query`: at once | any |
+//! | | `npfs_host_wait_begin`, `npfs_host_transceive_begin`, `_wait_block`, `_wait_end`: a blocking call in three steps | its own |
+//! | | `npfs_host_wait_cancel`; `npfs_host_wait_abandon` | another; its own, from a signal handler |
+//! | | `npfs_host_submit`, `_submit_transceive`, `_cancel`, `_exit_thread` | any |
+//! | | `npfs_host_pump_wait`, `_run`; `_kick` | the host's pump; any |
 //!
 //! | function | what it does |
 //! |---|---|
-//! | `npfs_srv_init` | once; gives the descriptor that the server's loop watches, which no client ever holds |
-//! | `npfs_srv_slab_get`, `_put` | the link of two processes, counted by reference |
-//! | `npfs_srv_conn_create`, `_destroy` | a slot with a new generation: type, two quotas, flags, the host's cookie |
-//! | `npfs_srv_conn_export` | what a client needs to attach to its end: memory, slot, generation |
+//! | `npfs_srv_init`, `_end` | gives the descriptor that the server's loop watches, which no client ever holds |
+//! | `npfs_srv_slab_get`, `_put` | what two processes share, counted by reference: as many links as their connections need |
+//! | `npfs_srv_conn_create`, `_destroy` | a slot with a new generation: type, two quotas, access, modes, the host's cookies |
+//! | `npfs_srv_conn_export`, `_release` | what a process needs to attach to its end: memory, slot, generation |
 //! | `npfs_srv_set_state`, `_set_flags` | publishes a change and wakes whoever waits on either end; needs no role and no lock |
 //! | `npfs_srv_try_read`, `_try_write`, `_peek`, `_query` | the server as a slow endpoint, for requests that do not take the short path; a write may be freed of the quota |
-//! | `npfs_srv_ticket_add`, `_remove` | the server's own place in the order of pended reads, writes or flushes |
+//! | `npfs_srv_ticket_add`, `_transact`, `_take`, `_remove` | the server's own place in the order of pended reads, writes or flushes |
 //! | `npfs_srv_watch`, `_signaled` | waiting on a pipe's handle: a completer that signals a watched end rings the server |
 //! | `npfs_srv_doorbell` | drains the bell; one callback for each cookie that has news |
-//! | `npfs_srv_sweep` | after the death of a process or of one thread: takes back what it held |
+//! | `npfs_srv_sweep`, `_reap` | after the death of a process or of one thread: takes back what it held |
 //! | `npfs_srv_stats` | counts, by which a test can show that the server stayed off the path |
 //!
-//! # Host level: the client's side
+//! An end of the host's is closed by the host, and not with the last process that has come for it: a handle that was inherited or
+//! duplicated is the end's too before its process has asked for anything. (`NPFS_SRV_HOLDERS_CLOSE` is for hosts whose processes
+//! all come at once.)
 //!
-//! Any thread may call, except where the pump is named.
-//!
-//! | function | what it does |
-//! |---|---|
-//! | `npfs_abi` | version and hash of the layout; if the two sides differ, nothing is shared |
-//! | `npfs_init` | once; takes the host's functions: copy in, copy out, complete, start the pump, clock |
-//! | `npfs_conn_attach`, `_drop` | one end of a connection, in this process |
-//! | `npfs_try_read`, `_try_write` | at once; a system call only if somebody must be woken |
-//! | `npfs_wait_begin` | takes a place in the order of issue; the wait's state is the caller's memory |
-//! | `npfs_wait_block` | spins within bounds, then sleeps; holds nothing while asleep, so the thread may end there |
-//! | `npfs_wait_end` | moves the bytes and gives the place back; a streamed write goes back to blocking |
-//! | `npfs_wait_cancel` | from another thread: the wait answers `CANCELLED` |
-//! | `npfs_wait_abandon` | from a signal handler, async-signal-safe: the waiting thread never comes back |
-//! | `npfs_submit_read`, `_write` | `OK` now, or pending and exactly one completion later |
-//! | `npfs_cancel` | by thread, by cookie or all; each operation cancelled completes once, as `CANCELLED` |
-//! | `npfs_peek`, `npfs_query` | no system call |
-//! | `npfs_transceive_begin` | a write free of the quota together with the place of its reply's read |
-//! | `npfs_flush_begin` | a wait for the queue to drain |
-//! | `npfs_pump_wait`, `_run`, `_kick` | the reactor's two steps, on the host's thread; anyone may kick |
-//! | `npfs_exit_thread` | the thread's operations end as NT ends them |
+//! What a connection has not (LISTENING, a slow path by policy) is the host's: `NPFS_HOST_LISTENING` and `NPFS_HOST_FALLBACK`
+//! are there for it to answer with.
 
 #![allow(
     non_camel_case_types,
@@ -113,6 +93,7 @@
 
 mod guard;
 mod handle;
+pub mod host;
 mod memory;
 pub mod nt;
 pub mod numbers;

@@ -136,7 +136,7 @@ pub(crate) unsafe fn input<'a>(pointer: *const c_void, length: u32) -> NtResult<
 }
 
 /// The engine may want as much for itself, and running out of memory there would end the process.
-fn is_to_be_had(length: usize) -> NtResult<()> {
+pub(crate) fn is_to_be_had(length: usize) -> NtResult<()> {
     if length > LARGE && Vec::<u8>::new().try_reserve_exact(length).is_err() {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }

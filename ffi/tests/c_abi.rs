@@ -22,12 +22,15 @@ mod header;
 const REGENERATE: &str = "cargo run -p npfs-ffi --example header";
 
 #[test]
-fn the_header_is_that_of_the_exports() {
-    let stands = fs::read_to_string(header::path()).unwrap_or_default();
-    assert!(
-        stands == header::generate(),
-        "include/npfs.h is not what the exports make it: {REGENERATE}"
-    );
+fn the_headers_are_those_of_the_exports() {
+    for header in &header::ALL {
+        let stands = fs::read_to_string(header.path()).unwrap_or_default();
+        assert!(
+            stands == header::generate(header),
+            "include/{} is not what the exports make it: {REGENERATE}",
+            header.name
+        );
+    }
 }
 
 #[test]
@@ -78,8 +81,29 @@ fn c_and_rust_have_one_layout() {
 }
 
 #[test]
-fn the_header_is_clean_in_c11_and_in_cpp17() {
-    let file = "tests/c/layout.c";
+fn c_and_rust_have_one_layout_of_the_host_level() {
+    let Some(cc) = compiler("cc") else { return };
+    let source = "tests/c/layout_host.c";
+    let out = build(&cc, &[source], "layout_host", &[], Link::Nothing);
+    let printed = run(&mut Command::new(out));
+    let mut expected = String::new();
+    for (name, size, fields) in npfs_ffi::host::LAYOUT {
+        expected += &format!("{name} {size}\n");
+        for (field, offset) in *fields {
+            expected += &format!("{name}.{field} {offset}\n");
+        }
+    }
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn the_headers_are_clean_in_c11_and_in_cpp17() {
+    for file in ["tests/c/layout.c", "tests/c/layout_host.c"] {
+        is_clean(file);
+    }
+}
+
+fn is_clean(file: &str) {
     for (compiler_name, language, standard) in [
         ("cc", "c", "c11"),
         ("c++", "c++", "c++17"),
@@ -106,16 +130,20 @@ fn only_npfs_is_exported_and_all_that_the_header_says() {
         .lines()
         .filter_map(|line| line.split_whitespace().nth(2))
         .collect();
-    let header = fs::read_to_string(header::path()).expect("npfs.h");
-    let declared: BTreeSet<&str> = header
-        .lines()
+    let headers: Vec<String> = header::ALL
+        .iter()
+        .map(|header| fs::read_to_string(header.path()).expect(header.name))
+        .collect();
+    let declared: BTreeSet<&str> = headers
+        .iter()
+        .flat_map(|header| header.lines())
         .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()))
         .filter_map(|line| {
             let name = line.split_once('(')?.0.rsplit([' ', '*']).next()?;
             name.starts_with("npfs_").then_some(name)
         })
         .collect();
-    assert!(declared.len() > 40, "{declared:?}");
+    assert!(declared.len() > 60, "{declared:?}");
     assert_eq!(exported, declared);
 }
 
@@ -189,7 +217,7 @@ impl Programs {
             let source = format!("examples/{program}.c");
             build(cc, &[&source], &format!("{name}-{program}"), flags, link);
         }
-        for program in ["states", "smoke"] {
+        for program in ["states", "smoke", "toy_host"] {
             let source = format!("tests/c/{program}.c");
             build(cc, &[&source], &format!("{name}-{program}"), flags, link);
         }
@@ -249,6 +277,8 @@ fn all_programs(programs: &Programs, under: &[&str]) {
     assert!(said.ends_with(", 0 wrong\n"), "{said}");
     let said = run(&mut programs.command("smoke", &site, under));
     assert_eq!(said, "smoke: all as it should be\n");
+    let said = run(&mut programs.command("toy_host", &site, under));
+    assert_eq!(said, "toy host: 8 scenarios as they should be\n");
 }
 
 // ---- tools ---------------------------------------------------------------------------------------------------------

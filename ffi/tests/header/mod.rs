@@ -1,30 +1,55 @@
-//! How `npfs.h` is made: by cbindgen, and a little by hand.
+//! How `npfs.h` and `npfs_host.h` are made: by cbindgen, and a little by hand.
 
 use std::{fmt::Write as _, path::PathBuf};
 
-/// Where it stands.
-pub(crate) fn path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("include/npfs.h")
+/// One of the headers.
+pub(crate) struct Header {
+    pub(crate) name: &'static str,
+    config: &'static str,
+    /// In the order of the header.
+    sources: &'static [&'static str],
+}
+
+/// All that there are.
+pub(crate) const ALL: [Header; 2] = [
+    Header {
+        name: "npfs.h",
+        config: "cbindgen.toml",
+        sources: &["types", "numbers", "objects", "nt", "win32"],
+    },
+    Header {
+        name: "npfs_host.h",
+        config: "cbindgen_host.toml",
+        sources: &["host/types", "host/server", "host/client"],
+    },
+];
+
+impl Header {
+    /// Where it stands.
+    pub(crate) fn path(&self) -> PathBuf {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        root.join("include").join(self.name)
+    }
 }
 
 /// What should stand there.
-pub(crate) fn generate() -> String {
+pub(crate) fn generate(header: &Header) -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let mut config =
-        cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml");
-    let version = format!(
-        "\n\n/**\n * What `npfs_version` answers of the library that this header is of.\n */\n\
-         #define NPFS_VERSION UINT32_C(0x{:08X})",
-        npfs_ffi::VERSION
-    );
-    config
-        .after_includes
-        .get_or_insert_default()
-        .push_str(&version);
+    let mut config = cbindgen::Config::from_file(root.join(header.config)).expect(header.config);
+    if header.name == "npfs.h" {
+        let version = format!(
+            "\n\n/**\n * What `npfs_version` answers of the library that this header is of.\n */\n\
+             #define NPFS_VERSION UINT32_C(0x{:08X})",
+            npfs_ffi::VERSION
+        );
+        config
+            .after_includes
+            .get_or_insert_default()
+            .push_str(&version);
+    }
     let mut builder = cbindgen::Builder::new().with_config(config);
-    // In the order of the header.
-    for file in ["types", "numbers", "objects", "nt", "win32"] {
-        builder = builder.with_src(root.join(format!("src/{file}.rs")));
+    for source in header.sources {
+        builder = builder.with_src(root.join(format!("src/{source}.rs")));
     }
     let mut made = Vec::new();
     builder
@@ -45,11 +70,15 @@ fn polish(made: &str) -> String {
             writeln!(header, " * Memory: {first}").expect("a string");
             continue;
         }
-        if let Some(("#define", name, value)) = words(line)
-            && let Ok(value) = value.parse::<u32>()
-        {
-            writeln!(header, "#define {name} {}", number(name, value)).expect("a string");
-            continue;
+        if let Some(("#define", name, value)) = words(line) {
+            if let Ok(value) = value.parse::<u32>() {
+                writeln!(header, "#define {name} {}", number(name, value)).expect("a string");
+                continue;
+            }
+            if let Ok(value) = value.parse::<i32>() {
+                writeln!(header, "#define {name} INT32_C({value})").expect("a string");
+                continue;
+            }
         }
         // A comment of one line takes one.
         let indent = line.len() - line.trim_start().len();
@@ -88,7 +117,10 @@ fn words(line: &str) -> Option<(&str, &str, &str)> {
 
 fn number(name: &str, value: u32) -> String {
     let long = ["NPFS_STATUS_", "NPFS_FSCTL_"];
-    if long.iter().any(|prefix| name.starts_with(prefix)) {
+    // The statuses that are no errors have the type of those that are.
+    if HOST_STATUSES.contains(&name) {
+        format!("INT32_C({value})")
+    } else if long.iter().any(|prefix| name.starts_with(prefix)) {
         format!("UINT32_C(0x{value:08X})")
     } else if value > 8 {
         format!("UINT32_C(0x{value:X})")
@@ -96,3 +128,10 @@ fn number(name: &str, value: u32) -> String {
         format!("UINT32_C({value})")
     }
 }
+
+const HOST_STATUSES: [&str; 4] = [
+    "NPFS_HOST_OK",
+    "NPFS_HOST_MORE_DATA",
+    "NPFS_HOST_WOULD_BLOCK",
+    "NPFS_HOST_PENDING",
+];

@@ -1,0 +1,242 @@
+//! The connections that a process has attached, by small numbers. UNSAFE.
+//!
+//! A host keeps the number of a connection wherever it likes, and may use it while another thread drops it: what is looked
+//! up is checked against the generation of its place, and stays alive while it is in use. A use costs two locked
+//! instructions and takes no lock. A thread that ends in the middle of one (killed, say) leaves the place in use for good,
+//! which costs some hundred bytes; one that waits can give it back ([`give_up`], for a signal handler).
+//!
+//! ```text
+//! place:  state = generation | DEAD | FREE | users      conn
+//!         0 users and DEAD: whoever sees that first clears `conn`, and the place gets its next generation
+//! ```
+
+use std::{
+    cell::UnsafeCell,
+    collections::VecDeque,
+    ops::Deref,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use npfs_ringbuf::Conn;
+
+/// The number of a connection: above 0, the generation above the index.
+pub(super) type Number = i32;
+
+struct Place {
+    state: AtomicU64,
+    conn: UnsafeCell<Option<Conn>>,
+}
+
+// SAFETY: `conn` is written only by who has made the place his own by a change of `state` (CLEARING, or a free place that was
+// taken off the list), and read only by users that `state` counts in a generation that is not dead.
+unsafe impl Sync for Place {}
+
+const USERS: u64 = u32::MAX as u64;
+/// Nobody finds it any more.
+const DEAD: u64 = 1 << 32;
+/// Somebody clears it.
+const CLEARING: u64 = 1 << 33;
+/// Nothing is in it.
+const FREE: u64 = 1 << 34;
+const GENERATION_SHIFT: u32 = 48;
+
+const INDEX_BITS: u32 = 20;
+const GENERATIONS: u32 = 1 << (31 - INDEX_BITS);
+const CHUNK: usize = 1024;
+const CHUNKS: usize = (1 << INDEX_BITS) / CHUNK;
+
+static PLACES: [OnceLock<Box<[Place]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+/// The oldest first, so that a generation is long gone when it comes again.
+static RETURNED: Mutex<VecDeque<u32>> = Mutex::new(VecDeque::new());
+static NEXT: AtomicU32 = AtomicU32::new(0);
+/// Somebody has left a place that may have to be cleared, and could not do it himself.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+fn place(index: u32) -> Option<&'static Place> {
+    let chunk = PLACES.get(index as usize / CHUNK)?.get()?;
+    chunk.get(index as usize % CHUNK)
+}
+
+fn generation(state: u64) -> u32 {
+    u32::try_from(state >> GENERATION_SHIFT).unwrap_or(0)
+}
+
+/// From 1 to the largest, and from 1 again.
+fn next_generation(state: u64) -> u64 {
+    let next = generation(state) % (GENERATIONS - 1) + 1;
+    u64::from(next) << GENERATION_SHIFT
+}
+
+fn split(number: Number) -> Option<(u32, u32)> {
+    let number = u32::try_from(number).ok().filter(|number| *number != 0)?;
+    Some((number & ((1 << INDEX_BITS) - 1), number >> INDEX_BITS))
+}
+
+/// Puts a connection into the table; back if there is no room.
+pub(super) fn insert(conn: Conn) -> Result<Number, Conn> {
+    if LEFT.swap(false, Ordering::AcqRel) {
+        (0..NEXT.load(Ordering::Acquire)).for_each(clear);
+    }
+    let returned = RETURNED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .pop_front();
+    let index = match returned {
+        Some(index) => index,
+        None => {
+            let next = NEXT.fetch_update(Ordering::AcqRel, Ordering::Acquire, |next| {
+                (next < 1 << INDEX_BITS).then_some(next + 1)
+            });
+            let Ok(next) = next else { return Err(conn) };
+            PLACES[next as usize / CHUNK].get_or_init(|| {
+                let fresh = || Place {
+                    state: AtomicU64::new(FREE),
+                    conn: UnsafeCell::new(None),
+                };
+                (0..CHUNK).map(|_| fresh()).collect()
+            });
+            next
+        }
+    };
+    let Some(place) = place(index) else {
+        return Err(conn);
+    };
+    // SAFETY: the place is free and off the list: it is this call's until the state says otherwise, and nobody reads what is
+    // not live.
+    unsafe { *place.conn.get() = Some(conn) };
+    // Those with an old number may be counted just now, and leave again.
+    let state = place
+        .state
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            Some(next_generation(state) | state & USERS)
+        });
+    let state = state.unwrap_or_default();
+    let generation = generation(next_generation(state));
+    Ok(Number::try_from(generation << INDEX_BITS | index).unwrap_or_default())
+}
+
+/// A connection in use.
+#[derive(Debug)]
+pub(super) struct Use {
+    conn: &'static Conn,
+    index: u32,
+}
+
+impl Deref for Use {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        self.conn
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        if leave(self.index) {
+            clear(self.index);
+        }
+    }
+}
+
+impl Use {
+    /// The use goes on without a value of it: until [`resume`] or [`give_up`].
+    pub(super) fn keep(self) -> Number {
+        let this = std::mem::ManuallyDrop::new(self);
+        let state = place(this.index).map_or(0, |place| place.state.load(Ordering::Relaxed));
+        Number::try_from(generation(state) << INDEX_BITS | this.index).unwrap_or_default()
+    }
+}
+
+/// Uses what a number stands for; `None`: nothing any more.
+#[inline]
+pub(super) fn get(number: Number) -> Option<Use> {
+    let (index, wanted) = split(number)?;
+    let place = place(index)?;
+    let state = place.state.fetch_add(1, Ordering::Acquire);
+    if generation(state) == wanted && state & (DEAD | CLEARING | FREE) == 0 {
+        // SAFETY: this use is counted since before `state` was looked at, in which the place was live: it is not cleared
+        // until the use ends, and `conn` is not written before that.
+        if let Some(conn) = unsafe { &*place.conn.get() } {
+            return Some(Use { conn, index });
+        }
+    }
+    if leave(index) {
+        clear(index);
+    }
+    None
+}
+
+/// The use that was kept under this number. It may be dead meanwhile, but it is there.
+///
+/// # Safety
+/// [`Use::keep`] has given the number, and the use has not ended since.
+pub(super) unsafe fn resume(number: Number) -> Option<Use> {
+    let (index, _) = split(number)?;
+    let place = place(index)?;
+    // SAFETY: the use is still counted, so the place has not been cleared since it was live.
+    let conn = unsafe { &*place.conn.get() }.as_ref()?;
+    Some(Use { conn, index })
+}
+
+/// Ends the use that was kept under this number, from a signal handler: what is to be cleared then is cleared by the next
+/// who puts something into the table.
+pub(super) fn give_up(number: Number) {
+    if let Some((index, _)) = split(number)
+        && leave(index)
+    {
+        LEFT.store(true, Ordering::Release);
+    }
+}
+
+/// Nobody finds it any more; what uses it goes on. The connection that it stood for is shown to `last`.
+pub(super) fn remove(number: Number, last: impl FnOnce(&Conn)) -> bool {
+    let Some(used) = get(number) else {
+        return false;
+    };
+    let Some(place) = place(used.index) else {
+        return false;
+    };
+    let was_live = place.state.fetch_or(DEAD, Ordering::AcqRel) & DEAD == 0;
+    if was_live {
+        last(&used);
+    }
+    was_live
+}
+
+/// `true`: it may have to be cleared.
+fn leave(index: u32) -> bool {
+    place(index).is_some_and(|place| {
+        let state = place.state.fetch_sub(1, Ordering::AcqRel);
+        state & USERS == 1 && state & DEAD != 0
+    })
+}
+
+/// Clears a dead place that nobody uses.
+#[cold]
+fn clear(index: u32) {
+    let Some(place) = place(index) else { return };
+    let begun = place
+        .state
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            let idle = state & (DEAD | CLEARING | FREE | USERS) == DEAD;
+            idle.then_some(state | CLEARING)
+        });
+    if begun.is_err() {
+        return;
+    }
+    // SAFETY: CLEARING was set by this thread alone, with no user counted; who has come since finds the place dead.
+    let conn = unsafe { (*place.conn.get()).take() };
+    drop(conn);
+    let _ = place
+        .state
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            Some(state & !(DEAD | CLEARING) | FREE)
+        });
+    RETURNED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push_back(index);
+}
