@@ -101,6 +101,29 @@ pub fn wait_at_spots<'s>(spots: impl Iterator<Item = &'s Spot>, alarm: &Alarm, s
 }
 
 impl Conn {
+    /// Takes back roles of this connection that are held in the name of this process: for one whose only thread holds none
+    /// between its calls. A peer has written that, and nobody else would ever take them back.
+    pub fn reclaim(&self) {
+        let mut any = false;
+        for queue in [self.incoming(), self.outgoing()] {
+            for role in [queue.producer(), queue.consumer()] {
+                if role.sweep(self.link().process(), None) {
+                    futex::wake(role.word);
+                    any = true;
+                }
+            }
+        }
+        if any {
+            // What pends has left its work to whoever was believed to be there.
+            for queue in [self.incoming(), self.outgoing()] {
+                for index in queue.attention().each_record() {
+                    queue.records[index].kick();
+                }
+            }
+            self.link().own_bell().ring(self.slot());
+        }
+    }
+
     /// What stands in the way of a read, a peek or a flush of the peer that has answered [`Error::Busy`](crate::Error::Busy):
     /// announced there, so that whoever goes out of the way rings. None: it is out of the way by now.
     #[must_use]
@@ -188,7 +211,7 @@ pub struct Totals {
 mod tests {
     use super::*;
     use crate::{
-        Error, PipeType, ProcessIndex,
+        Error, PipeType, ProcessIndex, Started,
         books::*,
         role::{Owner, Taken},
     };
@@ -275,6 +298,34 @@ mod tests {
             assert!(role.give_back(owner, true), "it owes a wake");
             books.bury(peer);
             assert!(woken(sleeper));
+        }
+    }
+
+    /// A peer that scribbles does not leave the other one's end busy for ever, not even after its death.
+    #[test]
+    fn a_role_that_is_held_in_the_name_of_the_unwaiting_is_taken_back() {
+        for others_too in [false, true] {
+            let (mut books, conn, peer) = served();
+            let me = conn.link().process();
+            let mut read = Started::read(&conn, vec![0; 8].into()).expect("a read");
+            for role in [conn.incoming().consumer(), conn.outgoing().producer()] {
+                let owner = Owner::new(
+                    me,
+                    if others_too {
+                        0x1234
+                    } else {
+                        crate::thread_serial()
+                    },
+                );
+                role.word.store(owner.raw(), Ordering::SeqCst);
+            }
+            books.bury(peer);
+            assert_eq!(conn.try_read(&mut [0; 1]), Err(Error::Busy));
+            assert_eq!(read.poll(), None);
+            conn.reclaim();
+            assert_eq!(read.poll(), Some(Err(Error::Broken)));
+            assert_eq!(conn.try_read(&mut [0; 1]), Err(Error::Broken));
+            assert_eq!(conn.try_write(&[1]), Err(Error::Closing));
         }
     }
 

@@ -211,6 +211,7 @@ impl Connection {
         }
         let mut call = call;
         let own = &self.ends[end as usize];
+        own.reclaim();
         for _ in 0..TRIES {
             match call(own) {
                 Err(Error::Busy) => {}
@@ -325,6 +326,7 @@ impl Connection {
         let Some(started) = &mut *started else {
             return false;
         };
+        started.conn().reclaim();
         for _ in 0..TRIES {
             if started.poll().is_some() {
                 return true;
