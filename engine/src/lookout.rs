@@ -80,8 +80,11 @@ impl Lookout {
         match &mut self.way {
             Way::Ring(ring) => {
                 let waits = ring.wait_for(spot.futex(), spot.value(), key as u64);
-                if let Err(error) = waits.and_then(|()| ring.collect()) {
-                    self.do_without(&error);
+                match waits.and_then(|()| ring.collect()) {
+                    Err(error) => self.do_without(&error),
+                    // Nobody waits there yet: `collect` submits it.
+                    Ok(()) if ring.is_behind() => self.poke(),
+                    Ok(()) => {}
                 }
             }
             Way::Thread(helper) => helper.wait_for(key, spot),
@@ -109,7 +112,7 @@ impl Lookout {
                     }
                     rung.extend(usize::try_from(key).ok());
                 });
-                if ring.has_news() {
+                if ring.has_news() || ring.is_behind() {
                     sys::ring(self.descriptor.as_fd());
                 }
                 if let Some(error) = failed {

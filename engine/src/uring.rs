@@ -257,6 +257,11 @@ impl Ring {
             || self.completed() != 0
     }
 
+    /// Whether the kernel had no room for a request, which is to be submitted again.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.unsubmitted != 0
+    }
+
     fn completed(&self) -> u32 {
         let head = self.word(self.offsets.cq_head).load(Ordering::Relaxed);
         let tail = self.word(self.offsets.cq_tail).load(Ordering::Acquire);
