@@ -1,7 +1,10 @@
 //! What the doorbell tells: whoever was rung for is looked at, and the host hears of what it has to know, once it is all
 //! known and nothing is borrowed: it may do anything in its callback.
 
-use std::rc::{Rc, Weak};
+use std::{
+    collections::HashMap,
+    rc::{Rc, Weak},
+};
 
 use npfs_ringbuf::End;
 
@@ -16,16 +19,14 @@ use super::{
 struct News {
     /// Events by side.
     conns: Vec<(Rc<Connection>, [u32; 2])>,
+    /// Where each of them stands.
+    places: HashMap<*const Connection, usize>,
     tickets: Vec<Rc<Ticket>>,
 }
 
 impl News {
     fn of(&mut self, conn: &Rc<Connection>, end: End, event: u32) {
-        let at = self
-            .conns
-            .iter()
-            .position(|(known, _)| Rc::ptr_eq(known, conn));
-        let at = at.unwrap_or_else(|| {
+        let at = *self.places.entry(Rc::as_ptr(conn)).or_insert_with(|| {
             self.conns.push((conn.clone(), [0; 2]));
             self.conns.len() - 1
         });
