@@ -81,6 +81,17 @@ impl Host {
         slab
     }
 
+    /// Of a slab with this process, which is given back.
+    fn slab_status(&self, pid: u32) -> npfs_host_status {
+        let mut slab = ptr::null_mut();
+        // SAFETY: the server lives, and `slab` is a local; it is given once, and put once.
+        unsafe {
+            let status = npfs_srv_slab_get(self.srv.get(), own_pid(), pid, &raw mut slab);
+            ok(npfs_srv_slab_put(slab));
+            status
+        }
+    }
+
     /// A connection of messages between this process and itself.
     fn conn(&mut self) -> Pipe {
         self.conn_of(&Pipe::options())
@@ -1046,6 +1057,64 @@ fn a_slab_has_as_many_links_as_it_needs_and_ends_with_its_processes() {
     // SAFETY: the slab is still held; a local.
     let status = unsafe { npfs_srv_conn_create(slab, &Pipe::options(), &raw mut conn) };
     assert_eq!(status, NPFS_HOST_INVALID);
+}
+
+/// Both ends go with their last holders, and the slot serves another before the doorbell is looked at.
+#[test]
+fn np_close_02_who_has_gone_is_told_of_though_its_slot_serves_another() {
+    let mut host = Host::new();
+    let slab = host.slab(own_pid(), own_pid());
+    let options = npfs_srv_conn_options {
+        flags: NPFS_SRV_MESSAGES | NPFS_SRV_HOLDERS_CLOSE,
+        ..Pipe::options()
+    };
+    let pipe = Pipe::new(slab, &options);
+    let slot = pipe.client(CLIENT).slot();
+    ok(pipe.release(CLIENT, own_pid()));
+    ok(pipe.release(SERVER, own_pid()));
+    let next = npfs_srv_conn_options {
+        cookie: [200, 201],
+        ..Pipe::options()
+    };
+    let next = Pipe::new(slab, &next);
+    assert_eq!(next.client(CLIENT).slot(), slot);
+    let gone = NPFS_SRV_PEER_GONE;
+    assert_eq!(host.hear_all(), News::from([(100, gone), (101, gone)]));
+}
+
+/// Nobody has swept it yet: its number may be another's by now, who is not to have its index.
+#[test]
+fn a_dead_process_is_exported_nothing() {
+    let mut host = Host::new();
+    let mut child = Process::new();
+    let slab = host.slab(own_pid(), own_pid());
+    let pipe = Pipe::new(slab, &Pipe::options());
+    child.attach(&pipe, CLIENT);
+    let pid = child.pid();
+    child.kill();
+    let exported = pipe.export(CLIENT, pid).map(|(end, _)| end.process);
+    assert_eq!(exported, Err(NPFS_HOST_INVALID));
+}
+
+#[test]
+fn a_number_that_no_process_has_is_none() {
+    let host = Host::new();
+    let mut zombie = Command::new("true").spawn().expect("a process");
+    let start = Instant::now();
+    while host.slab_status(zombie.id()) == NPFS_HOST_OK {
+        assert!(start.elapsed() < PATIENCE, "it never exits");
+        thread::sleep(Duration::from_millis(1));
+    }
+    for pid in [
+        zombie.id(),
+        0,
+        i32::MAX as u32,
+        i32::MAX as u32 + 1,
+        u32::MAX,
+    ] {
+        assert_eq!(host.slab_status(pid), NPFS_HOST_INVALID, "{pid}");
+    }
+    zombie.wait().expect("it has exited");
 }
 
 // ---- the doorbell ----------------------------------------------------------------------------------------------------

@@ -282,7 +282,14 @@ impl LinkBooks {
             .and_then(ProcessIndex::new)
             .ok_or(BooksError::TooManyProcesses)?;
         let pidfd = match pid.map(region::pidfd).transpose() {
+            Ok(Some(pidfd)) if region::has_exited(pidfd.as_fd()) => {
+                return Err(BooksError::Io(io::Error::from_raw_os_error(libc::ESRCH)));
+            }
             Ok(pidfd) => pidfd,
+            // A number that no process can have, or a thread's.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                return Err(BooksError::Io(io::Error::from_raw_os_error(libc::ESRCH)));
+            }
             // Linux before 5.3, or an emulation: whoever keeps these books hears of deaths by other means.
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => None,
             Err(error) => return Err(BooksError::Io(error)),
@@ -537,18 +544,24 @@ impl LinkBooks {
     /// indices are free again. Never blocks.
     pub fn reap(&mut self) -> Vec<ProcessIndex> {
         let mut dead = Vec::new();
-        for index in 0..PROCESSES {
-            let exited = self.processes[index]
-                .as_ref()
-                .and_then(|process| process.pidfd.as_ref())
-                .is_some_and(|pidfd| region::has_exited(pidfd.as_fd()));
-            let process = u8::try_from(index).ok().and_then(ProcessIndex::new);
-            if let (true, Some(process)) = (exited, process) {
+        for process in
+            (0..PROCESSES).filter_map(|index| ProcessIndex::new(u8::try_from(index).ok()?))
+        {
+            if self.has_exited(process) {
                 self.bury(process);
                 dead.push(process);
             }
         }
         dead
+    }
+
+    /// Whether a process is seen to have exited, and has not been buried: its pid may be another's by now. Never blocks.
+    #[must_use]
+    pub fn has_exited(&self, process: ProcessIndex) -> bool {
+        self.processes[process.get() as usize]
+            .as_ref()
+            .and_then(|process| process.pidfd.as_ref())
+            .is_some_and(|pidfd| region::has_exited(pidfd.as_fd()))
     }
 
     /// A process is known to have exited: the same, without a pidfd.
@@ -584,6 +597,12 @@ impl LinkBooks {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             let has_end = slot.holders.iter().any(|of| of & bit(process) != 0);
             sweep_slot(&self.region, index, process, thread, has_end);
+        }
+        // It may have disarmed a bell on a slot that it has no end of any more, and died before it woke anybody.
+        for index in (0..PROCESSES).filter(|index| self.processes[*index].is_some()) {
+            if let Ok(index) = u8::try_from(index) {
+                Bell::new(self.region.bell(index)).wake();
+            }
         }
     }
 

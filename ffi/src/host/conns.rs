@@ -87,7 +87,10 @@ impl Connection {
             knows_of_end: Default::default(),
             is_dead: Cell::new(false),
         });
-        conn.on.note(conn.ends[0].slot(), &conn);
+        if let Some(before) = conn.on.note(conn.ends[0].slot(), &conn) {
+            // What its slot was marked for is not found by the slot any more.
+            slab.server.look_again(Waited::Nobody(before));
+        }
         let set_up = (|| {
             for (end, (read, completion)) in conn.ends.iter().zip(wanted.modes) {
                 end.set_modes(read, completion).map_err(of_error)?;
@@ -128,7 +131,7 @@ impl Connection {
         send: bool,
     ) -> HostResult<(Grant, ProcessIndex, Option<OwnedFd>)> {
         self.check_open(end)?;
-        self.on.export(self.id, end, pid, send)
+        self.on.export(&self.slab.server, self.id, end, pid, send)
     }
 
     pub(super) fn release(&self, end: End, pid: u32) -> HostResult<()> {

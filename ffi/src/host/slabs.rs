@@ -334,11 +334,19 @@ impl OnLink {
     /// link before.
     pub(super) fn export(
         &self,
+        server: &Server,
         id: ConnId,
         end: End,
         pid: u32,
         send: bool,
     ) -> HostResult<(Grant, ProcessIndex, Option<OwnedFd>)> {
+        if self
+            .index_of(pid)
+            .is_some_and(|index| self.books.borrow().has_exited(index))
+        {
+            // The number is another's by now, or nobody's.
+            server.reap_link(self);
+        }
         let mut books = self.books.borrow_mut();
         let grant = books.grant(id, end).map_err(|_| NPFS_HOST_STALE)?;
         let fd = send.then(|| books.share()).transpose();
@@ -369,8 +377,9 @@ impl OnLink {
 
     // ---- by slot -----------------------------------------------------------------------------------------------
 
-    pub(super) fn note(&self, slot: u32, conn: &Rc<Connection>) {
-        self.conns.borrow_mut().insert(slot, Rc::downgrade(conn));
+    /// A slot serves a connection from now on: which one it has served before, if that is still known to somebody.
+    pub(super) fn note(&self, slot: u32, conn: &Rc<Connection>) -> Option<Weak<Connection>> {
+        self.conns.borrow_mut().insert(slot, Rc::downgrade(conn))
     }
 
     /// Unless the slot serves another by now.
