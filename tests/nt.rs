@@ -36,8 +36,7 @@ fn table(broker: &Broker) -> Nt {
     Nt::new(broker.connect().expect("a client"))
 }
 
-/// Once with both ends in one table, once in two. What is not mirrored from another process is tested so: waits for files
-/// and ports, calls that block, queries but those of files.
+/// Once with both ends in one table, once in two.
 fn both_ways(test: impl Fn(&Table, &Table)) {
     let world = World::new();
     test(&world.near, &world.near.clone());
@@ -48,16 +47,28 @@ fn both_ways(test: impl Fn(&Table, &Table)) {
 /// And with the ends in two processes, each once in either.
 fn everywhere(test: impl Fn(&Table, &Table)) {
     both_ways(&test);
-    for swapped in [false, true] {
-        let site = Site::start(BrokerOptions::new().workers(2));
-        let remote = Remote::spawn(child_exe!(), &site.socket);
-        let (here, there) = Table::there(table(site.broker()), &remote);
-        if swapped {
-            test(&there, &here);
-        } else {
-            test(&here, &there);
-        }
-    }
+    apart(|here, there| test(here, there));
+    apart(|here, there| test(there, here));
+}
+
+/// And with the far one in another process: for what is not mirrored from there, waits for ports and what a thread is.
+fn near_here(test: impl Fn(&Table, &Table)) {
+    both_ways(&test);
+    apart(|here, there| test(here, there));
+}
+
+/// And with the near one in another process.
+fn far_here(test: impl Fn(&Table, &Table)) {
+    both_ways(&test);
+    apart(|here, there| test(there, here));
+}
+
+/// A table of this process, and one of another.
+fn apart(test: impl Fn(&Table, &Table)) {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let remote = Remote::spawn(child_exe!(), &site.socket);
+    let (here, there) = Table::there(table(site.broker()), &remote);
+    test(&here, &there);
 }
 
 fn path(name: &str) -> Vec<u16> {
@@ -456,7 +467,7 @@ fn np_wine_01_what_wines_win32_layer_passes() {
 
 #[test]
 fn np_sec_01_02_security_through_either_end() {
-    both_ways(|near, far| {
+    everywhere(|near, far| {
         let all = BOTH | Mask::SYNCHRONIZE | Mask::READ_CONTROL | Mask::WRITE_DAC;
         let server = create(near, "pipe", |create| create.access = all).expect("create");
         let client = open(far, "pipe", BOTH | Mask::READ_CONTROL).expect("open");
@@ -500,7 +511,7 @@ fn np_sec_07_rejecting_remote_clients_rejects_no_local_one() {
 
 #[test]
 fn np_listen_01_np_open_10_np_io_13_an_open_completes_every_listen_before_it_returns() {
-    both_ways(|near, far| {
+    everywhere(|near, far| {
         let server = create(near, "pipe", |_| ()).expect("create");
         let listens: Vec<Io> = (0..3)
             .map(|_| {
@@ -514,6 +525,9 @@ fn np_listen_01_np_open_10_np_io_13_an_open_completes_every_listen_before_it_ret
             .collect();
         open(far, "pipe", BOTH).expect("open");
         for io in &listens {
+            if !near.shares_a_process_with(far) {
+                awaited(near, io);
+            }
             assert_eq!(block(io), (NtStatus::SUCCESS, 0));
             assert!(io.event.as_ref().expect("one").is_set());
         }
@@ -649,7 +663,7 @@ fn np_disc_01_03_05_06_08_who_may_disconnect() {
 
 #[test]
 fn np_disc_10_a_client_on_which_io_has_failed_is_not_signalled() {
-    both_ways(|near, far| {
+    far_here(|near, far| {
         let (server, client) = pair(near, far, |_| ());
         let signalled = || {
             let soon = Deadline::after(Duration::from_millis(5));
@@ -1450,7 +1464,7 @@ fn np_info_11_12_13_the_rest_of_it() {
 
 #[test]
 fn np_info_14_15_16_17_names() {
-    both_ways(|near, far| {
+    far_here(|near, far| {
         let server = create(near, "Spelled", |_| ()).expect("create");
         let client = open(far, "SPELLED", BOTH).expect("open");
         let expected: Vec<u8> = units(r"\Spelled")
@@ -1671,7 +1685,7 @@ fn np_vol_01_02_03_04_the_volume() {
 
 #[test]
 fn np_imp_01_02_03_04_07_08_10_impersonation_follows_what_was_read() {
-    both_ways(|near, far| {
+    near_here(|near, far| {
         let server = create(near, "pipe", |_| ()).expect("create");
         assert_eq!(
             control(near, server, Control::IMPERSONATE),
@@ -1713,7 +1727,7 @@ fn np_imp_01_02_03_04_07_08_10_impersonation_follows_what_was_read() {
         assert_eq!(identity.level, Level::Impersonation);
         assert!(identity.effective_only);
         let peer = identity.client.expect("known");
-        assert_eq!(peer.pid, std::process::id());
+        assert_eq!(peer.pid, far.pid());
         far.close(client).expect("close");
         assert_eq!(
             control(near, server, Control::IMPERSONATE),
@@ -1740,7 +1754,7 @@ fn np_imp_01_02_03_04_07_08_10_impersonation_follows_what_was_read() {
 
 #[test]
 fn np_imp_04_09_static_tracking_and_levels() {
-    both_ways(|near, far| {
+    near_here(|near, far| {
         for level in 0..4 {
             let name = format!("level{level}");
             let server = create(near, &name, |_| ()).expect("create");
@@ -1776,7 +1790,7 @@ fn np_imp_04_09_static_tracking_and_levels() {
 
 #[test]
 fn np_attr_01_02_03_04_05_07_process_and_session() {
-    both_ways(|near, far| {
+    everywhere(|near, far| {
         let ask = |nt: &Table, handle, code, name: &[u8], room| {
             let out = Buffer::new(room);
             let status = nt.fs_control_file(handle, &untouched(), code, name, &out);
@@ -1794,11 +1808,13 @@ fn np_attr_01_02_03_04_05_07_process_and_session() {
             not_found
         );
         let client = open(far, "pipe", BOTH).expect("open");
-        let me = Ok(std::process::id());
         for (nt, handle) in [(near, server), (far, client)] {
-            for name in [&b"ClientProcessId\0"[..], b"ServerProcessId\0"] {
+            for (name, pid) in [
+                (&b"ClientProcessId\0"[..], far.pid()),
+                (b"ServerProcessId\0", near.pid()),
+            ] {
                 for code in [connection, Control::GET_PIPE_ATTRIBUTE] {
-                    assert_eq!(ask(nt, handle, code, name, 4), me);
+                    assert_eq!(ask(nt, handle, code, name, 4), Ok(pid));
                 }
             }
             let session = ask(nt, handle, connection, b"ClientSessionId\0", 4);
@@ -1820,13 +1836,14 @@ fn np_attr_01_02_03_04_05_07_process_and_session() {
         let io = untouched();
         let status = near.fs_control_file(server, &io, Control::QUERY_CLIENT_PROCESS, &[], &out);
         assert_eq!((status, block(&io).1), (NtStatus::SUCCESS, 16));
-        assert_eq!(word(&out.bytes(), 8), std::process::id());
+        assert_eq!(word(&out.bytes(), 8), far.pid());
         control(near, server, Control::DISCONNECT);
         assert_eq!(
             ask(near, server, connection, b"ClientProcessId\0", 4),
             not_found
         );
-        assert_eq!(ask(near, server, connection, b"ServerProcessId\0", 4), me);
+        let own = ask(near, server, connection, b"ServerProcessId\0", 4);
+        assert_eq!(own, Ok(near.pid()));
         let gone = Err(NtStatus::PIPE_DISCONNECTED);
         assert_eq!(ask(far, client, connection, b"ServerProcessId\0", 4), gone);
     });
@@ -1836,7 +1853,7 @@ fn np_attr_01_02_03_04_05_07_process_and_session() {
 
 #[test]
 fn np_io_01_02_04_05_09_14_what_is_written_and_set_when() {
-    both_ways(|near, far| {
+    near_here(|near, far| {
         let (server, client) = pair(near, far, |_| ());
         let file_is_set = |nt: &Table, handle| {
             let soon = Deadline::after(Duration::ZERO);
@@ -1971,7 +1988,7 @@ fn np_io_05_12_a_synchronous_file_object_is_signalled_in_any_case() {
 
 #[test]
 fn np_io_07_08_packets_to_a_completion_port() {
-    both_ways(|near, far| {
+    near_here(|near, far| {
         let (server, client) = pair(near, far, |_| ());
         let port = Port::new();
         near.set_completion_port(server, &port, 77).expect("a port");
@@ -2078,7 +2095,7 @@ fn one_thread_waits_for_many() {
 
 #[test]
 fn what_is_issued_during_a_wait_is_waited_for_too() {
-    both_ways(|near, far| {
+    near_here(|near, far| {
         let (server, client) = pair(near, far, |_| ());
         let port = Port::new();
         near.set_completion_port(server, &port, 1).expect("a port");
@@ -2151,7 +2168,7 @@ fn np_flush_04_np_write_08_a_write_larger_than_its_area_goes_on_while_its_thread
 
 #[test]
 fn np_write_05_np_io_09_a_thread_feeds_its_own_read() {
-    both_ways(|near, far| {
+    everywhere(|near, far| {
         let server = create(near, "pipe", |create| create.in_quota = 0).expect("create");
         let name = path("pipe");
         let options = Options::SYNCHRONOUS.bits();
@@ -2192,7 +2209,7 @@ fn np_cancel_01_05_a_call_that_blocks_is_cancelled_by_its_file_object_too() {
 
 #[test]
 fn np_cancel_08_what_a_thread_has_pending_ends_with_it() {
-    both_ways(|near, far| {
+    far_here(|near, far| {
         let (server, client) = pair(near, far, |create| create.in_quota = 4);
         let other = create(far, "other", |_| ()).expect("create");
         let (reads, writes, listens) = thread::spawn({

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use npfs::npfs::Quality;
+use npfs::npfs::{Quality, SecurityParts};
 use npfs::nt::*;
 use npfs::security::SecurityDescriptor;
 use npfs::{Deadline, EndToken, Mask, Namespace, NtStatus};
@@ -139,6 +139,10 @@ impl Take<'_> {
         Handle(self.u32())
     }
 
+    fn parts(&mut self) -> SecurityParts {
+        SecurityParts::from_bits_retain(self.u32())
+    }
+
     fn attributes<T>(&mut self, with: impl FnOnce(&Attributes<'_>, &mut Self) -> T) -> T {
         let root = self.maybe().map(Handle);
         let name = self.bytes();
@@ -196,6 +200,9 @@ const QUERY: u32 = 12;
 const DUPLICATE: u32 = 13;
 const GIVE: u32 = 14;
 const TAKE: u32 = 15;
+const SECURE: u32 = 16;
+const SECURITY: u32 = 17;
+const SIGNALLED: u32 = 18;
 
 /// The number of a status block that is none of what pends there.
 const NO_CALL: u32 = 0;
@@ -349,6 +356,19 @@ impl Table {
         }
     }
 
+    /// The process that it is in.
+    pub fn pid(&self) -> u32 {
+        match &self.all[self.own] {
+            Side::Here(_) => std::process::id(),
+            Side::There(remote) => remote.pid(),
+        }
+    }
+
+    /// Whether both are in one.
+    pub fn shares_a_process_with(&self, other: &Table) -> bool {
+        self.pid() == other.pid()
+    }
+
     fn on<T>(&self, here: impl FnOnce(&Nt) -> T, there: impl FnOnce(&Remote) -> T) -> T {
         let answer = match &self.all[self.own] {
             Side::Here(nt) => here(nt),
@@ -358,13 +378,13 @@ impl Table {
         answer
     }
 
-    /// [`Nt::wait`]; in the other process for events only.
+    /// [`Nt::wait`]; in the other process for events and files only.
     ///
     /// # Errors
     /// TIMEOUT.
     ///
     /// # Panics
-    /// If something else than an event is waited for there.
+    /// If something else is waited for there.
     pub fn wait(&self, objects: &[Waitable], deadline: Deadline) -> NtResult<usize> {
         if let Side::Here(nt) = &self.all[self.own] {
             return nt.wait(objects, deadline);
@@ -373,6 +393,7 @@ impl Table {
             self.look();
             let set = objects.iter().position(|object| match object {
                 Waitable::Event(event) => event.is_set(),
+                Waitable::File(handle) => self.is_signalled(*handle),
                 other => panic!("{other:?} is not mirrored"),
             });
             match set {
@@ -381,6 +402,55 @@ impl Table {
                 None => {}
             }
         }
+    }
+
+    /// Whether a file object is signalled.
+    fn is_signalled(&self, handle: Handle) -> bool {
+        let request = Put::default().u32(SIGNALLED).u32(handle.0);
+        self.on(
+            |nt| is_signalled(nt, handle),
+            |remote| remote.call(request, |take| take.u32() != 0),
+        )
+    }
+
+    /// [`Nt::set_security_object`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn set_security_object(
+        &self,
+        handle: Handle,
+        parts: SecurityParts,
+        descriptor: &SecurityDescriptor,
+    ) -> NtResult<()> {
+        let request = Put::default().u32(SECURE).u32(handle.0).u32(parts.bits());
+        let bytes = descriptor.to_bytes().expect("a descriptor");
+        self.on(
+            |nt| nt.set_security_object(handle, parts, descriptor),
+            |remote| remote.call(request.bytes(&bytes), status_of).map(|_| ()),
+        )
+    }
+
+    /// [`Nt::query_security_object`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn query_security_object(
+        &self,
+        handle: Handle,
+        parts: SecurityParts,
+    ) -> NtResult<SecurityDescriptor> {
+        let request = Put::default().u32(SECURITY).u32(handle.0).u32(parts.bits());
+        self.on(
+            |nt| nt.query_security_object(handle, parts),
+            |remote| {
+                remote.call(request, |take| {
+                    let status = status_of(take);
+                    let bytes = take.bytes();
+                    status.map(|_| SecurityDescriptor::from_bytes(&bytes).expect("a descriptor"))
+                })
+            },
+        )
     }
 
     /// [`Nt::create_named_pipe`].
@@ -608,6 +678,11 @@ fn opened(take: &mut Take<'_>) -> NtResult<(Handle, u32)> {
     handle.map(|handle| (Handle(handle), information))
 }
 
+fn is_signalled(nt: &Nt, handle: Handle) -> bool {
+    nt.wait(&[Waitable::File(handle)], Deadline::after(Duration::ZERO))
+        .is_ok()
+}
+
 /// Moves on what pends there, and waits for nothing.
 fn look(nt: &Nt) {
     let _ = nt.wait(
@@ -747,6 +822,21 @@ impl There {
                 let block = (io.status().0, io.information());
                 put.u32(block.0).size(block.1).bytes(&out).u32(queried.0)
             }
+            SECURE => {
+                let (handle, parts) = (take.handle(), take.parts());
+                let descriptor = SecurityDescriptor::from_bytes(&take.bytes());
+                let set = nt.set_security_object(handle, parts, &descriptor.expect("one"));
+                status(set.map(|()| 0))
+            }
+            SECURITY => {
+                let seen = nt.query_security_object(take.handle(), take.parts());
+                let bytes = match &seen {
+                    Ok(seen) => seen.to_bytes().expect("one"),
+                    Err(_) => Vec::new(),
+                };
+                status(seen.map(|_| 0)).bytes(&bytes)
+            }
+            SIGNALLED => put.u32(is_signalled(nt, take.handle()).into()),
             _ => panic!("an unknown call: {op}"),
         }
     }
