@@ -67,7 +67,7 @@
 #define NPFS_HOST_NOQUOTA UINT32_C(1)
 /** A ticket has its answer: `npfs_srv_ticket_take`. */
 #define NPFS_SRV_TICKET UINT32_C(1)
-/** An end that is watched is signalled. */
+/** An end that is watched is signalled. One that was so for a moment only, shorter than the server took to look, is not told of. */
 #define NPFS_SRV_SIGNALED UINT32_C(2)
 /** What answered `NPFS_HOST_BUSY` can be tried again. */
 #define NPFS_SRV_ROLE_FREE UINT32_C(4)
@@ -303,7 +303,8 @@ extern "C" {
  *   the library's, and goes to no client.
  *
  * The kernel waits for the clients in an io_uring. Where there is none, or the environment variable `NPFS_LOOP` is `futex`, a
- * thread is started for that, with all signals blocked.
+ * thread is started for that, with all signals blocked. A process that is made by fork(2) after this must not use what its
+ * parent has: fork before.
  *
  * Errors: NPFS_HOST_INVALID, NPFS_HOST_NO_MEMORY.
  *

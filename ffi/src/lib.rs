@@ -83,6 +83,9 @@
 //! duplicated is the end's too before its process has asked for anything. (`NPFS_SRV_HOLDERS_CLOSE` is for hosts whose processes
 //! all come at once.)
 //!
+//! A client that is stopped between a change and the wake that goes with it (SIGSTOP, a debugger) keeps the server from hearing of
+//! its link until it goes on or is swept; a host that suspends threads defers that while they are in a call.
+//!
 //! What a connection has not (LISTENING, a slow path by policy) is the host's: `NPFS_HOST_LISTENING` and `NPFS_HOST_FALLBACK`
 //! are there for it to answer with.
 

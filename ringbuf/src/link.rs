@@ -78,7 +78,12 @@ impl Link {
         Ok(Arc::new(Link {
             region: Region::new(map, geometry),
             process,
-            keep_after: barrier::keep_after(),
+            // Who is in a hurry is not asked for a role that it keeps, and has none between its calls (`Conn::reclaim`).
+            keep_after: if is_patient {
+                barrier::keep_after()
+            } else {
+                barrier::KEEP_NEVER
+            },
             is_patient,
             token,
             open: (0..slots).map(|_| AtomicU64::new(0)).collect(),

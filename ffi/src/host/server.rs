@@ -111,7 +111,7 @@ pub const NPFS_HOST_NOQUOTA: u32 = 1;
 
 /// A ticket has its answer: `npfs_srv_ticket_take`.
 pub const NPFS_SRV_TICKET: u32 = 1;
-/// An end that is watched is signalled.
+/// An end that is watched is signalled. One that was so for a moment only, shorter than the server took to look, is not told of.
 pub const NPFS_SRV_SIGNALED: u32 = 2;
 /// What answered `NPFS_HOST_BUSY` can be tried again.
 pub const NPFS_SRV_ROLE_FREE: u32 = 4;
@@ -134,7 +134,8 @@ pub type npfs_srv_callback =
 ///   the library's, and goes to no client.
 ///
 /// The kernel waits for the clients in an io_uring. Where there is none, or the environment variable `NPFS_LOOP` is `futex`, a
-/// thread is started for that, with all signals blocked.
+/// thread is started for that, with all signals blocked. A process that is made by fork(2) after this must not use what its
+/// parent has: fork before.
 ///
 /// Errors: NPFS_HOST_INVALID, NPFS_HOST_NO_MEMORY.
 ///
