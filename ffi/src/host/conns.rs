@@ -21,8 +21,9 @@ use super::{
     HostResult,
     slabs::{OnLink, Served, Slab, Waited, count},
     types::{
-        NPFS_HOST_BUSY, NPFS_HOST_DISCONNECTED, NPFS_HOST_INVALID, NPFS_HOST_INVALID_STATE,
-        NPFS_HOST_PENDING, NPFS_HOST_STALE, npfs_host_status, of_books, of_error,
+        NPFS_HOST_BROKEN, NPFS_HOST_BUSY, NPFS_HOST_DISCONNECTED, NPFS_HOST_INVALID,
+        NPFS_HOST_INVALID_STATE, NPFS_HOST_PENDING, NPFS_HOST_STALE, npfs_host_status, of_books,
+        of_error,
     },
 };
 
@@ -93,7 +94,12 @@ impl Connection {
         }
         let set_up = (|| {
             for (end, (read, completion)) in conn.ends.iter().zip(wanted.modes) {
-                end.set_modes(read, completion).map_err(of_error)?;
+                let set = end.set_modes(read, completion);
+                set.map_err(|error| match error {
+                    Error::InvalidMode => NPFS_HOST_INVALID_STATE,
+                    // Nothing has happened on it yet that could refuse.
+                    _ => NPFS_HOST_BROKEN,
+                })?;
             }
             if !wanted.holders_close {
                 // Who has a handle on an end is known to the host; who has come for it may be fewer.

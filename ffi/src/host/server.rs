@@ -322,7 +322,7 @@ pub unsafe extern "C" fn npfs_srv_slab_put(slab: *mut npfs_srv_slab) -> npfs_hos
 /// - `conn`: receives it; destroy it with `npfs_srv_conn_destroy`.
 ///
 /// Errors: NPFS_HOST_INVALID (options; a process that has died), NPFS_HOST_INVALID_STATE (message mode on a byte pipe,
-/// NP-INFO-05), NPFS_HOST_NO_MEMORY.
+/// NP-INFO-05), NPFS_HOST_NO_MEMORY, NPFS_HOST_BROKEN (one of the two writes to what they share as no client does).
 ///
 /// # Safety
 /// `options` can be read; `conn` can be written.

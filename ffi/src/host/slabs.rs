@@ -13,7 +13,7 @@ use std::{
 
 use npfs::Lookout;
 use npfs_ringbuf::{
-    BooksError, Conn, End, Grant, Link, ProcessIndex, Spot,
+    AttachError, BooksError, Conn, End, Grant, Link, ProcessIndex, Spot,
     books::{ConnId, ConnSpec, LinkBooks, LinkConfig},
 };
 
@@ -21,8 +21,8 @@ use super::{
     HostResult,
     conns::Connection,
     types::{
-        NPFS_HOST_FALLBACK, NPFS_HOST_INVALID, NPFS_HOST_NO_MEMORY, NPFS_HOST_STALE, of_attach,
-        of_books,
+        NPFS_HOST_BROKEN, NPFS_HOST_FALLBACK, NPFS_HOST_INVALID, NPFS_HOST_NO_MEMORY,
+        NPFS_HOST_STALE, of_attach, of_books,
     },
 };
 
@@ -325,7 +325,11 @@ impl OnLink {
                 for end in [End::Client, End::Server] {
                     let _ = self.books.borrow_mut().close(id, end);
                 }
-                Err(of_attach(&error))
+                Err(match error {
+                    // Made a moment ago, and another already.
+                    AttachError::Grant(_) => NPFS_HOST_BROKEN,
+                    error => of_attach(&error),
+                })
             }
         }
     }
