@@ -738,8 +738,9 @@ npfs_host_status npfs_host_forget_link(const uint64_t *link);
 /**
  * Reads what is there, at most `len` bytes, to user memory at `buf`. `count` is written if the answer is `NPFS_HOST_OK` or
  * `NPFS_HOST_MORE_DATA`. `NPFS_HOST_WOULD_BLOCK`: nothing is there, or others wait for it; `NPFS_HOST_BUSY`: somebody is
- * in the middle of a step; `NPFS_HOST_FAULT`: the copy failed, and nothing was read. What an error leaves in the buffer is undefined. No system call unless
- * somebody has to be woken, or a thread that keeps the right to read has to be asked for it. Any thread.
+ * in the middle of a step; `NPFS_HOST_FAULT`: the copy failed, and nothing was read. What an error leaves in the buffer is
+ * undefined. No system call unless somebody has to be woken, or a thread that keeps the right to read has to be asked for it.
+ * Any thread.
  *
  * Memory: `count` can be written unless it is NULL.
  */

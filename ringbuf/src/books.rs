@@ -275,11 +275,9 @@ impl LinkBooks {
     }
 
     fn add(&mut self, from: usize, pid: Option<u32>) -> Result<ProcessIndex, BooksError> {
-        let mut free = (from..PROCESSES).filter(|index| self.processes[*index].is_none());
-        let free = free.next();
-        let index = free
-            .and_then(|index| u8::try_from(index).ok())
-            .and_then(ProcessIndex::new)
+        let index = ProcessIndex::all()
+            .skip(from)
+            .find(|index| self.processes[index.get() as usize].is_none())
             .ok_or(BooksError::TooManyProcesses)?;
         let pidfd = match pid.map(region::pidfd).transpose() {
             Ok(Some(pidfd)) if region::has_exited(pidfd.as_fd()) => {
@@ -544,9 +542,7 @@ impl LinkBooks {
     /// indices are free again. Never blocks.
     pub fn reap(&mut self) -> Vec<ProcessIndex> {
         let mut dead = Vec::new();
-        for process in
-            (0..PROCESSES).filter_map(|index| ProcessIndex::new(u8::try_from(index).ok()?))
-        {
+        for process in ProcessIndex::all() {
             if self.has_exited(process) {
                 self.bury(process);
                 dead.push(process);
@@ -599,9 +595,9 @@ impl LinkBooks {
             sweep_slot(&self.region, index, process, thread, has_end);
         }
         // It may have disarmed a bell on a slot that it has no end of any more, and died before it woke anybody.
-        for index in (0..PROCESSES).filter(|index| self.processes[*index].is_some()) {
-            if let Ok(index) = u8::try_from(index) {
-                Bell::new(self.region.bell(index)).wake();
+        for other in ProcessIndex::all() {
+            if self.processes[other.get() as usize].is_some() {
+                Bell::new(self.region.bell(other.get())).wake();
             }
         }
     }

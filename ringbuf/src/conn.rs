@@ -691,6 +691,12 @@ impl Conn {
         self.queue(self.end.other())
     }
 
+    /// The direction in which this end reads, or writes.
+    #[inline]
+    pub(crate) fn line(&self, incoming: bool) -> Queue<'_> {
+        self.queue(if incoming { self.end } else { self.end.other() })
+    }
+
     /// Looks for as long as a blocking read here would before it sleeps: `true` once `ready` says so.
     pub fn spin_until(&self, ready: impl Fn() -> bool) -> bool {
         let wait = Wait::new();

@@ -255,7 +255,7 @@ impl<'a> Queue<'a> {
                 Ok(read)
             }
             Got::Nothing => self.nothing(me, buf.len(), how, wakes),
-            Got::Streams(_) => self.streams(me, buf, how, wakes),
+            Got::Streams(count) => self.streams(me, &front, count, buf.len(), how, wakes),
         }
     }
 
@@ -286,7 +286,7 @@ impl<'a> Queue<'a> {
             }
             Got::Nothing if attention.has(WRITER_CLOSED) => Err(Error::Broken.into()),
             Got::Nothing => self.nothing(me, buf.len(), how, wakes),
-            Got::Streams(_) => self.streams(me, buf, how, wakes),
+            Got::Streams(count) => self.streams(me, &front, count, buf.len(), how, wakes),
         }
     }
 
@@ -309,25 +309,21 @@ impl<'a> Queue<'a> {
     fn streams(
         &self,
         me: Owner,
-        buf: &mut [u8],
+        front: &Front,
+        count: usize,
+        len: usize,
         how: ReadHow,
         wakes: &mut Wakes<'a>,
     ) -> Result<Read, ReadStop> {
         match how {
             ReadHow::First => Err(ReadStop::WouldPend),
-            ReadHow::Pend => Err(self.pend_read(me, buf.len(), Phase::Stream, wakes)),
+            ReadHow::Pend => Err(self.pend_read(me, len, Phase::Stream, wakes)),
             // A call that does not wait takes what is there; a message of which more is to come is then partly read.
             ReadHow::Try | ReadHow::Nowait => {
-                let mut front = self.front();
-                let count = self.gather(&mut front, buf)?;
-                self.prepare_front(&front);
+                self.prepare_front(front);
                 self.turn_front();
                 self.settle(wakes)?;
-                Ok(if self.read_mode() == ReadMode::Message {
-                    Read::Part(count)
-                } else {
-                    Read::Whole(count)
-                })
+                Ok(self.cut_short(count))
             }
         }
     }
@@ -405,11 +401,7 @@ impl<'a> Queue<'a> {
 
     /// Byte mode: as much as fits, over the boundaries of entries; empty messages in front are swallowed, one behind
     /// a full buffer is left (NP-READ-07, 13).
-    pub(crate) fn gather<D: Sink + ?Sized>(
-        &self,
-        front: &mut Front,
-        buf: &mut D,
-    ) -> Result<usize, D::Error> {
+    fn gather<D: Sink + ?Sized>(&self, front: &mut Front, buf: &mut D) -> Result<usize, D::Error> {
         let mut count = 0;
         let mut steps = self.most_frames();
         while count < buf.len() && steps != 0 {

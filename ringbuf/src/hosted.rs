@@ -108,8 +108,6 @@ pub struct Task {
     life: u32,
     /// When it was first waited for.
     begin: Option<u64>,
-    /// Its record's state when it came to rest.
-    rested: u32,
     answer: Option<Result<Answer, Error>>,
 }
 
@@ -140,7 +138,6 @@ impl Task {
             held: None,
             life: 0,
             begin: None,
-            rested: 0,
             answer: None,
         }
     }
@@ -346,7 +343,7 @@ impl Task {
     }
 
     /// As [`Started::rest`](crate::Started::rest), after [`Task::advance`] has answered nothing.
-    pub fn rest(&mut self, conn: &Conn, work: Work<'_>) -> Rest {
+    pub fn rest(&self, conn: &Conn, work: Work<'_>) -> Rest {
         let Stage::Placed(index) = self.stage else {
             return if self.answer.is_some() {
                 Rest::Look
@@ -367,10 +364,7 @@ impl Task {
         record.belongs_to_the_bell();
         match record.fall_asleep() {
             None => Rest::Look,
-            Some(word) => {
-                self.rested = word;
-                Rest::AtTheBell
-            }
+            Some(_) => Rest::AtTheBell,
         }
     }
 
@@ -379,18 +373,6 @@ impl Task {
         if let Stage::Placed(index) = self.stage {
             let entered = std::mem::ManuallyDrop::new(wait.resume());
             entered.holds(&queue_of(conn, work).records[index]);
-        }
-    }
-
-    /// Whether there is something new since it came to rest. One load.
-    #[must_use]
-    pub fn has_news(&self, conn: &Conn, work: Work<'_>) -> bool {
-        match self.stage {
-            Stage::Placed(index) => {
-                let record = &queue_of(conn, work).records[index];
-                record.state.load(Ordering::Relaxed) != self.rested
-            }
-            _ => true,
         }
     }
 }
@@ -407,9 +389,5 @@ fn is_incoming(work: Work<'_>) -> bool {
 }
 
 fn queue_of<'c>(conn: &'c Conn, work: Work<'_>) -> Queue<'c> {
-    if is_incoming(work) {
-        conn.incoming()
-    } else {
-        conn.outgoing()
-    }
+    conn.line(is_incoming(work))
 }

@@ -11,7 +11,7 @@ use crate::{
     doorbell::Bell,
     error::AttachError,
     geometry::Geometry,
-    layout::{ABI_VERSION, PAGE, PROCESSES},
+    layout::{ABI_VERSION, PAGE},
     region::{self, Region},
     sync::process::{AtomicU64, Ordering},
     types::{Access, End, PipeType, ProcessIndex},
@@ -251,9 +251,8 @@ impl Link {
     /// ([`crate::books::LinkBooks::bury`] does the same for a broker).
     pub fn bury_others(&self, gone: u8, exited: bool) {
         let gone = u32::from(gone) & !self.own_bit();
-        let others = (0..PROCESSES).filter(|index| gone & 1 << index != 0);
-        let others = others.filter_map(|index| u8::try_from(index).ok());
-        let others: Vec<ProcessIndex> = others.filter_map(ProcessIndex::new).collect();
+        let others = ProcessIndex::all().filter(|index| gone & 1 << index.get() != 0);
+        let others: Vec<ProcessIndex> = others.collect();
         for slot in 0..self.region.geometry().slots {
             if !self.has(slot, End::Client) && !self.has(slot, End::Server) {
                 continue;

@@ -21,7 +21,7 @@ use crate::{
     record::{Outcome, Phase, Wakes},
     role::{Owner, Taken},
     sync::{Ordering, fence, spin_hint},
-    types::{Read, ReadMode},
+    types::Read,
 };
 
 /// What a copy without the lock was made of.
@@ -148,11 +148,7 @@ impl<'a> Queue<'a> {
             // A call that does not wait takes what is there; a message of which more is to come is then partly read. Not
             // looked for again: by now the end of the message may be there, and the next one behind it.
             Got::Streams(count) if matches!(how, ReadHow::Try | ReadHow::Nowait) => {
-                Ok(Got::Data(if self.read_mode() == ReadMode::Message {
-                    Read::Part(count)
-                } else {
-                    Read::Whole(count)
-                }))
+                Ok(Got::Data(self.cut_short(count)))
             }
             got => Ok(got),
         }

@@ -52,11 +52,7 @@ impl<'a, T: Copy> Op<'a, T> {
     }
 
     fn queue(&self) -> Queue<'a> {
-        if self.incoming {
-            self.conn.incoming()
-        } else {
-            self.conn.outgoing()
-        }
+        self.conn.line(self.incoming)
     }
 
     fn answered(&mut self, answer: Option<Result<T, Error>>) -> Option<Result<T, Error>> {
@@ -112,11 +108,7 @@ impl Place {
         deadline: Deadline,
         begin: &mut Option<u64>,
     ) -> Result<(), Error> {
-        let queue = if self.incoming {
-            conn.incoming()
-        } else {
-            conn.outgoing()
-        };
+        let queue = conn.line(self.incoming);
         let record = &queue.records[self.index];
         let before = record.word();
         let common = &queue.header.common.0;

@@ -307,8 +307,8 @@ impl<'a> Wakes<'a> {
     #[cold]
     fn deliver_some(&mut self, ring: impl FnMut(ProcessIndex)) {
         let bells = std::mem::take(&mut self.bells);
-        let rung = (0..8).filter(|process| bells & 1 << process != 0);
-        rung.filter_map(ProcessIndex::new).for_each(ring);
+        let rung = ProcessIndex::all().filter(|process| bells & 1 << process.get() != 0);
+        rung.for_each(ring);
         for word in self.words.iter_mut().take(self.count) {
             if let Some(word) = word.take() {
                 crate::futex::wake(word);

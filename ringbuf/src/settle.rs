@@ -22,10 +22,11 @@ use crate::{
     layout::{RECORDS, Record},
     matching,
     produce::MAX_EMPTIES,
-    queue::{Back, Front, MODE_MESSAGE, Queue, Segment},
+    queue::{Back, Front, Queue, Segment},
     record::{Change, Kind, Outcome, Phase, Wakes},
     role::{DIRTY, Owner, Taken},
     sync::{Ordering, fence, fence_after_rmw},
+    types::ReadMode,
 };
 
 impl<'a> Queue<'a> {
@@ -765,8 +766,7 @@ impl<'a> Queue<'a> {
 
     /// Whether the reading end reads messages now, for a record's owner that has to know (NP-READ-19).
     pub(crate) fn reads_messages(&self) -> bool {
-        self.pipe_type == crate::types::PipeType::Message
-            && self.modes.load(Ordering::Relaxed) & MODE_MESSAGE != 0
+        self.read_mode() == ReadMode::Message
     }
 }
 

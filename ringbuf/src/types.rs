@@ -42,6 +42,11 @@ impl ProcessIndex {
         }
     }
 
+    /// Every one that a link can have.
+    pub(crate) fn all() -> impl Iterator<Item = ProcessIndex> {
+        (0..=u8::MAX).map_while(ProcessIndex::new)
+    }
+
     /// The number.
     #[must_use]
     pub const fn get(self) -> u8 {

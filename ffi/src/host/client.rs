@@ -9,16 +9,21 @@ use std::{
 };
 
 use npfs_ringbuf::{
-    ABI_VERSION, Alarm, Answer, Conn, Deadline, Error, Grant, Link, ProcessIndex, Read, State,
-    Task, UserBuffer, UserMemory, Wait, Work, layout_hash, wait_at_bells,
+    ABI_VERSION, Alarm, Answer, Conn, Deadline, Error, Grant, Link, ProcessIndex, Read, Task,
+    UserBuffer, UserMemory, Wait, Work, layout_hash, wait_at_bells,
 };
 
 use super::{
+    HostResult, guard, of_memory,
     operations::{self, Filter, Submitted},
+    out,
     table::{self, Number, Use},
     types::*,
 };
-use crate::guard::guard_or;
+use crate::{
+    guard::guard_or,
+    memory::{self, Out},
+};
 
 /// A connection that this process has attached to: above 0. It may be used while another thread drops it, and stands for
 /// nothing then (`NPFS_HOST_STALE`); the same number comes again after some two thousand others at its place.
@@ -121,7 +126,7 @@ pub(super) fn links() -> Vec<Arc<Link>> {
 pub(super) static ALARM: Alarm = Alarm::new();
 
 fn status(call: impl FnOnce() -> npfs_host_status) -> npfs_host_status {
-    guard_or(NPFS_HOST_INVALID, call)
+    guard(|| Ok(call()))
 }
 
 /// A call on a connection.
@@ -153,10 +158,23 @@ pub(super) fn of_answer(answer: Result<Answer, Error>) -> (npfs_host_status, usi
 /// # Safety
 /// What is not NULL can be written.
 unsafe fn put<T>(place: *mut T, value: T) {
-    if !place.is_null() && place.is_aligned() {
-        // SAFETY: the caller's promise.
-        unsafe { place.write(value) };
+    // SAFETY: the caller's promise.
+    if let Ok(Some(place)) = unsafe { Out::maybe(place) } {
+        place.put(value);
     }
+}
+
+/// What an operation has come to; `count`, if that is something, receives how many bytes it has moved.
+///
+/// # Safety
+/// As of [`put`].
+unsafe fn tell(answer: Result<Answer, Error>, count: *mut usize) -> npfs_host_status {
+    let (status, n) = of_answer(answer);
+    if answer.is_ok() {
+        // SAFETY: the caller's promise.
+        unsafe { put(count, n) };
+    }
+    status
 }
 
 /// The version and the hash of the layout of what is shared. If two sides answer different ones they must not share
@@ -180,20 +198,15 @@ pub unsafe extern "C" fn npfs_host_abi(version: *mut u32, hash: *mut u64) {
 /// `ops` is NULL or can be read; the functions do what they are for, and stay.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npfs_host_init(ops: *const npfs_host_ops) -> npfs_host_status {
-    status(|| {
-        if ops.is_null() || !ops.is_aligned() {
-            return NPFS_HOST_INVALID;
-        }
-        // SAFETY: neither NULL nor misaligned, and readable by the caller's word.
-        let ops = unsafe { ops.read() };
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let ops = unsafe { memory::read(ops) }.map_err(of_memory)?;
         if ops.size != size_of::<npfs_host_ops>() || ops.copy_in.is_none() || ops.copy_out.is_none()
         {
-            return NPFS_HOST_INVALID;
+            return Err(NPFS_HOST_INVALID);
         }
-        match HOST.set(Host(ops)) {
-            Ok(()) => NPFS_HOST_OK,
-            Err(_) => NPFS_HOST_INVALID,
-        }
+        HOST.set(Host(ops)).map_err(|_| NPFS_HOST_INVALID)?;
+        Ok(NPFS_HOST_OK)
     })
 }
 
@@ -218,53 +231,46 @@ pub unsafe extern "C" fn npfs_host_attach(
     end: *const npfs_host_end,
     conn: *mut npfs_host_conn,
 ) -> npfs_host_status {
-    status(|| {
+    guard(|| {
         // SAFETY: the descriptor is the library's by the caller's word.
         let memfd = (memfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(memfd) });
-        if end.is_null() || !end.is_aligned() || conn.is_null() || !conn.is_aligned() {
-            return NPFS_HOST_INVALID;
-        }
-        // SAFETY: neither NULL nor misaligned, and readable by the caller's word.
-        let end = unsafe { end.read() };
+        // SAFETY: the caller's promise.
+        let (end, conn) = unsafe { (memory::read(end).map_err(of_memory)?, out(conn)?) };
         let process = u8::try_from(end.process).ok().and_then(ProcessIndex::new);
-        let (Some(process), Ok(grant)) = (process, Grant::from_bytes(&end.grant)) else {
-            return NPFS_HOST_MISMATCH;
-        };
-        let mut links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = links
-            .iter()
-            .find(|link| link.token() == end.link && link.process() == process);
-        let link = match (known, memfd) {
-            (Some(link), _) => link.clone(),
-            (None, None) => return NPFS_HOST_FALLBACK,
-            (None, Some(memfd)) => match Link::attach(memfd, process) {
-                Ok(link) if link.token() == end.link => {
-                    links.push(link.clone());
-                    // The pump sleeps at the bells of those that it knew.
-                    ALARM.ring();
-                    link
-                }
-                Ok(_) => return NPFS_HOST_MISMATCH,
-                Err(error) => return of_attach(&error),
-            },
-        };
-        drop(links);
-        let opened = match Conn::open(&link, &grant) {
-            Ok(opened) => opened,
-            Err(error) => return of_attach(&error),
-        };
-        match table::insert(opened) {
-            Ok(number) => {
-                // SAFETY: neither NULL nor misaligned, and writable by the caller's word.
-                unsafe { conn.write(number) };
-                NPFS_HOST_OK
-            }
-            Err(opened) => {
-                opened.leave_to_broker();
-                NPFS_HOST_NO_MEMORY
-            }
-        }
+        let process = process.ok_or(NPFS_HOST_MISMATCH)?;
+        let grant = Grant::from_bytes(&end.grant).map_err(|_| NPFS_HOST_MISMATCH)?;
+        let link = joined(&end, process, memfd)?;
+        let opened = Conn::open(&link, &grant).map_err(|error| of_attach(&error))?;
+        conn.put(table::insert(opened).map_err(|opened| {
+            opened.leave_to_broker();
+            NPFS_HOST_NO_MEMORY
+        })?);
+        Ok(NPFS_HOST_OK)
     })
+}
+
+/// The link of an end: one that the process has, or the descriptor's.
+fn joined(
+    end: &npfs_host_end,
+    process: ProcessIndex,
+    memfd: Option<OwnedFd>,
+) -> HostResult<Arc<Link>> {
+    let mut links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = links
+        .iter()
+        .find(|link| link.token() == end.link && link.process() == process);
+    if let Some(link) = known {
+        return Ok(link.clone());
+    }
+    let link = Link::attach(memfd.ok_or(NPFS_HOST_FALLBACK)?, process);
+    let link = link.map_err(|error| of_attach(&error))?;
+    if link.token() != end.link {
+        return Err(NPFS_HOST_MISMATCH);
+    }
+    links.push(link.clone());
+    // The pump sleeps at the bells of those that it knew.
+    ALARM.ring();
+    Ok(link)
 }
 
 /// This process is done with a connection: the number stands for nothing from here on. Calls under way go on, and so do waits
@@ -288,14 +294,11 @@ pub extern "C" fn npfs_host_drop(conn: npfs_host_conn) -> npfs_host_status {
 /// `link` can be read as two numbers unless it is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn npfs_host_forget_link(link: *const u64) -> npfs_host_status {
-    status(|| {
-        if link.is_null() || !link.is_aligned() {
-            return NPFS_HOST_INVALID;
-        }
-        // SAFETY: neither NULL nor misaligned, and readable by the caller's word.
-        let token = unsafe { link.cast::<[u64; 2]>().read() };
+    guard(|| {
+        // SAFETY: the caller's promise.
+        let token = unsafe { memory::read(link.cast::<[u64; 2]>()) }.map_err(of_memory)?;
         if operations::pend_on(token) {
-            return NPFS_HOST_BUSY;
+            return Err(NPFS_HOST_BUSY);
         }
         let mut links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
         let before = links.len();
@@ -303,7 +306,7 @@ pub unsafe extern "C" fn npfs_host_forget_link(link: *const u64) -> npfs_host_st
         let found = links.len() != before;
         drop(links);
         ALARM.ring();
-        if found { NPFS_HOST_OK } else { NPFS_HOST_STALE }
+        Ok(if found { NPFS_HOST_OK } else { NPFS_HOST_STALE })
     })
 }
 
@@ -311,8 +314,9 @@ pub unsafe extern "C" fn npfs_host_forget_link(link: *const u64) -> npfs_host_st
 
 /// Reads what is there, at most `len` bytes, to user memory at `buf`. `count` is written if the answer is `NPFS_HOST_OK` or
 /// `NPFS_HOST_MORE_DATA`. `NPFS_HOST_WOULD_BLOCK`: nothing is there, or others wait for it; `NPFS_HOST_BUSY`: somebody is
-/// in the middle of a step; `NPFS_HOST_FAULT`: the copy failed, and nothing was read. What an error leaves in the buffer is undefined. No system call unless
-/// somebody has to be woken, or a thread that keeps the right to read has to be asked for it. Any thread.
+/// in the middle of a step; `NPFS_HOST_FAULT`: the copy failed, and nothing was read. What an error leaves in the buffer is
+/// undefined. No system call unless somebody has to be woken, or a thread that keeps the right to read has to be asked for it.
+/// Any thread.
 ///
 /// # Safety
 /// `count` can be written unless it is NULL.
@@ -326,12 +330,8 @@ pub unsafe extern "C" fn npfs_host_try_read(
     status(|| {
         with(conn, |host, conn| {
             let read = conn.try_read_user(UserBuffer::new(host, buf, len));
-            let (status, n) = of_answer(read.map(Answer::Read));
-            if status >= 0 && status != NPFS_HOST_WOULD_BLOCK {
-                // SAFETY: the caller's promise.
-                unsafe { put(count, n) };
-            }
-            status
+            // SAFETY: the caller's promise.
+            unsafe { tell(read.map(Answer::Read), count) }
         })
     })
 }
@@ -352,12 +352,8 @@ pub unsafe extern "C" fn npfs_host_try_write(
     status(|| {
         with(conn, |host, conn| {
             let wrote = conn.try_write_user(UserBuffer::new(host, buf, len));
-            let (status, n) = of_answer(wrote.map(Answer::Wrote));
-            if status == NPFS_HOST_OK {
-                // SAFETY: the caller's promise.
-                unsafe { put(count, n) };
-            }
-            status
+            // SAFETY: the caller's promise.
+            unsafe { tell(wrote.map(Answer::Wrote), count) }
         })
     })
 }
@@ -380,22 +376,10 @@ pub unsafe extern "C" fn npfs_host_peek(
                 Ok(peek) => peek,
                 Err(error) => return of_error(error),
             };
-            let quota_left = conn.info().map_or(0, |info| info.write_quota_available);
-            let seen = npfs_host_info {
-                available: peek.available,
-                message_left: peek.message_len,
-                messages: peek.messages,
-                quota_left,
-                copied: u32::try_from(peek.copied).unwrap_or(u32::MAX),
-                state: of_state(peek.state),
-            };
+            let (seen, status) = of_peek(&peek, &conn);
             // SAFETY: the caller's promise.
             unsafe { put(info, seen) };
-            if peek.partial {
-                NPFS_HOST_MORE_DATA
-            } else {
-                NPFS_HOST_OK
-            }
+            status
         })
     })
 }
@@ -412,29 +396,13 @@ pub unsafe extern "C" fn npfs_host_query(
     status(|| {
         with(conn, |_, conn| match conn.info() {
             Ok(counts) => {
-                let seen = npfs_host_info {
-                    available: counts.read_available,
-                    messages: counts.messages,
-                    quota_left: counts.write_quota_available,
-                    state: of_state(counts.state),
-                    ..npfs_host_info::default()
-                };
                 // SAFETY: the caller's promise.
-                unsafe { put(info, seen) };
+                unsafe { put(info, counts.into()) };
                 NPFS_HOST_OK
             }
             Err(error) => of_error(error),
         })
     })
-}
-
-/// FILE_PIPE_..._STATE.
-pub(super) fn of_state(state: State) -> u32 {
-    match state {
-        State::Disconnected => 1,
-        State::Connected => 3,
-        State::Closing => 4,
-    }
 }
 
 // ---- waits -----------------------------------------------------------------------------------------------------------
@@ -667,12 +635,8 @@ pub unsafe extern "C" fn npfs_host_wait_end(
         unsafe { (&raw mut (*place).conn).write(0) };
         wait.shut();
         conn.signal();
-        let (status, n) = of_answer(answer);
-        if status >= 0 {
-            // SAFETY: the caller's promise.
-            unsafe { put(count, n) };
-        }
-        status
+        // SAFETY: the caller's promise.
+        unsafe { tell(answer, count) }
     })
 }
 
@@ -810,15 +774,11 @@ unsafe fn submit(
             task.advance(&used, plan.work(host))
         };
         if let Some(answer) = answer {
-            let (status, n) = of_answer(answer);
-            if status >= 0 {
-                if signals {
-                    used.signal();
-                }
-                // SAFETY: the caller's promise.
-                unsafe { put(count, n) };
+            if signals && answer.is_ok() {
+                used.signal();
             }
-            return status;
+            // SAFETY: the caller's promise.
+            return unsafe { tell(answer, count) };
         }
         if signals {
             used.unsignal();

@@ -22,10 +22,13 @@ use std::mem::{offset_of, size_of};
 
 use npfs::NtStatus;
 
+use crate::{guard::guard_or, memory::Out};
+
 use client::{npfs_host_op, npfs_host_wait};
 use server::{npfs_srv_config, npfs_srv_conn_options, npfs_srv_counts};
 use types::{
-    NPFS_HOST_INVALID, NPFS_HOST_NO_MEMORY, npfs_host_end, npfs_host_info, npfs_host_status,
+    NPFS_HOST_INTERNAL, NPFS_HOST_INVALID, NPFS_HOST_NO_MEMORY, npfs_host_end, npfs_host_info,
+    npfs_host_status,
 };
 
 /// An answer, or why there is none.
@@ -37,6 +40,22 @@ fn of_memory(error: NtStatus) -> npfs_host_status {
         NtStatus::INSUFFICIENT_RESOURCES => NPFS_HOST_NO_MEMORY,
         _ => NPFS_HOST_INVALID,
     }
+}
+
+/// The body of every export that answers a status.
+fn guard(call: impl FnOnce() -> HostResult<npfs_host_status>) -> npfs_host_status {
+    guard_or(NPFS_HOST_INTERNAL, || match call() {
+        Ok(status) | Err(status) => status,
+    })
+}
+
+/// A place for a result.
+///
+/// # Safety
+/// As [`Out::new`].
+unsafe fn out<T>(pointer: *mut T) -> HostResult<Out<T>> {
+    // SAFETY: the caller's promise is the same.
+    unsafe { Out::new(pointer) }.map_err(of_memory)
 }
 
 /// A structure's name and size, and its fields' names and offsets.

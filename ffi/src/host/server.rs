@@ -12,15 +12,12 @@ use npfs_ringbuf::{
     books::{ConnSpec, LinkConfig},
 };
 
-use crate::{
-    guard::guard_or,
-    memory::{self, Out},
-};
+use crate::memory::{self, Out};
 
 use super::{
     HostResult,
     conns::{Connection, Ticket, Wanted, Way},
-    news, of_memory,
+    guard, news, of_memory, out,
     slabs::{Server, Slab},
     types::*,
 };
@@ -710,20 +707,9 @@ pub unsafe extern "C" fn npfs_srv_peek(
         let buf = unsafe { memory::output(buf, len) }.map_err(of_memory)?;
         let end = of_side(side)?;
         let peek = conn.0.peek(end, buf)?;
-        let quota = conn.0.ends[end as usize].info();
-        out.put(npfs_host_info {
-            available: peek.available,
-            message_left: peek.message_len,
-            messages: peek.messages,
-            quota_left: quota.map_or(0, |info| info.write_quota_available),
-            copied: length(peek.copied),
-            ..peek.state.into()
-        });
-        Ok(if peek.partial {
-            NPFS_HOST_MORE_DATA
-        } else {
-            NPFS_HOST_OK
-        })
+        let (seen, status) = of_peek(&peek, &conn.0.ends[end as usize]);
+        out.put(seen);
+        Ok(status)
     })
 }
 
@@ -917,12 +903,6 @@ pub unsafe extern "C" fn npfs_srv_ticket_remove(ticket: *mut npfs_srv_ticket) ->
 
 // ---- inside ----------------------------------------------------------------------------------------------------------
 
-fn guard(call: impl FnOnce() -> HostResult<npfs_host_status>) -> npfs_host_status {
-    guard_or(NPFS_HOST_INTERNAL, || match call() {
-        Ok(status) | Err(status) => status,
-    })
-}
-
 fn of_side(side: u32) -> HostResult<End> {
     match side {
         NPFS_HOST_CLIENT => Ok(End::Client),
@@ -970,15 +950,6 @@ fn room(len: u32) -> HostResult<usize> {
     let len = usize::try_from(len).map_err(|_| NPFS_HOST_INVALID)?;
     memory::is_to_be_had(len).map_err(of_memory)?;
     Ok(len)
-}
-
-/// A place for a result.
-///
-/// # Safety
-/// As [`Out::new`].
-unsafe fn out<T>(pointer: *mut T) -> HostResult<Out<T>> {
-    // SAFETY: the caller's promise is the same.
-    unsafe { Out::new(pointer) }.map_err(of_memory)
 }
 
 /// Something that C keeps a pointer to.

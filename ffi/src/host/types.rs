@@ -1,6 +1,6 @@
 //! What both sides of `npfs_host.h` have in common.
 
-use npfs_ringbuf::{AttachError, BooksError, Error, Grant, Info, State};
+use npfs_ringbuf::{AttachError, BooksError, Conn, Error, Grant, Info, Peek, State};
 
 /// How a call of the host level ended: `NPFS_HOST_...`.
 pub type npfs_host_status = i32;
@@ -169,6 +169,26 @@ impl From<State> for npfs_host_info {
             ..npfs_host_info::default()
         }
     }
+}
+
+/// What a peek through that end has seen, and what it answers.
+pub(crate) fn of_peek(peek: &Peek, end: &Conn) -> (npfs_host_info, npfs_host_status) {
+    let quota = end.info();
+    let seen = npfs_host_info {
+        available: peek.available,
+        message_left: peek.message_len,
+        messages: peek.messages,
+        quota_left: quota.map_or(0, |info| info.write_quota_available),
+        // No buffer is longer than that.
+        copied: u32::try_from(peek.copied).unwrap_or(u32::MAX),
+        ..peek.state.into()
+    };
+    let status = if peek.partial {
+        NPFS_HOST_MORE_DATA
+    } else {
+        NPFS_HOST_OK
+    };
+    (seen, status)
 }
 
 impl From<Info> for npfs_host_info {
