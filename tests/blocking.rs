@@ -6,7 +6,7 @@ use npfs_ringbuf::{
 };
 use npfs_tests::party::{Pair, Place, Rig};
 use npfs_tests::time::until;
-use npfs_tests::{Blocking, Done, child_exe, pattern, soon, sys, within};
+use npfs_tests::{Blocking, Done, Stopwatch, child_exe, pattern, soon, sys, within};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -210,14 +210,12 @@ fn cancel_from_another_thread() {
                 });
                 thread::sleep(Duration::from_millis(50));
                 assert!(!blocked.is_finished(), "{name} waits");
-                let start = Instant::now();
-                assert!(wait.cancel(), "{name}");
+                assert!(until(SOON, || wait.cancel()), "{name}");
                 assert_eq!(
                     blocked.join().unwrap(),
                     Err(Error::Cancelled),
                     "{name}, {policy:?}"
                 );
-                assert!(start.elapsed() < Duration::from_secs(1));
                 assert!(!wait.cancel(), "{name}: over");
                 // The same state serves again.
                 let deadline = soon(20);
@@ -247,7 +245,7 @@ fn deadlines() {
         let client = &pair.client;
         let timed = |name: &str, call: &mut dyn FnMut(Deadline) -> Option<Error>| {
             for millis in [0, 1, 100] {
-                let start = Instant::now();
+                let (start, watch) = (Instant::now(), Stopwatch::start());
                 assert_eq!(
                     call(soon(millis)),
                     Some(Error::TimedOut),
@@ -258,6 +256,7 @@ fn deadlines() {
                     took >= Duration::from_millis(millis),
                     "{name}: {took:?} of {millis} ms"
                 );
+                let took = watch.elapsed();
                 assert!(
                     took < Duration::from_millis(millis + 900),
                     "{name}: {took:?} of {millis} ms"
@@ -625,15 +624,16 @@ fn both_ends_on_one_cpu() {
                 conn.set_spin_policy(policy);
             }
             let server = pair.server.clone();
+            let start = Stopwatch::start();
+            let cpu = sys::cpus()[0];
             let echo = thread::spawn(move || {
-                sys::bind(0).expect("CPU 0");
+                sys::bind(cpu).expect("one of ours");
                 let mut buf = [0; 64];
                 while let Ok(read) = server.read(&mut buf) {
                     server.write(&buf[..read.count()]).unwrap();
                 }
             });
-            sys::bind(0).expect("CPU 0");
-            let start = Instant::now();
+            sys::bind(cpu).expect("one of ours");
             let mut buf = [0; 64];
             for i in 0..2000_u64 {
                 pair.client.write(&i.to_le_bytes()).unwrap();
@@ -641,11 +641,8 @@ fn both_ends_on_one_cpu() {
                 assert_eq!(buf[..8], i.to_le_bytes());
             }
             // A spin that starves the peer costs a time slice, milliseconds, each time.
-            assert!(
-                start.elapsed() < Duration::from_secs(4),
-                "{policy:?}: {:?}",
-                start.elapsed()
-            );
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(4), "{policy:?}: {took:?}");
             pair.client.close();
             echo.join().unwrap();
         }
@@ -748,7 +745,7 @@ fn closing_and_disconnecting_wake_every_sleeper() {
                 pair.server.close();
                 Error::Broken
             };
-            let start = Instant::now();
+            let start = Stopwatch::start();
             for sleeper in sleepers {
                 assert_eq!(sleeper.join().unwrap(), Err(expected));
             }

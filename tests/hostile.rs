@@ -8,7 +8,7 @@ use npfs_ringbuf::{CompletionMode, Conn, End, Error, PipeType, ReadMode, Wait};
 use npfs_tests::cmd::{Blocking, Cmd, Done, Reply};
 use npfs_tests::party::{Pair, Place, Rig};
 use npfs_tests::sys::{Map, extents};
-use npfs_tests::{Rng, child_exe, pattern, soon, within};
+use npfs_tests::{Rng, Stopwatch, child_exe, pattern, soon, within};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -37,7 +37,7 @@ fn duration() -> Duration {
 
 /// Runs a call that has a deadline of so many milliseconds (none: answers at once) and sees that it is kept.
 fn timed<T>(what: &str, millis: u64, call: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
+    let start = Stopwatch::start();
     let value = call();
     let took = start.elapsed();
     assert!(

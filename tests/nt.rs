@@ -1111,7 +1111,7 @@ fn np_cancel_07_np_io_10_calls_that_block_are_cancelled_by_their_thread() {
         assert!(!writes.is_finished());
         let begin = std::time::Instant::now();
         while nt.cancel_synchronous_io(thread).is_err() {
-            assert!(begin.elapsed() < SECOND);
+            assert!(begin.elapsed() < 10 * SECOND);
         }
         let answer = reads.join().expect("no panic");
         assert_eq!(answer, (NtStatus::CANCELLED, UNTOUCHED));
@@ -1316,7 +1316,7 @@ fn np_close_02_np_write_14_the_peer_is_killed_with_everything_pending() {
     // The name has gone with it, and whoever waits hears of it.
     let begin = std::time::Instant::now();
     while open(&nt, "theirs", BOTH) != Err(NtStatus::OBJECT_NAME_NOT_FOUND) {
-        assert!(begin.elapsed() < SECOND);
+        assert!(begin.elapsed() < 10 * SECOND);
     }
 }
 
@@ -2199,7 +2199,7 @@ fn np_cancel_01_05_a_call_that_blocks_is_cancelled_by_its_file_object_too() {
             while nt.cancel_io_file_ex(server, with).is_err() {
                 let none = nt.cancel_io_file_ex(server, Some(&other));
                 assert_eq!(none, Err(NtStatus::NOT_FOUND));
-                assert!(begin.elapsed() < SECOND);
+                assert!(begin.elapsed() < 10 * SECOND);
             }
             reads.join().expect("no panic")
         });
@@ -2395,7 +2395,7 @@ fn by_itself(io: &Io) -> (NtStatus, usize) {
     let begin = std::time::Instant::now();
     // The status comes last.
     while io.status.status() == UNTOUCHED.0 {
-        assert!(begin.elapsed() < 5 * SECOND, "nobody moves it on");
+        assert!(begin.elapsed() < 10 * SECOND, "nobody moves it on");
         thread::yield_now();
     }
     block(io)
@@ -2949,7 +2949,7 @@ fn a_child_of_fork_waits_for_itself() {
             inherited.as_ref().expect("one").wait(&event(), soon()),
             Err(NtStatus::TIMEOUT)
         );
-        assert!(before.elapsed() < SECOND);
+        assert!(before.elapsed() < 10 * SECOND);
         // What it inherits goes, and takes nothing of its own along.
         let large: Vec<Vec<u8>> = (0..64).map(|n| vec![n; 1 << 20]).collect();
         drop(inherited.take());

@@ -112,13 +112,15 @@ mod tests {
     #[test]
     fn agrees_with_the_system_clock() {
         let clock = Clock::calibrate();
-        let (start, from) = (Instant::now(), clock.now());
-        std::thread::sleep(Duration::from_millis(20));
-        let (ours, theirs) = (clock.nanos(clock.now() - from), nanos(start.elapsed()));
-        assert!(
-            ours.abs_diff(theirs) < theirs / 20,
-            "{ours} against {theirs} ns"
-        );
+        let differs = || {
+            let (start, from) = (Instant::now(), clock.now());
+            std::thread::sleep(Duration::from_millis(20));
+            let (ours, theirs) = (clock.nanos(clock.now() - from), nanos(start.elapsed()));
+            ours.abs_diff(theirs) as f64 / theirs as f64
+        };
+        // Somebody may be let run between the looks at the one and at the other.
+        let least = (0..5).map(|_| differs()).fold(1.0, f64::min);
+        assert!(least < 0.05, "{least}");
         let back = clock.nanos(clock.ticks_in(Duration::from_millis(5)));
         assert!(back.abs_diff(5_000_000) < 1000, "{back}");
     }

@@ -161,10 +161,18 @@ fn with_a_lost_worker(name: &str) -> (ExitStatus, Vec<String>) {
     let said: Vec<String> = said.lines().map(|line| line.expect("text")).collect();
     let output = tool.wait_with_output().expect("the tool ends");
     assert!(began.elapsed() < Duration::from_secs(20));
-    assert!(
-        String::from_utf8_lossy(&output.stdout).contains("raw futex"),
-        "the rest is reported"
-    );
+    // Whoever's turn it was may have had no other: a slow machine gets through one round.
+    let table = String::from_utf8_lossy(&output.stdout);
+    let rest = [
+        "raw futex",
+        "index",
+        "in-frame",
+        "pipe(2)",
+        "stream",
+        "seqpacket",
+    ];
+    let rest = rest.iter().filter(|name| table.contains(**name));
+    assert!(rest.count() >= 5, "the rest is reported: {table}");
     (output.status, said)
 }
 

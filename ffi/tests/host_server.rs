@@ -809,11 +809,8 @@ fn a_stopped_owner_holds_nothing_up_and_the_doorbell_tells_when_it_is_gone() {
             whole(b"m1"),
             "the other direction's way is free"
         );
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            start.elapsed()
-        );
+        // Whoever holds a role does so for ever.
+        assert!(start.elapsed() < PATIENCE);
         // The change of modes may have stirred it up; who is told tries again.
         host.hear_all();
         if busy[0] {
@@ -874,7 +871,7 @@ fn np_close_02_np_disc_07_states_change_under_a_stopped_owner() {
             assert_eq!(woken.load(Ordering::SeqCst), 0);
             let start = Instant::now();
             ok(pipe.set_state(side, state));
-            assert!(start.elapsed() < Duration::from_secs(1));
+            assert!(start.elapsed() < PATIENCE);
             if point != Point::ConsumerRole || disconnect {
                 // Who waits for the reader's role hears of a disconnect; of a close once what is there can be read.
                 let read = sleeper.join().expect("no panic");

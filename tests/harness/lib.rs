@@ -29,7 +29,7 @@ pub use party::{Pair, Party, Rig};
 pub use rng::{Rng, pattern};
 pub use site::{Site, eventually, folder, open, serve};
 pub use table::{Remote, Table};
-pub use time::{soon, until, within};
+pub use time::{Stopwatch, soon, until, within};
 
 /// The path of the child binary; only integration tests know it.
 #[macro_export]

@@ -179,6 +179,17 @@ pub fn bind(cpu: usize) -> io::Result<()> {
     }
 }
 
+/// The CPUs that the calling thread may run on.
+pub fn cpus() -> Vec<usize> {
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is written for its own size; an empty one is as good as none.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    // SAFETY: below the size of the set.
+    let has = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &set) };
+    (0..libc::CPU_SETSIZE as usize).filter(has).collect()
+}
+
 /// Sends a signal to one process, which must be this process's own child.
 ///
 /// # Errors
