@@ -39,11 +39,7 @@ fn duration() -> Duration {
 fn timed<T>(what: &str, millis: u64, call: impl FnOnce() -> T) -> T {
     let start = Stopwatch::start();
     let value = call();
-    let took = start.elapsed();
-    assert!(
-        took < Duration::from_millis(millis) + SLACK,
-        "{what}: {took:?} with {millis} ms to go"
-    );
+    start.expect_within(Duration::from_millis(millis) + SLACK, what);
     value
 }
 

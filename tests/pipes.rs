@@ -163,9 +163,10 @@ fn np_disc_04_a_listening_end_stops_listening() {
 fn np_listen_09_a_listen_is_cancelled_or_times_out_and_the_instance_goes_on_listening() {
     let (_broker, namespace) = broker();
     let server = messages().create(&namespace, "a").expect("create");
-    let begin = (Instant::now(), Stopwatch::start());
+    let begin = Stopwatch::start();
     assert!(matches!(server.connect_timeout(SOON), Err(Error::TimedOut)));
-    assert!(begin.0.elapsed() >= SOON && begin.1.elapsed() < 20 * SOON);
+    assert!(begin.elapsed() >= SOON);
+    begin.expect_within(20 * SOON, "a listen of 50 ms");
     let cancel = Cancel::new();
     assert!(!cancel.cancel(), "nothing is under way");
     thread::scope(|scope| {

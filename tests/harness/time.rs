@@ -1,6 +1,7 @@
 //! Deadlines: a test that hangs fails, and says so.
 
 use npfs_ringbuf::Deadline;
+use std::fmt::Debug;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
@@ -91,12 +92,27 @@ impl Stopwatch {
         Stopwatch { began, stolen }
     }
 
-    /// What it shows.
+    /// By the wall clock.
     pub fn elapsed(&self) -> Duration {
-        let took = self.began.elapsed();
+        self.began.elapsed()
+    }
+
+    /// Sees that `what` took less than `limit` of the time that we were given.
+    ///
+    /// # Panics
+    /// If it took more.
+    #[track_caller]
+    pub fn expect_within(&self, limit: Duration, what: impl Debug) {
+        let took = self.elapsed();
+        if took < limit {
+            return;
+        }
         // A theft that goes on is told of when it ends.
         thread::sleep(2 * NAP);
         let stolen = *STOLEN.lock().expect("no panic") - self.stolen;
-        took.saturating_sub(stolen)
+        assert!(
+            took < limit + stolen,
+            "{what:?} took {took:?}, more than {limit:?} and the {stolen:?} that others had"
+        );
     }
 }
