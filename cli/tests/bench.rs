@@ -153,8 +153,12 @@ fn signal(name: &str, process: &str) {
 fn with_a_lost_worker(name: &str) -> (ExitStatus, Vec<String>) {
     let mut tool = start(&format!("{SMALL} {}", one_cpu()));
     let mut said = BufReader::new(tool.stderr.take().expect("piped"));
-    let mut first = String::new();
-    said.read_line(&mut first).expect("progress");
+    // Both work once the tool says at what.
+    let mut progress = String::new();
+    while !progress.starts_with("[1/") {
+        progress.clear();
+        assert_ne!(said.read_line(&mut progress).expect("text"), 0);
+    }
     thread::sleep(Duration::from_millis(100));
     signal(name, &workers(&tool)[1]);
     let began = Instant::now();
