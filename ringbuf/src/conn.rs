@@ -502,8 +502,10 @@ impl Conn {
                     return PendingTransact::pended(self, entered, reply, index).wait(deadline);
                 }
                 Err(WriteStop::Failed(error)) => return Err(error),
-                Err(WriteStop::LockHeld) => self.incoming().consumer(),
-                Err(_) => self.outgoing().producer(),
+                Err(WriteStop::ReplyHeld) => self.incoming().consumer(),
+                Err(WriteStop::LockHeld) => self.outgoing().consumer(),
+                Err(WriteStop::ProducerHeld) => self.outgoing().producer(),
+                Err(stop) => return Err(self.write_error(stop)),
             };
             self.wait_for(&entered, role, deadline)?;
         }
@@ -879,6 +881,7 @@ impl Conn {
             WriteStop::WouldPend => Error::WouldBlock,
             WriteStop::ProducerHeld
             | WriteStop::LockHeld
+            | WriteStop::ReplyHeld
             | WriteStop::TableFull
             | WriteStop::Pended(..) => Error::Busy,
         }
@@ -1157,7 +1160,7 @@ impl Conn {
         let (index, _) = match begun {
             Ok(begun) => begun,
             // Perhaps only the peer, settling: whether the direction is idle shows when it is done.
-            Err(ReadStop::Held) => return Err(WriteStop::LockHeld),
+            Err(ReadStop::Held) => return Err(WriteStop::ReplyHeld),
             Err(stop) => return Err(self.read_error(stop).into()),
         };
         self.noted_turn(false);

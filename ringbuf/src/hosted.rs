@@ -120,6 +120,8 @@ enum Stage {
     Spins,
     /// Nor yet, since a role was held.
     Held(Side),
+    /// Nor has a transact, since that of the other direction was.
+    ReplyHeld,
     /// Nor yet, since all records are in use.
     Full,
     /// It has this record.
@@ -221,6 +223,7 @@ impl Task {
             WriteStop::Pended(index, _) => self.stage = Stage::Placed(index),
             WriteStop::ProducerHeld => self.stage = Stage::Held(Side::Producer),
             WriteStop::LockHeld => self.stage = Stage::Held(Side::Consumer),
+            WriteStop::ReplyHeld => self.stage = Stage::ReplyHeld,
             WriteStop::TableFull => self.stage = Stage::Full,
             stop => self.answer = Some(Err(conn.write_error(stop))),
         }
@@ -317,13 +320,14 @@ impl Task {
                 entered.look(deadline)
             }
             Stage::Held(side) => {
-                let role = match (side, work) {
-                    (Side::Producer, Work::Transact(..)) => conn.outgoing().producer(),
-                    (Side::Producer, _) => queue.producer(),
-                    (Side::Consumer, _) => queue.consumer(),
+                let queue = conn.line(matches!(work, Work::Read(_)));
+                let role = match side {
+                    Side::Producer => queue.producer(),
+                    Side::Consumer => queue.consumer(),
                 };
                 conn.wait_for(&entered, role, deadline)
             }
+            Stage::ReplyHeld => conn.wait_for(&entered, queue.consumer(), deadline),
             Stage::Full => conn.wait_for_record(&entered, &queue, deadline),
             Stage::Placed(index) => {
                 let place = Place {

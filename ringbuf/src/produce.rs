@@ -47,6 +47,8 @@ pub(crate) enum WriteStop {
     ProducerHeld,
     /// The match lock is held.
     LockHeld,
+    /// That of the other direction is, where a transact's reply will come.
+    ReplyHeld,
     /// No free record.
     TableFull,
 }
