@@ -72,9 +72,10 @@ impl File {
 
     /// A handle of the process for it. It is closed if there can be none.
     pub(crate) fn insert(self) -> NtResult<npfs_handle> {
-        let made = insert(Object::File(self.clone()));
+        let file = Arc::new(self);
+        let made = insert(Object::File(file.clone()));
         if made.is_err() {
-            let _ = self.close();
+            let _ = file.close();
         }
         made
     }
@@ -115,7 +116,7 @@ macro_rules! kinds {
 kinds! {
     Names(Arc<Names>),
     Broker(Arc<Broker>),
-    File(File),
+    File(Arc<File>),
     Event(Event),
     Port(Port),
     Thread(CallingThread),

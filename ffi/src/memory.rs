@@ -14,7 +14,7 @@ use std::{
 
 use npfs::{
     NtStatus,
-    nt::{Buffer, Memory, NtResult},
+    nt::{Buffer, Elsewhere, Memory, NtResult},
 };
 
 use crate::types::npfs_io_status_block;
@@ -344,6 +344,23 @@ unsafe impl Send for Iosb {}
 // SAFETY: as above; its words are only stored to, atomically.
 unsafe impl Sync for Iosb {}
 
+impl Elsewhere for Iosb {
+    /// The caller may free it as soon as it sees the status: that is stored last, and nothing after it.
+    fn write(&self, status: NtStatus, information: usize) {
+        let block = self.0.as_ptr();
+        // SAFETY: aligned, and writable by the promise of who made this; a place in the block, not a reference to it, so
+        // that the caller's own looks at it are no concern of Rust's.
+        let (to_status, to_information) = unsafe {
+            (
+                AtomicU32::from_ptr(&raw mut (*block).status),
+                AtomicUsize::from_ptr(&raw mut (*block).information),
+            )
+        };
+        to_information.store(information, Ordering::Relaxed);
+        to_status.store(status.0, Ordering::Release);
+    }
+}
+
 impl Iosb {
     /// # Safety
     /// What is not NULL can be written as a status block until the call that it is for has completed.
@@ -365,21 +382,6 @@ impl Iosb {
     /// What it is known by.
     pub(crate) fn address(self) -> usize {
         self.0.addr().get()
-    }
-
-    /// The caller may free it as soon as it sees the status: that is stored last, and nothing after it.
-    pub(crate) fn write(self, status: NtStatus, information: usize) {
-        let block = self.0.as_ptr();
-        // SAFETY: aligned, and writable by the promise of who made this; a place in the block, not a reference to it, so
-        // that the caller's own looks at it are no concern of Rust's.
-        let (to_status, to_information) = unsafe {
-            (
-                AtomicU32::from_ptr(&raw mut (*block).status),
-                AtomicUsize::from_ptr(&raw mut (*block).information),
-            )
-        };
-        to_information.store(information, Ordering::Relaxed);
-        to_status.store(status.0, Ordering::Release);
     }
 
     /// What it says now.

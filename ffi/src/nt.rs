@@ -9,8 +9,8 @@ use npfs::{
     EndToken, Mask, NtStatus,
     npfs::{Quality, SecurityParts},
     nt::{
-        Attributes, Callback, Control, CreatePipe, Handle, InfoClass, ListPart, NtResult, Options,
-        Share, StatusBlock, VolumeClass, cancel_blocking,
+        Attributes, Callback, Control, CreatePipe, Elsewhere, Handle, InfoClass, ListPart,
+        NtResult, Options, Share, StatusBlock, VolumeClass, cancel_blocking,
     },
     security::SecurityDescriptor,
 };
@@ -60,7 +60,7 @@ impl Named {
         let root = match at.root_directory {
             0 => None,
             root => {
-                let file: File = handle::get(root)?;
+                let file: Arc<File> = handle::get(root)?;
                 if !file.names.is(names) {
                     return Err(NtStatus::INVALID_HANDLE);
                 }
@@ -265,6 +265,7 @@ pub unsafe extern "C" fn npfs_duplicate_object(
             Object::File(file) => {
                 let access = asked(desired_access, options);
                 let again = file.nt().duplicate(file.handle, access);
+                let file = File::clone(&file);
                 again.and_then(|handle| File { handle, ..file }.insert())
             }
             other => handle::insert(other),
@@ -307,7 +308,7 @@ pub unsafe extern "C" fn npfs_give(
     size: u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let out = unsafe { memory::output(token.cast(), size) }?;
         let out = out
@@ -394,7 +395,7 @@ unsafe fn call(
 #[unsafe(no_mangle)]
 pub extern "C" fn npfs_set_callbacks_may_wait(file: npfs_handle, may_wait: u8) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         file.callbacks_may_wait
             .store(may_wait != 0, Ordering::Relaxed);
         Ok(NtStatus::SUCCESS)
@@ -433,7 +434,7 @@ pub unsafe extern "C" fn npfs_read_file(
     length: u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (call, buffer) = unsafe {
             (
@@ -472,7 +473,7 @@ pub unsafe extern "C" fn npfs_write_file(
     length: u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (call, data) = unsafe {
             (
@@ -517,7 +518,7 @@ pub unsafe extern "C" fn npfs_fs_control_file(
     output_length: u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (call, input, output) = unsafe {
             (
@@ -547,7 +548,7 @@ pub unsafe extern "C" fn npfs_flush_buffers_file(
     iosb: *mut npfs_io_status_block,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let call = unsafe { call(&file, 0, None, std::ptr::null_mut(), iosb) }?;
         Ok(call.run(true, |io| {
@@ -584,7 +585,7 @@ pub unsafe extern "C" fn npfs_cancel_io_file(
     result: *mut npfs_io_status_block,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let result = unsafe { Iosb::maybe(result) }?;
         cancelled(result, file.nt().cancel_io_file(file.handle))
@@ -608,7 +609,7 @@ pub unsafe extern "C" fn npfs_cancel_io_file_ex(
     result: *mut npfs_io_status_block,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for; `which` is taken as an address only.
         let (which, result) = unsafe { (Iosb::maybe(which)?, Iosb::maybe(result)?) };
         let cancel = || -> NtResult<()> {
@@ -701,7 +702,7 @@ pub unsafe extern "C" fn npfs_query_information_file(
     information_class: u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (iosb, out) = unsafe { (Iosb::new(iosb)?, memory::output(information, length)?) };
         let class = InfoClass(information_class);
@@ -714,7 +715,7 @@ pub unsafe extern "C" fn npfs_query_information_file(
 
 /// A call that never pends: what it writes is the caller's when it returns.
 fn told(iosb: Iosb, call: impl FnOnce(&StatusBlock) -> NtStatus) -> NtStatus {
-    let block = StatusBlock::elsewhere(move |status, information| iosb.write(status, information));
+    let block = StatusBlock::elsewhere(iosb);
     call(&block)
 }
 
@@ -737,7 +738,7 @@ pub unsafe extern "C" fn npfs_set_information_file(
     information_class: u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (iosb, data) = unsafe { (Iosb::new(iosb)?, memory::input(information, length)?) };
         let class = InfoClass(information_class);
@@ -769,7 +770,7 @@ pub unsafe extern "C" fn npfs_query_volume_information_file(
     information_class: u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (iosb, out) = unsafe { (Iosb::new(iosb)?, memory::output(information, length)?) };
         let class = VolumeClass(information_class);
@@ -810,7 +811,7 @@ pub unsafe extern "C" fn npfs_query_directory_file(
     restart_scan: u8,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (iosb, out, units) = unsafe {
             (
@@ -849,7 +850,7 @@ pub unsafe extern "C" fn npfs_query_object_name(
     needed: *mut u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (out, needed) = unsafe { (memory::array_mut(name, length / 2)?, Out::new(needed)?) };
         let path = file.nt().query_object_name(file.handle)?;
@@ -886,7 +887,7 @@ pub unsafe extern "C" fn npfs_query_security_object(
     needed: *mut u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (out, needed) = unsafe { (memory::output(descriptor, length)?, Out::new(needed)?) };
         let parts = SecurityParts::from_bits_retain(security_information);
@@ -916,7 +917,7 @@ pub unsafe extern "C" fn npfs_set_security_object(
     length: u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let security = parse(unsafe { memory::input(descriptor, length) }?)?;
         let parts = SecurityParts::from_bits_retain(security_information);

@@ -306,7 +306,7 @@ pub extern "C" fn npfs_port_associate(
 ) -> npfs_status {
     guard(|| {
         let port: Port = handle::get(port)?;
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         file.nt().set_completion_port(file.handle, &port, key)?;
         Ok(NtStatus::SUCCESS)
     })

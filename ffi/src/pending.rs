@@ -7,15 +7,16 @@
 
 use std::{
     collections::HashMap,
+    ptr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
 };
 
 use npfs::{
     NtStatus,
-    nt::{CallingThread, Event, Io, StatusBlock, calling_thread},
+    nt::{CallingThread, Elsewhere, Event, Io, StatusBlock, calling_thread},
 };
 
 use crate::memory::Iosb;
@@ -23,9 +24,9 @@ use crate::memory::Iosb;
 /// A call, and whom it reports to.
 pub(crate) struct Call {
     pub(crate) io: Io,
-    target: Arc<Target>,
 }
 
+/// The caller's block, behind one of the engine's.
 struct Target {
     iosb: Iosb,
     stage: AtomicU8,
@@ -39,7 +40,7 @@ const LISTED: u8 = 1;
 const OVER: u8 = 2;
 
 struct Entry {
-    target: Arc<Target>,
+    /// Kept by a [`Target`].
     block: StatusBlock,
     thread: CallingThread,
 }
@@ -55,12 +56,17 @@ fn with_list<T>(then: impl FnOnce(&mut HashMap<usize, Vec<Entry>>) -> T) -> T {
 
 impl Target {
     /// Takes it off the list, if it is there.
-    fn leave(self: &Arc<Self>) {
+    fn leave(&self) {
         if self.stage.swap(OVER, Ordering::SeqCst) == LISTED {
             with_list(|list| {
                 let address = self.iosb.address();
                 if let Some(entries) = list.get_mut(&address) {
-                    entries.retain(|entry| !Arc::ptr_eq(&entry.target, self));
+                    entries.retain(|entry| {
+                        !entry
+                            .block
+                            .kept_by()
+                            .is_some_and(|kept| ptr::eq(self, kept))
+                    });
                     if entries.is_empty() {
                         list.remove(&address);
                     }
@@ -70,17 +76,19 @@ impl Target {
     }
 }
 
+impl Elsewhere for Target {
+    fn write(&self, status: NtStatus, information: usize) {
+        // First off the list: the caller may use the block again once it is written.
+        self.leave();
+        self.iosb.write(status, information);
+    }
+}
+
 impl Call {
     pub(crate) fn new(iosb: Iosb, event: Option<Event>, context: usize) -> Call {
-        let target = Arc::new(Target {
+        let status = StatusBlock::elsewhere(Target {
             iosb,
             stage: AtomicU8::new(APART),
-        });
-        let completes = target.clone();
-        let status = StatusBlock::elsewhere(move |status, information| {
-            // First off the list: the caller may use the block again once it is written.
-            completes.leave();
-            completes.iosb.write(status, information);
         });
         Call {
             io: Io {
@@ -89,8 +97,11 @@ impl Call {
                 context,
                 ..Io::default()
             },
-            target,
         }
+    }
+
+    fn target(&self) -> Option<&Target> {
+        self.io.status.kept_by()
     }
 
     /// Makes the call. `blocks`: others may want to cancel it before it returns.
@@ -101,26 +112,25 @@ impl Call {
         let status = call(&self.io);
         if status == NtStatus::PENDING {
             self.list();
-        } else {
+        } else if let Some(target) = self.target() {
             // A call that has failed at once never writes its block.
-            self.target.leave();
+            target.leave();
         }
         status
     }
 
     fn list(&self) {
+        let Some(Target { iosb, stage }) = self.target() else {
+            return;
+        };
         with_list(|list| {
-            let stage = &self.target.stage;
             // It may have completed by now: then it does not belong here.
             let apart = stage.compare_exchange(APART, LISTED, Ordering::SeqCst, Ordering::SeqCst);
             if apart.is_ok() {
-                list.entry(self.target.iosb.address())
-                    .or_default()
-                    .push(Entry {
-                        target: self.target.clone(),
-                        block: self.io.status.clone(),
-                        thread: calling_thread(),
-                    });
+                list.entry(iosb.address()).or_default().push(Entry {
+                    block: self.io.status.clone(),
+                    thread: calling_thread(),
+                });
             }
         });
     }

@@ -201,7 +201,7 @@ pub extern "C" fn npfs_disconnect(server: npfs_handle) -> npfs_status {
 }
 
 fn control(file: npfs_handle, code: Control) -> NtResult<NtStatus> {
-    let file: File = handle::get(file)?;
+    let file: Arc<File> = handle::get(file)?;
     let call = |io: &Io| {
         file.nt()
             .fs_control_file(file.handle, io, code, &[], &Buffer::default())
@@ -229,7 +229,7 @@ pub unsafe extern "C" fn npfs_read(
     transferred: *mut u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for; the loan ends when this returns.
         let (loan, out) = unsafe { (memory::loan(buffer, length)?, Out::new(transferred)?) };
         let (status, information) = waited(file.nt(), file.handle, |io| {
@@ -259,7 +259,7 @@ pub unsafe extern "C" fn npfs_write(
     transferred: *mut u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (data, out) = unsafe { (memory::input(buffer, length)?, Out::maybe(transferred)?) };
         let (status, information) = waited(file.nt(), file.handle, |io| {
@@ -298,7 +298,7 @@ pub unsafe extern "C" fn npfs_transact(
     transferred: *mut u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for; the loan ends when this returns.
         let (request, reply, out) = unsafe {
             (
@@ -392,7 +392,7 @@ pub unsafe extern "C" fn npfs_peek(
     left: *mut u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (room, copied, available, left) = unsafe {
             (
@@ -452,7 +452,7 @@ pub unsafe extern "C" fn npfs_get_handle_state(
     instances: *mut u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (read_mode, completion_mode, instances) = unsafe {
             (
@@ -495,7 +495,7 @@ pub unsafe extern "C" fn npfs_set_handle_state(
     completion_mode: *const u32,
 ) -> npfs_status {
     guard(|| {
-        let file: File = handle::get(file)?;
+        let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
         let (read_mode, completion_mode) =
             unsafe { (memory::maybe(read_mode)?, memory::maybe(completion_mode)?) };

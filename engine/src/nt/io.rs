@@ -1,6 +1,7 @@
 //! What a call is given to report to, and calls that pend.
 
 use std::{
+    any::Any,
     fmt,
     num::NonZeroUsize,
     sync::{
@@ -29,18 +30,33 @@ use crate::{
 };
 
 /// IO_STATUS_BLOCK: written when a call completes, and not before (NP-IO-01).
-#[derive(Clone, Default)]
-pub struct StatusBlock(Arc<Words>);
+#[derive(Clone)]
+pub struct StatusBlock(Arc<Words<dyn Elsewhere>>);
 
-#[derive(Default)]
-struct Words {
+/// One allocation a call, whoever keeps its words elsewhere.
+struct Words<E: ?Sized> {
     status: AtomicU32,
     information: AtomicUsize,
-    /// Who keeps the same words elsewhere.
-    elsewhere: Option<Box<Written>>,
+    elsewhere: E,
 }
 
-type Written = dyn Fn(NtStatus, usize) + Send + Sync;
+/// Somebody who keeps the words of a [`StatusBlock`] too.
+pub trait Elsewhere: Any + Send + Sync {
+    /// Called with status and information when the call completes, before its event, packet or callback tell of it. It is
+    /// called while locks are held: it must not call back.
+    fn write(&self, status: NtStatus, information: usize);
+}
+
+/// Nobody.
+impl Elsewhere for () {
+    fn write(&self, _: NtStatus, _: usize) {}
+}
+
+impl Default for StatusBlock {
+    fn default() -> StatusBlock {
+        StatusBlock::new(NtStatus::SUCCESS, 0)
+    }
+}
 
 impl StatusBlock {
     /// With what a caller puts there to see whether it is touched.
@@ -49,18 +65,25 @@ impl StatusBlock {
         StatusBlock(Arc::new(Words {
             status: AtomicU32::new(status.0),
             information: AtomicUsize::new(information),
-            elsewhere: None,
+            elsewhere: (),
         }))
     }
 
-    /// One that is written somewhere else, too: `written` is called with status and information when the call completes,
-    /// before its event, packet or callback tell of it. It is called while locks are held: it must not call back.
+    /// One that is written somewhere else, too.
     #[must_use]
-    pub fn elsewhere(written: impl Fn(NtStatus, usize) + Send + Sync + 'static) -> StatusBlock {
+    pub fn elsewhere(kept_by: impl Elsewhere) -> StatusBlock {
         StatusBlock(Arc::new(Words {
-            elsewhere: Some(Box::new(written)),
-            ..Words::default()
+            status: AtomicU32::default(),
+            information: AtomicUsize::default(),
+            elsewhere: kept_by,
         }))
+    }
+
+    /// Who keeps it elsewhere, if that is one of these.
+    #[must_use]
+    pub fn kept_by<E: Elsewhere>(&self) -> Option<&E> {
+        let elsewhere: &dyn Any = &self.0.elsewhere;
+        elsewhere.downcast_ref()
     }
 
     /// Status.
@@ -79,9 +102,7 @@ impl StatusBlock {
     pub fn set(&self, status: NtStatus, information: usize) {
         self.0.information.store(information, Ordering::Release);
         self.0.status.store(status.0, Ordering::Release);
-        if let Some(written) = &self.0.elsewhere {
-            written(status, information);
-        }
+        self.0.elsewhere.write(status, information);
     }
 
     /// Whether both are one block.

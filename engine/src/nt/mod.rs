@@ -52,7 +52,7 @@ pub use crate::jobs::Callback;
 pub use control::Control;
 pub use directory::ListPart;
 pub use info::{InfoClass, VolumeClass};
-pub use io::{Buffer, Event, Io, Memory, Port, PortPacket, StatusBlock, Waitable, wait};
+pub use io::{Buffer, Elsewhere, Event, Io, Memory, Port, PortPacket, StatusBlock, Waitable, wait};
 pub use open::{Attributes, CreatePipe, FILE_CREATED, FILE_OPENED, Options, Share};
 pub use thread::{
     CallingThread, Identity, Level, calling_thread, cancel_blocking, impersonated, revert_to_self,
