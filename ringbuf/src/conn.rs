@@ -13,6 +13,7 @@ use crate::{
     consume::{InPlace, Peeked, ReadHow, ReadStop},
     cpu,
     error::AttachError,
+    fast::Fast,
     matching,
     memory::Source,
     produce::{WriteHow, WriteStop},
@@ -257,6 +258,9 @@ impl Conn {
     /// another reader is at work; the state's error (NP-READ-04, 05).
     #[inline]
     pub fn try_read(&self, buf: &mut [u8]) -> Result<Read, Error> {
+        if let Some(read) = self.read_fast(buf, false) {
+            return Ok(read);
+        }
         self.read_now(buf, ReadHow::Try)
             .map_err(|stop| self.read_error(stop))
     }
@@ -336,6 +340,9 @@ impl Conn {
     /// As [`Conn::read_with`].
     #[inline]
     pub fn read(&self, buf: &mut [u8]) -> Result<Read, Error> {
+        if let Some(read) = self.read_fast(buf, true) {
+            return Ok(read);
+        }
         match self.read_now(buf, ReadHow::First) {
             Ok(read) => Ok(read),
             Err(stop) => self.read_blocking(buf, stop, &Wait::new(), Deadline::NEVER),
@@ -382,6 +389,9 @@ impl Conn {
         wait: &Wait,
         deadline: Deadline,
     ) -> Result<Read, Error> {
+        if let Some(read) = self.read_fast(buf, true) {
+            return Ok(read);
+        }
         match self.read_now(buf, ReadHow::First) {
             Ok(read) => Ok(read),
             Err(stop) => self.read_blocking(buf, stop, wait, deadline),
@@ -834,7 +844,96 @@ impl Conn {
         self.turn.store(u8::from(read), Ordering::Relaxed);
     }
 
-    #[inline]
+    /// A read that meets nothing unusual (`fast.rs`); with `patience` it looks for its message for a moment.
+    #[inline(always)]
+    fn read_fast(&self, buf: &mut [u8], patience: bool) -> Option<Read> {
+        if self.check_read(buf).is_err() {
+            return None;
+        }
+        let queue = self.incoming();
+        let me = self.me();
+        if patience && !queue.looks_ready_kept(me) {
+            let common = &queue.header.common.0;
+            let peer = common.producer_cpu.load(Ordering::Relaxed);
+            let looks = self.spin.quick_looks(peer);
+            if looks == 0
+                || self.completion_mode() != CompletionMode::Queue
+                || !queue.look_kept(me, looks)
+            {
+                return None;
+            }
+            self.spin.met_at_once();
+        }
+        queue.note_consumer_cpu(cpu::current());
+        let read = match queue.read_kept(me, buf) {
+            Fast::Done(read) => read,
+            Fast::DoneInside(read) => {
+                self.leave_read();
+                read
+            }
+            Fast::Inside => {
+                self.leave_read();
+                return None;
+            }
+            Fast::No => return None,
+        };
+        if self.turn.load(Ordering::Relaxed) == 0 {
+            self.turn.store(1, Ordering::Relaxed);
+        }
+        Some(read)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_read(&self) {
+        let mut wakes = Wakes::default();
+        self.incoming().unlock(self.me(), &mut wakes);
+        self.deliver(&mut wakes);
+    }
+
+    /// A write that meets nothing unusual.
+    #[inline(always)]
+    fn write_fast(&self, data: &[u8]) -> Option<Result<usize, WriteStop>> {
+        if self.may_write().is_err() {
+            return None;
+        }
+        let queue = self.outgoing();
+        queue.note_producer_cpu(cpu::current());
+        let turn = self.turn.load(Ordering::Relaxed) != 0;
+        let count = match queue.write_kept(self.me(), data, turn) {
+            Fast::Done(count) => count,
+            Fast::DoneInside(count) => {
+                if let Err(stop) = self.leave_write(true) {
+                    return Some(Err(stop));
+                }
+                count
+            }
+            Fast::Inside => {
+                // A breach is found again by the call itself.
+                let _ = self.leave_write(false);
+                return None;
+            }
+            Fast::No => return None,
+        };
+        if turn {
+            self.turn.store(0, Ordering::Relaxed);
+        }
+        Some(Ok(count))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_write(&self, written: bool) -> Result<(), WriteStop> {
+        let mut wakes = Wakes::default();
+        let left = self
+            .outgoing()
+            .leave_producer(self.me(), written, &mut wakes);
+        self.deliver(&mut wakes);
+        Ok(left?)
+    }
+
+    #[cold]
+    #[inline(never)]
     fn read_now(&self, buf: &mut [u8], how: ReadHow) -> Result<Read, ReadStop> {
         self.check_read(buf)?;
         let queue = self.incoming();
@@ -848,8 +947,17 @@ impl Conn {
         read
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_now(&self, data: &[u8]) -> Result<usize, WriteStop> {
+        match self.write_fast(data) {
+            Some(written) => written,
+            None => self.write_any(data),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_any(&self, data: &[u8]) -> Result<usize, WriteStop> {
         self.may_write()?;
         let queue = self.outgoing();
         queue.note_producer_cpu(cpu::current());

@@ -10,7 +10,7 @@ use crate::{
     frame::Flags,
     memory::{Sink, Source},
     produce::WriteStop,
-    queue::{Front, Queue},
+    queue::{Front, Queue, Segment},
     record::{Change, Kind, Outcome, Phase, Wakes, Word},
     role::{Owner, Taken},
     sync::Ordering,
@@ -344,9 +344,7 @@ impl<'a> Queue<'a> {
             if count == 0 && segment.len != 0 {
                 return Ok(Got::Data(Read::Part(0)));
             }
-            if segment.len <= SMALL && !segment.flags.has(Flags::ALIGNED) {
-                self.area.expect_read(segment.pos.wrapping_add(BEHIND));
-            }
+            self.expect_more(segment);
             self.area.copy_out(segment.pos, buf, 0, count)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(front, segment, count as u32);
@@ -357,6 +355,14 @@ impl<'a> Queue<'a> {
             }));
         }
         self.take_many(front, buf)
+    }
+
+    /// The lines of later frames of a stream are asked for.
+    #[inline(always)]
+    pub(crate) fn expect_more(&self, segment: Segment) {
+        if segment.len <= SMALL && !segment.flags.has(Flags::ALIGNED) {
+            self.area.expect_read(segment.pos.wrapping_add(BEHIND));
+        }
     }
 
     fn take_many<D: Sink + ?Sized>(&self, front: &mut Front, buf: &mut D) -> Result<Got, D::Error> {

@@ -82,6 +82,7 @@ mod cpu;
 mod current;
 mod doorbell;
 mod error;
+mod fast;
 pub mod fault;
 mod frame;
 mod futex;

@@ -15,6 +15,7 @@ use crate::{
     consume::{ReadHow, ReadStop},
     doorbell::Bell,
     error::Error,
+    fast::Fast,
     layout::{BellPage, QueueHeader, RECORDS, Record},
     produce::{WriteHow, WriteStop},
     queue::{Back, Queue},
@@ -76,23 +77,35 @@ impl Fixture {
         }
     }
 
+    /// By the shortcut if the role is kept, as `Conn::write`.
     fn write(&self, thread: u32, byte: u8) -> Result<usize, WriteStop> {
         let mut wakes = Wakes::default();
-        self.queue().write(
-            me(thread),
-            &[byte; 8][..],
-            WriteHow::Pend,
-            false,
-            &mut wakes,
-        )
+        let (queue, me, data) = (self.queue(), me(thread), &[byte; 8][..]);
+        match queue.write_kept(me, data, false) {
+            Fast::Done(count) => return Ok(count),
+            Fast::DoneInside(count) => {
+                queue.leave_producer(me, true, &mut wakes)?;
+                return Ok(count);
+            }
+            Fast::Inside => queue.leave_producer(me, false, &mut wakes)?,
+            Fast::No => {}
+        }
+        queue.write(me, data, WriteHow::Pend, false, &mut wakes)
     }
 
+    /// The same, as `Conn::read`.
     fn read(&self, thread: u32, how: ReadHow) -> Result<u8, ReadStop> {
         let mut buf = [0; 8];
         let mut wakes = Wakes::default();
-        self.queue()
-            .read(me(thread), &mut buf, how, &mut wakes)
-            .map(|_| buf[0])
+        let (queue, me) = (self.queue(), me(thread));
+        let fast = queue.read_kept(me, &mut buf);
+        if let Fast::DoneInside(_) | Fast::Inside = fast {
+            queue.unlock(me, &mut wakes);
+        }
+        if let Fast::Done(_) | Fast::DoneInside(_) = fast {
+            return Ok(buf[0]);
+        }
+        queue.read(me, &mut buf, how, &mut wakes).map(|_| buf[0])
     }
 
     /// What the owner of a pended read finds when it looks.

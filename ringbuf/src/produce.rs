@@ -74,6 +74,21 @@ pub(crate) struct Placed {
     pub(crate) next: u64,
 }
 
+impl Placed {
+    #[inline(always)]
+    pub(crate) fn new(at: u64, len: u32, flags: Flags, area: u64) -> Placed {
+        Placed {
+            at,
+            header: Header {
+                len,
+                flags,
+                context: 0,
+            },
+            next: next_header(at.wrapping_add(HEADER + u64::from(len)), flags, area),
+        }
+    }
+}
+
 impl<'a> Queue<'a> {
     /// Writes `data` as one entry: the whole of NtWriteFile apart from waiting. `aligned`: lay the next frame on a
     /// cache line (the caller and its peer take turns).
@@ -127,20 +142,46 @@ impl<'a> Queue<'a> {
         done
     }
 
+    /// Leaves the role in which a shortcut was taken, after it has `written` or was not.
+    #[cold]
+    pub(crate) fn leave_producer(
+        &self,
+        me: Owner,
+        written: bool,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<(), Fault> {
+        self.release_producer(me, wakes);
+        if self.attention().records() == 0 {
+            Ok(())
+        } else if written {
+            self.settle_or_leave(me, wakes)
+        } else {
+            self.after_producer(me, wakes);
+            Ok(())
+        }
+    }
+
     /// Free quota for `len` bytes, by the notes or, if they say no, by the reader's line.
     #[inline]
     fn fits_quota(&self, back: &Back, len: u32) -> bool {
-        let notes = &self.header.notes.0;
-        let fits = |taken: u64| {
-            let used = back.bytes.wrapping_sub(taken).cast_signed().max(0);
-            used.cast_unsigned() + u64::from(len) <= u64::from(self.quota)
-        };
-        if fits(notes.taken.load(Ordering::Relaxed)) {
+        if self.fits_notes(back, len) {
             return true;
         }
         let taken = self.header.taken.0.bytes.load(Ordering::Acquire);
-        notes.taken.store(taken, Ordering::Relaxed);
-        fits(taken)
+        self.header.notes.0.taken.store(taken, Ordering::Relaxed);
+        self.fits(back, len, taken)
+    }
+
+    /// The same by the notes alone, which may be behind.
+    #[inline(always)]
+    pub(crate) fn fits_notes(&self, back: &Back, len: u32) -> bool {
+        self.fits(back, len, self.header.notes.0.taken.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn fits(&self, back: &Back, len: u32, taken: u64) -> bool {
+        let used = back.bytes.wrapping_sub(taken).cast_signed().max(0);
+        used.cast_unsigned() + u64::from(len) <= u64::from(self.quota)
     }
 
     /// Bytes of the quota that are free, after a fresh look at the reader's line.
@@ -167,16 +208,22 @@ impl<'a> Queue<'a> {
         len: u32,
         aligned: bool,
     ) -> Result<usize, WriteStop> {
-        let flags = if aligned && self.may_pad(&back, len) {
-            Flags::ALIGNED
-        } else {
-            Flags::default()
-        };
+        let flags = self.flags_for(&back, len, aligned);
         let Some(placed) = self.place(&mut back, data, flags)? else {
             return Err(WriteStop::WouldPend);
         };
         self.commit(&back, &placed, 1);
         Ok(len as usize)
+    }
+
+    /// How a whole message is laid.
+    #[inline(always)]
+    pub(crate) fn flags_for(&self, back: &Back, len: u32, aligned: bool) -> Flags {
+        if aligned && self.may_pad(back, len) {
+            Flags::ALIGNED
+        } else {
+            Flags::default()
+        }
     }
 
     /// Padding is allowed while the room left admits every mix that the free quota does (24 bytes for each message
@@ -208,38 +255,50 @@ impl<'a> Queue<'a> {
         };
         let end = at.wrapping_add(HEADER + len);
         self.see_to_memory(end)?;
-        if len <= AHEAD && !flags.has(Flags::ALIGNED) {
-            // A stream of small frames waits for lines that the reader had, one after the other; asked for early, they
-            // come while this frame is copied.
-            self.area.expect_write(end.wrapping_add(AHEAD));
-        }
+        self.expect_stream(end, len, flags);
         self.area.copy_in(at.wrapping_add(HEADER), data)?;
         #[allow(clippy::cast_possible_truncation, reason = "`write` has checked it")]
-        Ok(Some(Placed {
-            at,
-            header: Header {
-                len: len as u32,
-                flags,
-                context: 0,
-            },
-            next: next_header(end, flags, self.area.len()),
-        }))
+        Ok(Some(Placed::new(at, len as u32, flags, self.area.len())))
     }
 
-    /// Memory behind the frame and the header after it, so that neither our copy nor a reader's poll meets a hole.
+    /// A stream of small frames waits for lines that the reader had, one after the other; asked for early, they come while
+    /// the frame that ends at `end` is copied.
+    #[inline(always)]
+    pub(crate) fn expect_stream(&self, end: u64, len: u64, flags: Flags) {
+        if len <= AHEAD && !flags.has(Flags::ALIGNED) {
+            self.area.expect_write(end.wrapping_add(AHEAD));
+        }
+    }
+
+    /// Whether there is memory behind a frame that ends at `end` and the header after it, so that neither our copy nor a
+    /// reader's poll meets a hole.
+    #[inline(always)]
+    pub(crate) fn has_memory(&self, end: u64) -> bool {
+        let populated = u64::from(self.populated.load(Ordering::Relaxed));
+        self.memory_for(end) <= populated || populated >= self.area.len()
+    }
+
     #[inline]
     fn see_to_memory(&self, end: u64) -> Result<(), Error> {
-        let offset = end.wrapping_sub(1) & (self.area.len() - 1);
-        let wanted = offset + 1 + 64 + HEADER;
-        let populated = u64::from(self.populated.load(Ordering::Relaxed));
-        if wanted > populated && populated < self.area.len() {
-            self.populate(populated, wanted)?;
+        if self.has_memory(end) {
+            Ok(())
+        } else {
+            self.populate(end)
         }
-        Ok(())
+    }
+
+    /// The offset up to which there has to be some.
+    #[inline(always)]
+    fn memory_for(&self, end: u64) -> u64 {
+        (end.wrapping_sub(1) & (self.area.len() - 1)) + 1 + 64 + HEADER
     }
 
     #[cold]
-    fn populate(&self, from: u64, wanted: u64) -> Result<(), Error> {
+    fn populate(&self, end: u64) -> Result<(), Error> {
+        let (from, wanted) = (
+            u64::from(self.populated.load(Ordering::Relaxed)),
+            self.memory_for(end),
+        );
         // From one page up to 64 KiB at a time: small pipes stay small, streams make few calls.
         let chunk = wanted.next_power_of_two().clamp(4096, 65_536);
         let to = wanted.next_multiple_of(chunk).min(self.area.len());
@@ -296,21 +355,25 @@ impl<'a> Queue<'a> {
     /// committed.
     #[inline]
     fn find_room(&self, back: &mut Back, len: u64) -> Result<Option<u64>, Error> {
+        if self.goes_straight_on(back, len) {
+            return Ok(Some(back.tail));
+        }
+        self.find_room_slow(back, len)
+    }
+
+    /// The usual case: straight on, well before the end of the area, the rock and the head (both are one lap after the
+    /// head), and no restart due.
+    #[inline(always)]
+    pub(crate) fn goes_straight_on(&self, back: &Back, len: u64) -> bool {
         let tail = back.tail;
         let notes = &self.header.notes.0;
         let size = self.area.len();
         let offset = tail & (size - 1);
-        // The usual case: straight on, well before the end of the area, the rock and the head (both are one lap after
-        // the head), and no restart due.
         let ahead = tail.wrapping_sub(notes.head.load(Ordering::Relaxed));
-        if ahead <= size
+        ahead <= size
             && ahead + HEADER + len + BEFORE_ROCK <= size
             && offset + HEADER + len <= size
             && tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) < RESTART
-        {
-            return Ok(Some(tail));
-        }
-        self.find_room_slow(back, len)
     }
 
     /// The restart that the reader has not passed yet, by a head.

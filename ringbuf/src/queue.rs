@@ -344,7 +344,7 @@ impl<'a> Queue<'a> {
 
     /// Whether nothing can have been written yet: no tail, and no producer at work or dead in the middle of it.
     #[inline]
-    fn is_untouched(&self, pos: u64) -> bool {
+    pub(crate) fn is_untouched(&self, pos: u64) -> bool {
         pos == 0 && self.back().tail == 0 && self.header.back.0.role.load(Ordering::Acquire) == 0
     }
 

@@ -114,6 +114,16 @@ impl Taken {
     }
 }
 
+/// What the owner of a kept role found on coming in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    In,
+    /// It is inside already.
+    Mine,
+    /// The word has changed.
+    Asked,
+}
+
 /// A view of one role.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Role<'a> {
@@ -167,18 +177,46 @@ impl Role<'_> {
     /// The owner of a kept role comes back.
     #[inline(always)]
     fn come_in(self, me: Owner, seen: u32) -> Taken {
+        match self.step_in(seen) {
+            Step::In => Taken::Clean,
+            Step::Mine => Taken::Mine,
+            Step::Asked => self.try_take_slow(me, seen),
+        }
+    }
+
+    /// The owner of a role that was kept when the word was `seen` steps inside.
+    #[inline(always)]
+    fn step_in(self, seen: u32) -> Step {
         let turns = self.keep.inside.load(Ordering::Relaxed);
         if turns & 1 != 0 {
-            return Taken::Mine;
+            return Step::Mine;
         }
         self.keep.inside.store(turns | 1, Ordering::Relaxed);
         // Pairs with `ask`.
         barrier::light();
         if self.word.load(Ordering::Acquire) == seen {
-            return Taken::Clean;
+            return Step::In;
         }
         self.keep.inside.store(turns, Ordering::Release);
-        self.try_take_slow(me, seen)
+        Step::Asked
+    }
+
+    /// Whether this thread keeps the role, inside or not.
+    #[inline(always)]
+    pub(crate) fn is_kept_by(self, me: Owner) -> bool {
+        self.after != KEEP_NEVER && self.word.load(Ordering::Relaxed) == me.0 | KEPT
+    }
+
+    /// Takes a role that this thread keeps. `false`: it does not, or somebody has asked for it: see [`Role::try_take`].
+    #[inline(always)]
+    pub(crate) fn enter_kept(self, me: Owner) -> bool {
+        self.is_kept_by(me) && self.step_in(me.0 | KEPT) == Step::In
+    }
+
+    /// Leaves it, and keeps it. `false`: somebody has asked for it, or left something in it: see [`Role::give_back`].
+    #[inline(always)]
+    pub(crate) fn leave_kept(self, me: Owner) -> bool {
+        self.go_out(me.0 | KEPT)
     }
 
     #[cold]

@@ -378,15 +378,37 @@ impl Spin {
         // A peer that is at work answers within a few hundred nanoseconds: no clock, no pause.
         for _ in 0..QUICK_LOOKS {
             if ready() {
-                let average = self.average.load(Ordering::Relaxed);
-                if average != 0 {
-                    self.average
-                        .store(average - average.div_ceil(8), Ordering::Relaxed);
-                }
+                self.met_at_once();
                 return true;
             }
         }
         self.spin(policy, entered, ready)
+    }
+
+    /// How often to look at once, without a clock or a pause: not at all next to a peer on the same CPU, or where it has not
+    /// been worth it lately.
+    #[inline(always)]
+    pub(crate) fn quick_looks(&self, peer_cpu: u32) -> u32 {
+        let policy = self.policy.load(Ordering::Relaxed);
+        if policy == 0
+            || peer_cpu == 0
+            || peer_cpu == cpu::current()
+            || (policy == u32::MAX && self.average.load(Ordering::Relaxed) > worth())
+        {
+            0
+        } else {
+            QUICK_LOOKS
+        }
+    }
+
+    /// Such a look has met what it was for.
+    #[inline(always)]
+    pub(crate) fn met_at_once(&self) {
+        let average = self.average.load(Ordering::Relaxed);
+        if average != 0 {
+            self.average
+                .store(average - average.div_ceil(8), Ordering::Relaxed);
+        }
     }
 
     #[cold]
