@@ -778,6 +778,8 @@ fn reset(queue: &QueueHeader, generation: u32) {
         &notes.head,
         &notes.high_water,
         &notes.checked,
+        &notes.straight,
+        &notes.padded,
         &taken.bytes,
         &taken.head,
         &table.cancelled,

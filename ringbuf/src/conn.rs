@@ -864,7 +864,6 @@ impl Conn {
             }
             self.spin.met_at_once();
         }
-        queue.note_consumer_cpu(cpu::current());
         let read = match queue.read_kept(me, buf) {
             Fast::Done(read) => read,
             Fast::DoneInside(read) => {
@@ -898,7 +897,6 @@ impl Conn {
             return None;
         }
         let queue = self.outgoing();
-        queue.note_producer_cpu(cpu::current());
         let turn = self.turn.load(Ordering::Relaxed) != 0;
         let count = match queue.write_kept(self.me(), data, turn) {
             Fast::Done(count) => count,

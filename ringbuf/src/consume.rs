@@ -995,4 +995,4 @@ impl<'a> Queue<'a> {
 /// Frames of which a stream is helped by asking for the lines of later ones.
 const SMALL: u32 = 256;
 /// How far behind the frame at hand: far enough not to take lines from a writer that is just ahead.
-const BEHIND: u64 = 1536;
+const BEHIND: u64 = 3072;

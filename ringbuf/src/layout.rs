@@ -185,6 +185,12 @@ pub(crate) struct Notes {
     pub(crate) checked: AtomicU64,
     /// Laps in a row that stayed small.
     pub(crate) small_laps: AtomicU32,
+    pub(crate) reserved: AtomicU32,
+    /// A frame that ends at this position or before it is laid straight on: no restart is due, and neither the end of the
+    /// area nor what is unread comes before. Found with `head`.
+    pub(crate) straight: AtomicU64,
+    /// One that ends there or before it may be padded. Found with `head`.
+    pub(crate) padded: AtomicU64,
 }
 
 /// The consumer's role, which is the match lock too, and its truth in two copies.
@@ -320,6 +326,8 @@ const OFFSETS: &[usize] = &[
     offset_of!(Back, messages),
     offset_of!(Back, keep),
     offset_of!(Notes, restart),
+    offset_of!(Notes, straight),
+    offset_of!(Notes, padded),
     offset_of!(Front, pos),
     offset_of!(Front, bytes),
     offset_of!(Front, messages),
@@ -348,7 +356,12 @@ const _: () = {
     assert!(offset_of!(BellPage, ready) == 24 && size_of::<BellPage>() <= 4096);
     assert!(size_of::<QueueHeader>() == 6 * 64 && size_of::<SlotHeader>() == 64 + 2 * 6 * 64);
     assert!(size_of::<SlotHeader>() as u64 <= SLOT_SIZE && offset_of!(SlotHeader, queues) == 64);
-    assert!(size_of::<Common>() <= 64 && size_of::<Back>() == 64 && size_of::<Front>() == 64);
+    assert!(
+        size_of::<Common>() <= 64
+            && size_of::<Notes>() == 64
+            && size_of::<Back>() == 64
+            && size_of::<Front>() == 64
+    );
     assert!(size_of::<Record>() == 64 && size_of::<RecordTables>() as u64 == TABLES_SIZE);
     assert!(offset_of!(Back, tail) == 8 && offset_of!(Front, pos) == 8);
 };

@@ -216,29 +216,17 @@ impl<'a> Queue<'a> {
         Ok(len as usize)
     }
 
-    /// How a whole message is laid.
+    /// How a whole message that goes straight on is laid. Padding is allowed while the room left admits every mix that the
+    /// free quota does (24 bytes for each message of one byte, and a skip at the end and at the rock).
     #[inline(always)]
     pub(crate) fn flags_for(&self, back: &Back, len: u32, aligned: bool) -> Flags {
-        if aligned && self.may_pad(back, len) {
+        let until = self.header.notes.0.padded.load(Ordering::Relaxed);
+        let end = back.tail.wrapping_add(HEADER + u64::from(len));
+        if aligned && until.wrapping_sub(end).cast_signed() >= 0 {
             Flags::ALIGNED
         } else {
             Flags::default()
         }
-    }
-
-    /// Padding is allowed while the room left admits every mix that the free quota does (24 bytes for each message
-    /// of one byte, and a skip at the end and at the rock).
-    #[inline]
-    fn may_pad(&self, back: &Back, len: u32) -> bool {
-        let size = self.area.len();
-        let tail = back.tail;
-        let head = self.header.notes.0.head.load(Ordering::Relaxed);
-        let ahead = tail.wrapping_sub(head);
-        let mut room = size.saturating_sub(ahead);
-        if let Some(restart) = self.restart_ahead(head, tail) {
-            room += size.saturating_sub((restart & (size - 1)) + 2 * 64);
-        }
-        room >= 26 * u64::from(self.quota) + u64::from(len) + 512
     }
 
     /// Copies one frame to free room. `None`: there is no room for all of it in one piece.
@@ -365,15 +353,39 @@ impl<'a> Queue<'a> {
     /// head), and no restart due.
     #[inline(always)]
     pub(crate) fn goes_straight_on(&self, back: &Back, len: u64) -> bool {
-        let tail = back.tail;
-        let notes = &self.header.notes.0;
+        let until = self.header.notes.0.straight.load(Ordering::Relaxed);
+        let end = back.tail.wrapping_add(HEADER + len);
+        until.wrapping_sub(end).cast_signed() >= 0
+    }
+
+    /// Notes how far frames may go straight on from `at`, and how far they may be padded, for as long as the reader is not
+    /// looked at again.
+    fn note_room(&self, head: u64, at: u64) {
         let size = self.area.len();
-        let offset = tail & (size - 1);
-        let ahead = tail.wrapping_sub(notes.head.load(Ordering::Relaxed));
-        ahead <= size
-            && ahead + HEADER + len + BEFORE_ROCK <= size
-            && offset + HEADER + len <= size
-            && tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) < RESTART
+        let notes = &self.header.notes.0;
+        let ends = [
+            next_lap(at, size),
+            head.wrapping_add(size).wrapping_sub(BEFORE_ROCK),
+            notes.checked.load(Ordering::Relaxed).wrapping_add(RESTART),
+        ];
+        let ahead = ends.map(|end| end.wrapping_sub(at).cast_signed());
+        let straight = ahead.into_iter().fold(i64::MAX, i64::min);
+        notes
+            .straight
+            .store(at.wrapping_add(straight.cast_unsigned()), Ordering::Relaxed);
+        let mut room = size
+            .wrapping_sub(at.wrapping_sub(head))
+            .cast_signed()
+            .max(0);
+        if let Some(restart) = self.restart_ahead(head, at) {
+            room += size
+                .saturating_sub((restart & (size - 1)) + 2 * 64)
+                .cast_signed();
+        }
+        let padded = room - 26 * i64::from(self.quota) - 512;
+        notes
+            .padded
+            .store(at.wrapping_add(padded.cast_unsigned()), Ordering::Relaxed);
     }
 
     /// The restart that the reader has not passed yet, by a head.
@@ -453,6 +465,7 @@ impl<'a> Queue<'a> {
             self.see_to_memory(from.wrapping_add(HEADER))?;
             self.skip(back, from, to);
         }
+        self.note_room(head, at);
         Ok(Some(at))
     }
 

@@ -664,7 +664,8 @@ impl<'a> Queue<'a> {
             pos = after(pos, header);
         }
         // A restart in there is none any more. Forgotten first: without the note there is less room, not more.
-        let restart = &self.header.notes.0.restart;
+        let notes = &self.header.notes.0;
+        let restart = &notes.restart;
         if restart
             .load(Ordering::Relaxed)
             .wrapping_sub(from)
@@ -672,6 +673,10 @@ impl<'a> Queue<'a> {
             >= 0
         {
             restart.store(u64::MAX, Ordering::Relaxed);
+        }
+        // How far one may go from there is to be found anew.
+        for until in [&notes.straight, &notes.padded] {
+            until.store(from, Ordering::Relaxed);
         }
         self.prepare_back(Back {
             tail: from,
