@@ -864,17 +864,17 @@ impl Conn {
             }
             self.spin.met_at_once();
         }
-        let read = match queue.read_kept(me, buf) {
-            Fast::Done(read) => read,
-            Fast::DoneInside(read) => {
-                self.leave_read();
-                read
-            }
-            Fast::Inside => {
-                self.leave_read();
-                return None;
-            }
-            Fast::No => return None,
+        self.taken(queue.read_kept(me, buf))
+    }
+
+    /// The end of a shortcut: what was read, if that is what happened.
+    #[inline(always)]
+    pub(crate) fn taken(&self, fast: Fast<Read>) -> Option<Read> {
+        if let Fast::DoneInside(_) | Fast::Inside = fast {
+            self.leave_read();
+        }
+        let (Fast::Done(read) | Fast::DoneInside(read)) = fast else {
+            return None;
         };
         if self.turn.load(Ordering::Relaxed) == 0 {
             self.turn.store(1, Ordering::Relaxed);
@@ -892,7 +892,7 @@ impl Conn {
 
     /// A write that meets nothing unusual.
     #[inline(always)]
-    fn write_fast(&self, data: &[u8]) -> Option<Result<usize, WriteStop>> {
+    pub(crate) fn write_fast<S: Source>(&self, data: S) -> Option<Result<usize, WriteStop>> {
         if self.may_write().is_err() {
             return None;
         }

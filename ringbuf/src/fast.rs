@@ -7,10 +7,12 @@
 
 use crate::{
     fault::{self, Point},
-    frame::{Flags, HEADER},
+    frame::{Flags, HEADER, next_header},
+    memory::{Sink, Source},
     produce::Placed,
-    queue::{Queue, Segment},
+    queue::{Front, Queue, Segment},
     role::Owner,
+    sync::{Ordering, fence},
     types::{Read, ReadMode},
 };
 
@@ -29,7 +31,7 @@ pub(crate) enum Fast<T> {
 impl<'a> Queue<'a> {
     /// [`Queue::write`] by a thread that keeps the producer's role.
     #[inline(always)]
-    pub(crate) fn write_kept(self, me: Owner, data: &[u8], aligned: bool) -> Fast<usize> {
+    pub(crate) fn write_kept<S: Source>(self, me: Owner, data: S, aligned: bool) -> Fast<usize> {
         let Ok(len) = i32::try_from(data.len()) else {
             return Fast::No;
         };
@@ -50,11 +52,8 @@ impl<'a> Queue<'a> {
         }
         let flags = self.flags_for(&back, len, aligned);
         self.expect_stream(end, u64::from(len), flags);
-        if self
-            .area
-            .copy_in(back.tail.wrapping_add(HEADER), data)
-            .is_err()
-        {
+        let payload = back.tail.wrapping_add(HEADER);
+        if self.area.copy_in(payload, data).is_err() {
             return Fast::Inside;
         }
         let placed = Placed::new(back.tail, len, flags, self.area.len());
@@ -68,49 +67,93 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// [`Queue::read`] by a thread that keeps the consumer's role, of a message in one frame.
+    /// [`Queue::read`] by a thread that keeps the consumer's role, of one frame that is all that the read wants.
     #[inline(always)]
     pub(crate) fn read_kept(self, me: Owner, buf: &mut [u8]) -> Fast<Read> {
-        let role = self.consumer();
-        if !role.enter_kept(me) {
+        if !self.consumer().enter_kept(me) {
             return Fast::No;
         }
         fault::at(Point::ConsumerRole);
-        let mut front = self.front();
-        if self.attention().0 != self.calm
-            || front.left != 0
-            || !self.tag_is(front.pos)
-            || !self.may_write
-            || self.read_mode() != ReadMode::Message
-        {
-            return Fast::Inside;
-        }
-        let Ok(header) = self.header_at(front.pos) else {
+        let front = self.front();
+        let Some(segment) = self.one_frame(&front, buf.len()) else {
             return Fast::Inside;
         };
+        let count = segment.len as usize;
+        if self.area.copy_out(segment.pos, buf, 0, count).is_err() {
+            return Fast::Inside;
+        }
+        self.claim_kept(me, front, segment)
+    }
+
+    /// The same into memory that may not be touched under the role (`outside.rs`).
+    #[inline(always)]
+    pub(crate) fn read_outside_kept<D: Sink>(self, me: Owner, buf: &mut D) -> Fast<Read> {
+        let role = self.consumer();
+        if !role.is_kept_by(me) {
+            return Fast::No;
+        }
+        let looked = self.look();
+        let Some(segment) = self.one_frame(&looked.front, buf.len()) else {
+            return Fast::No;
+        };
+        let count = segment.len as usize;
+        if self.area.copy_out(segment.pos, buf, 0, count).is_err() {
+            return Fast::No; // the call itself says so
+        }
+        fence(Ordering::Acquire);
+        if !role.enter_kept(me) {
+            return Fast::No;
+        }
+        if self.attention().0 != self.calm || self.look() != looked {
+            return Fast::Inside;
+        }
+        self.claim_kept(me, looked.front, segment)
+    }
+
+    /// The frame at the front, if a read with so much room takes it and nothing else. For a thread that keeps the
+    /// consumer's role.
+    #[inline(always)]
+    fn one_frame(self, front: &Front, room: usize) -> Option<Segment> {
+        if self.attention().0 != self.calm
+            || front.left != 0
+            || !self.may_write
+            || !self.tag_is(front.pos)
+        {
+            return None;
+        }
+        let header = self.header_at(front.pos).ok()?;
         let segment = Segment {
             pos: front.pos.wrapping_add(HEADER),
             len: header.len,
             flags: header.flags,
         };
         let unusual = Flags::SKIP.with(Flags::CANCELLED).with(Flags::MORE);
-        if header.flags.has(unusual) || segment.len as usize > buf.len() {
-            return Fast::Inside;
+        if header.flags.has(unusual) || segment.len as usize > room {
+            return None;
         }
-        let count = segment.len as usize;
         self.expect_more(segment);
-        if self.area.copy_out(segment.pos, buf, 0, count).is_err() {
-            return Fast::Inside;
-        }
+        // In byte mode with room for more: only if there is no more, and no empty message (NP-READ-07).
+        let end = segment.pos.wrapping_add(u64::from(segment.len));
+        let is_all = self.read_mode() == ReadMode::Message
+            || segment.len != 0
+                && (segment.len as usize == room
+                    || !self.tag_is(next_header(end, segment.flags, self.area.len())));
+        is_all.then_some(segment)
+    }
+
+    /// Under the role: takes what was copied, and leaves.
+    #[inline(always)]
+    fn claim_kept(self, me: Owner, mut front: Front, segment: Segment) -> Fast<Read> {
         self.claim(&mut front, segment, segment.len);
         fault::at(Point::CopiedOut);
         self.prepare_front(&front);
         self.turn_front();
         self.publish(&front, front.pos);
-        if self.attention().0 == self.calm && role.leave_kept(me) {
-            Fast::Done(Read::Whole(count))
+        let read = Read::Whole(segment.len as usize);
+        if self.attention().0 == self.calm && self.consumer().leave_kept(me) {
+            Fast::Done(read)
         } else {
-            Fast::DoneInside(Read::Whole(count))
+            Fast::DoneInside(read)
         }
     }
 

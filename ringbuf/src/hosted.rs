@@ -59,9 +59,12 @@ impl Conn {
 
     fn read_user(&self, buf: UserBuffer<'_>, how: ReadHow) -> Result<Read, ReadStop> {
         self.check_read_of(buf.len())?;
-        let queue = self.incoming();
-        queue.note_consumer_cpu(cpu::current());
         let (mut wakes, mut buf) = (Wakes::default(), buf);
+        let queue = self.incoming();
+        if let Some(read) = self.taken(queue.read_outside_kept(self.me(), &mut buf)) {
+            return Ok(read);
+        }
+        queue.note_consumer_cpu(cpu::current());
         let read = queue.read_outside(self.me(), &mut buf, self.read_how(how), &mut wakes);
         self.deliver(&mut wakes);
         self.noted_turn(true);
@@ -69,6 +72,9 @@ impl Conn {
     }
 
     fn write_user(&self, data: UserBuffer<'_>, how: WriteHow) -> Result<usize, WriteStop> {
+        if let Some(written) = self.write_fast(data) {
+            return written;
+        }
         self.may_write()?;
         let queue = self.outgoing();
         queue.note_producer_cpu(cpu::current());

@@ -26,14 +26,15 @@ use crate::{
 
 /// What a copy without the lock was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Looked {
-    front: Front,
+pub(crate) struct Looked {
+    pub(crate) front: Front,
     cancelled: (u64, u32),
 }
 
 impl<'a> Queue<'a> {
-    /// Under the lock.
-    fn look(&self) -> Looked {
+    /// Under the lock, or by a thread that keeps it.
+    #[inline(always)]
+    pub(crate) fn look(&self) -> Looked {
         let table = &self.header.table.0;
         Looked {
             front: self.front(),
