@@ -400,16 +400,14 @@ impl Reactor {
         patience: Duration,
         mut start: impl FnMut() -> Result<T, npfs_ringbuf::Error>,
     ) -> Result<T, npfs_ringbuf::Error> {
-        let begin = Instant::now();
-        let patience = if jobs::must_not_wait() {
-            MOMENT
-        } else {
-            patience
-        };
+        // Mostly at once: then nobody asks for the time.
+        let mut begin = None;
         loop {
             match start() {
                 Err(npfs_ringbuf::Error::Busy)
-                    if self.pending_on(conn) < MOST_PENDED && begin.elapsed() < patience =>
+                    if self.pending_on(conn) < MOST_PENDED
+                        && begin.get_or_insert_with(Instant::now).elapsed()
+                            < patience_here(patience) =>
                 {
                     thread::sleep(BETWEEN);
                 }
@@ -761,6 +759,14 @@ impl Drop for Waiting<'_> {
         {
             reactor.wakes_the_loop.ring();
         }
+    }
+}
+
+fn patience_here(patience: Duration) -> Duration {
+    if jobs::must_not_wait() {
+        MOMENT
+    } else {
+        patience
     }
 }
 

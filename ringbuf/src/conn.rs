@@ -265,6 +265,13 @@ impl Conn {
             .map_err(|stop| self.read_error(stop))
     }
 
+    /// A read that meets nothing unusual and takes one whole message, or in byte mode all that there is; `None`: this has done
+    /// nothing, whatever the reason. For those who have another way to read, and a dearer one.
+    #[inline]
+    pub fn read_at_once(&self, buf: &mut [u8]) -> Option<Read> {
+        self.read_fast(buf, false)
+    }
+
     /// Writes if it can complete at once (section 12). COMPLETE mode may answer fewer bytes than were given
     /// (NP-WRITE-10, 11).
     ///

@@ -184,6 +184,12 @@ impl Started {
         self.answer
     }
 
+    /// Its answer, if it is known to have one: it had when it was started, or was polled.
+    #[must_use]
+    pub fn answer(&self) -> Option<Result<Answer, Error>> {
+        self.answer
+    }
+
     /// Whoever waited for it, from when to when (CLOCK_MONOTONIC, nanoseconds), tells what it was like: how long the next
     /// wait on this connection spins is judged by that.
     pub fn was_waited_for(&self, from: u64, to: u64) {

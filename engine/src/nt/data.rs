@@ -46,11 +46,22 @@ impl Nt {
             return Ok(report(&file, io, answer));
         }
         let room = buffer.len();
+        // Without an operation and a buffer of its own, if a small message lies there.
+        let mut small = [0; SMALL];
+        if let Some(bytes) = small.get_mut(..room)
+            && let Some(read) = conn.read_at_once(bytes)
+        {
+            buffer.fill(&bytes[..read.count()]);
+            REACTOR.settle(&conn);
+            file.has_consumed(id, read);
+            return Ok(report(&file, io, Ok(of_read(read))));
+        }
         let started = REACTOR.insist(&conn, PATIENCE, || {
             Started::read(&conn, vec![0; room].into())
         });
-        let mut started = started.map_err(|error| file.why(error, false))?;
-        let Some(answer) = started.poll() else {
+        let started = started.map_err(|error| file.why(error, false))?;
+        // What pends is looked at once it stands in its list.
+        let Some(answer) = started.answer() else {
             Operation::ring(&file, io, started, Some(buffer.clone()));
             return Ok(NtStatus::PENDING);
         };
@@ -89,8 +100,8 @@ impl Nt {
                 Err(npfs_ringbuf::Error::WouldBlock | npfs_ringbuf::Error::Busy) => {
                     let started =
                         REACTOR.insist(&conn, PATIENCE, || Started::write(&conn, data.into()));
-                    let mut started = started.map_err(|error| file.why(error, true))?;
-                    match started.poll() {
+                    let started = started.map_err(|error| file.why(error, true))?;
+                    match started.answer() {
                         Some(answer) => answer.map(written_of),
                         None => {
                             Operation::ring(&file, io, started, None);
@@ -229,3 +240,6 @@ pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus
     let flushed = status(flushed.map_err(Error::from));
     Ok(report(file, io, flushed.and(done)))
 }
+
+/// Bytes that a read may have room for to go without a buffer of its own.
+const SMALL: usize = 512;

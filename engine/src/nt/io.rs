@@ -140,7 +140,8 @@ impl Event {
 
     /// NtResetEvent.
     pub fn reset(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        // Nobody waits for an event not to be set: no order with what follows.
+        self.0.store(false, Ordering::Release);
     }
 
     /// Whether it is set.
@@ -708,10 +709,21 @@ fn wait_in(
         Waitable::FileOf(table, handle) => file(table, *handle),
         Waitable::Port(port) => Ok(Target::Port(port.clone())),
     };
-    let targets: Vec<Target> = objects
-        .iter()
-        .map(target)
-        .collect::<Result<_, NtStatus>>()?;
+    // Mostly there is one.
+    let (one, many);
+    let targets = match objects {
+        [object] => {
+            one = [target(object)?];
+            &one[..]
+        }
+        objects => {
+            many = objects
+                .iter()
+                .map(target)
+                .collect::<Result<Vec<_>, NtStatus>>()?;
+            &many[..]
+        }
+    };
     let signalled = || targets.iter().position(Target::is_signalled);
     let wait = |deadline| REACTOR.wait_until(deadline, signalled);
     let waited = jobs::waiting(deadline, |deadline| wait(deadline).ok_or(Error::TimedOut));
