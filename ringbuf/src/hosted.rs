@@ -22,18 +22,27 @@ impl Conn {
     ///
     /// # Errors
     /// As there, and [`Error::BadBuffer`]: the memory cannot be written; nothing was read.
+    #[inline]
     pub fn try_read_user(&self, buf: UserBuffer<'_>) -> Result<Read, Error> {
-        self.read_user(buf, ReadHow::Try)
-            .map_err(|stop| self.read_error(stop))
+        match self.read_user_fast(buf) {
+            Some(read) => Ok(read),
+            None => self
+                .read_user_any(buf, ReadHow::Try)
+                .map_err(|stop| self.read_error(stop)),
+        }
     }
 
     /// [`Conn::try_write`] from a user's memory.
     ///
     /// # Errors
     /// As there, and [`Error::BadBuffer`]: the memory cannot be read; nothing was written.
+    #[inline]
     pub fn try_write_user(&self, data: UserBuffer<'_>) -> Result<usize, Error> {
-        self.write_user(data, WriteHow::Try)
-            .map_err(|stop| self.write_error(stop))
+        let written = match self.write_fast(data) {
+            Some(written) => written,
+            None => self.write_user_any(data, WriteHow::Try),
+        };
+        written.map_err(|stop| self.write_error(stop))
     }
 
     /// [`Conn::peek`] into a user's memory.
@@ -58,13 +67,25 @@ impl Conn {
     }
 
     fn read_user(&self, buf: UserBuffer<'_>, how: ReadHow) -> Result<Read, ReadStop> {
-        self.check_read_of(buf.len())?;
-        let (mut wakes, mut buf) = (Wakes::default(), buf);
-        let queue = self.incoming();
-        if let Some(read) = self.taken(queue.read_outside_kept(self.me(), &mut buf)) {
-            return Ok(read);
+        match self.read_user_fast(buf) {
+            Some(read) => Ok(read),
+            None => self.read_user_any(buf, how),
         }
+    }
+
+    #[inline(always)]
+    fn read_user_fast(&self, mut buf: UserBuffer<'_>) -> Option<Read> {
+        self.check_read_of(buf.len()).ok()?;
+        self.taken(self.incoming().read_outside_kept(self.me(), &mut buf))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_user_any(&self, mut buf: UserBuffer<'_>, how: ReadHow) -> Result<Read, ReadStop> {
+        self.check_read_of(buf.len())?;
+        let queue = self.incoming();
         queue.note_consumer_cpu(cpu::current());
+        let mut wakes = Wakes::default();
         let read = queue.read_outside(self.me(), &mut buf, self.read_how(how), &mut wakes);
         self.deliver(&mut wakes);
         self.noted_turn(true);
@@ -72,9 +93,15 @@ impl Conn {
     }
 
     fn write_user(&self, data: UserBuffer<'_>, how: WriteHow) -> Result<usize, WriteStop> {
-        if let Some(written) = self.write_fast(data) {
-            return written;
+        match self.write_fast(data) {
+            Some(written) => written,
+            None => self.write_user_any(data, how),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_user_any(&self, data: UserBuffer<'_>, how: WriteHow) -> Result<usize, WriteStop> {
         self.may_write()?;
         let queue = self.outgoing();
         queue.note_producer_cpu(cpu::current());

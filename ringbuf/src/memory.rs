@@ -106,6 +106,7 @@ impl std::fmt::Debug for UserBuffer<'_> {
 impl<'a> UserBuffer<'a> {
     /// `len` bytes at `address`, which only `memory` touches.
     #[must_use]
+    #[inline]
     pub fn new(memory: &'a dyn UserMemory, address: usize, len: usize) -> UserBuffer<'a> {
         UserBuffer {
             memory,
@@ -134,6 +135,7 @@ impl<'a> UserBuffer<'a> {
 }
 
 impl Source for UserBuffer<'_> {
+    #[inline]
     fn len(self) -> usize {
         self.len
     }
@@ -147,6 +149,7 @@ impl Source for UserBuffer<'_> {
         }
     }
 
+    #[inline]
     unsafe fn copy_to(self, to: *mut u8) -> Result<(), Error> {
         // SAFETY: as the caller promises.
         let copied = self.len == 0 || unsafe { self.memory.copy_in(self.address, to, self.len) };
@@ -162,10 +165,12 @@ impl Sink for UserBuffer<'_> {
     type Error = Error;
     const OUTSIDE: bool = true;
 
+    #[inline]
     fn len(&self) -> usize {
         self.len
     }
 
+    #[inline]
     unsafe fn put(&mut self, at: usize, from: *const u8, len: usize) -> Result<(), Error> {
         // SAFETY: as the caller promises.
         let copied = len == 0

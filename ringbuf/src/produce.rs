@@ -300,7 +300,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Stores the tag: from here on the frame exists.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn commit(&self, back: &Back, placed: &Placed, messages: u32) {
         self.prepare_back(Back {
             tail: placed.next,

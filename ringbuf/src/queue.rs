@@ -360,7 +360,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Claims `count` bytes of the segment that `first` gave.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn claim(&self, front: &mut Front, segment: Segment, count: u32) {
         let count = count.min(segment.len);
         front.bytes = front.bytes.wrapping_add(u64::from(count));

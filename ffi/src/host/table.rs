@@ -13,6 +13,7 @@
 use std::{
     cell::UnsafeCell,
     collections::VecDeque,
+    fmt,
     ops::Deref,
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -119,9 +120,9 @@ pub(super) fn insert(conn: Conn) -> Result<Number, Conn> {
 }
 
 /// A connection in use.
-#[derive(Debug)]
 pub(super) struct Use {
     conn: &'static Conn,
+    place: &'static Place,
     index: u32,
 }
 
@@ -135,9 +136,15 @@ impl Deref for Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        if leave(self.index) {
+        if self.place.leave() {
             clear(self.index);
         }
+    }
+}
+
+impl fmt::Debug for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Use").field(self.conn).finish()
     }
 }
 
@@ -145,7 +152,7 @@ impl Use {
     /// The use goes on without a value of it: until [`resume`] or [`give_up`].
     pub(super) fn keep(self) -> Number {
         let this = std::mem::ManuallyDrop::new(self);
-        let state = place(this.index).map_or(0, |place| place.state.load(Ordering::Relaxed));
+        let state = this.place.state.load(Ordering::Relaxed);
         Number::try_from(generation(state) << INDEX_BITS | this.index).unwrap_or_default()
     }
 }
@@ -160,10 +167,10 @@ pub(super) fn get(number: Number) -> Option<Use> {
         // SAFETY: this use is counted since before `state` was looked at, in which the place was live: it is not cleared
         // until the use ends, and `conn` is not written before that.
         if let Some(conn) = unsafe { &*place.conn.get() } {
-            return Some(Use { conn, index });
+            return Some(Use { conn, place, index });
         }
     }
-    if leave(index) {
+    if place.leave() {
         clear(index);
     }
     None
@@ -178,14 +185,14 @@ pub(super) unsafe fn resume(number: Number) -> Option<Use> {
     let place = place(index)?;
     // SAFETY: the use is still counted, so the place has not been cleared since it was live.
     let conn = unsafe { &*place.conn.get() }.as_ref()?;
-    Some(Use { conn, index })
+    Some(Use { conn, place, index })
 }
 
 /// Ends the use that was kept under this number, from a signal handler: what is to be cleared then is cleared by the next
 /// who puts something into the table.
 pub(super) fn give_up(number: Number) {
     if let Some((index, _)) = split(number)
-        && leave(index)
+        && place(index).is_some_and(Place::leave)
     {
         LEFT.store(true, Ordering::Release);
     }
@@ -196,22 +203,20 @@ pub(super) fn remove(number: Number, last: impl FnOnce(&Conn)) -> bool {
     let Some(used) = get(number) else {
         return false;
     };
-    let Some(place) = place(used.index) else {
-        return false;
-    };
-    let was_live = place.state.fetch_or(DEAD, Ordering::AcqRel) & DEAD == 0;
+    let was_live = used.place.state.fetch_or(DEAD, Ordering::AcqRel) & DEAD == 0;
     if was_live {
         last(&used);
     }
     was_live
 }
 
-/// `true`: it may have to be cleared.
-fn leave(index: u32) -> bool {
-    place(index).is_some_and(|place| {
-        let state = place.state.fetch_sub(1, Ordering::AcqRel);
+impl Place {
+    /// `true`: it may have to be cleared.
+    #[inline]
+    fn leave(&self) -> bool {
+        let state = self.state.fetch_sub(1, Ordering::AcqRel);
         state & USERS == 1 && state & DEAD != 0
-    })
+    }
 }
 
 /// Clears a dead place that nobody uses.
