@@ -859,19 +859,32 @@ impl Conn {
         }
         let queue = self.incoming();
         let me = self.me();
-        if patience && !queue.looks_ready_kept(me) {
-            let common = &queue.header.common.0;
-            let peer = common.producer_cpu.load(Ordering::Relaxed);
-            let looks = self.spin.quick_looks(peer);
-            if looks == 0
-                || self.completion_mode() != CompletionMode::Queue
-                || !queue.look_kept(me, looks)
-            {
+        if patience {
+            if queue.looks_ready_kept(me) {
+                self.spin.off_the_heels();
+            } else if !self.look_for_a_moment(queue, me) {
                 return None;
             }
-            self.spin.met_at_once();
         }
         self.taken(queue.read_kept(me, buf))
+    }
+
+    /// Whether the next frame comes at once, for a reader that has not found it.
+    #[inline(always)]
+    fn look_for_a_moment(&self, queue: Queue<'_>, me: Owner) -> bool {
+        let peer = queue.header.common.0.producer_cpu.load(Ordering::Relaxed);
+        let looks = self.spin.quick_looks(peer);
+        if looks == 0
+            || self.completion_mode() != CompletionMode::Queue
+            || !queue.look_kept(me, looks)
+        {
+            return false;
+        }
+        self.spin.met_at_once();
+        if queue.is_amid_a_stream() {
+            self.spin.on_the_heels();
+        }
+        true
     }
 
     /// The end of a shortcut: what was read, if that is what happened.

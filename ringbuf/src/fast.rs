@@ -157,6 +157,13 @@ impl<'a> Queue<'a> {
         }
     }
 
+    /// Whether the frame at the front is a large one of a stream, for a thread that keeps the consumer's role and has seen it.
+    #[inline(always)]
+    pub(crate) fn is_amid_a_stream(self) -> bool {
+        let header = self.header_at(self.front().pos);
+        header.is_ok_and(|header| header.len >= LARGE && !header.flags.has(Flags::ALIGNED))
+    }
+
     /// Whether the next frame is there, for a thread that keeps the consumer's role.
     #[inline(always)]
     pub(crate) fn looks_ready_kept(self, me: Owner) -> bool {
@@ -190,3 +197,6 @@ impl<'a> Queue<'a> {
         false
     }
 }
+
+/// Frames of which a reader on the writer's heels gets less than one that lags.
+const LARGE: u32 = 1024;

@@ -334,6 +334,8 @@ pub(crate) struct Spin {
     skipped: AtomicU8,
     /// The peer was asleep when this side last did something for it.
     woke: AtomicU8,
+    /// Frames of a stream in a row that had just come.
+    heels: AtomicU8,
 }
 
 impl Spin {
@@ -344,6 +346,7 @@ impl Spin {
             turns: AtomicU8::new(MOST_TURNS),
             skipped: AtomicU8::new(0),
             woke: AtomicU8::new(0),
+            heels: AtomicU8::new(0),
         }
     }
 
@@ -398,6 +401,25 @@ impl Spin {
             0
         } else {
             QUICK_LOOKS
+        }
+    }
+
+    /// One more frame of a stream of large ones had just come when it was read. A reader on the heels of its writer takes
+    /// each line from the other CPU's cache, and both are slow; after several such frames it falls back by a few.
+    #[cold]
+    pub(crate) fn on_the_heels(&self) {
+        let frames = (self.heels.load(Ordering::Relaxed) + 1) % HEELS;
+        self.heels.store(frames, Ordering::Relaxed);
+        if frames == 0 {
+            (0..FALL_BACK).for_each(|_| spin_hint());
+        }
+    }
+
+    /// A frame had been there for a while.
+    #[inline(always)]
+    pub(crate) fn off_the_heels(&self) {
+        if self.heels.load(Ordering::Relaxed) != 0 {
+            self.heels.store(0, Ordering::Relaxed);
         }
     }
 
@@ -543,6 +565,9 @@ pub(crate) fn cpus() -> u32 {
 
 /// Looks without a pause, some 0.3 to 1 us: longer than a turn between two CPUs that share no cache.
 const QUICK_LOOKS: u32 = 1024;
+const HEELS: u8 = 8;
+/// Pauses, some 0.5 to 1.5 us: a few frames of 4 KiB.
+const FALL_BACK: u32 = 40;
 const LOOKS_PER_CLOCK: u32 = 16;
 const ROLE_SPINS: u32 = 200;
 const MOST_TURNS: u8 = 8;
