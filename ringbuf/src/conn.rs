@@ -859,12 +859,12 @@ impl Conn {
         }
         let queue = self.incoming();
         let me = self.me();
-        if patience {
-            if queue.looks_ready_kept(me) {
+        if queue.looks_ready_kept(me) {
+            if patience {
                 self.spin.off_the_heels();
-            } else if !self.look_for_a_moment(queue, me) {
-                return None;
             }
+        } else if !(patience && self.look_for_a_moment(queue, me)) {
+            return None;
         }
         self.taken(queue.read_kept(me, buf))
     }

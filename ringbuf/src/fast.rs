@@ -114,11 +114,7 @@ impl<'a> Queue<'a> {
     /// consumer's role.
     #[inline(always)]
     fn one_frame(self, front: &Front, room: usize) -> Option<Segment> {
-        if self.attention().0 != self.calm
-            || front.left != 0
-            || !self.may_write
-            || !self.tag_is(front.pos)
-        {
+        if self.attention().0 != self.calm || !self.may_write || !self.is_there(front) {
             return None;
         }
         let header = self.header_at(front.pos).ok()?;
@@ -170,8 +166,13 @@ impl<'a> Queue<'a> {
         if !self.consumer().is_kept_by(me) {
             return false;
         }
-        let front = self.front();
-        front.left == 0 && self.tag_is(front.pos)
+        self.is_there(&self.front())
+    }
+
+    /// Whether a frame is committed at this front, which is at a header.
+    #[inline(always)]
+    fn is_there(self, front: &Front) -> bool {
+        front.left == 0 && !self.is_untouched(front.pos) && self.tag_is(front.pos)
     }
 
     /// Looks up to `times` for the next frame without any role, which the caller's thread keeps. `false`: it has not come,

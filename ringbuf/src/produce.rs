@@ -373,10 +373,8 @@ impl<'a> Queue<'a> {
         notes
             .straight
             .store(at.wrapping_add(straight.cast_unsigned()), Ordering::Relaxed);
-        let mut room = size
-            .wrapping_sub(at.wrapping_sub(head))
-            .cast_signed()
-            .max(0);
+        // A scribbled head may say anything: never more room than there is.
+        let mut room = size.saturating_sub(at.wrapping_sub(head)).cast_signed();
         if let Some(restart) = self.restart_ahead(head, at) {
             room += size
                 .saturating_sub((restart & (size - 1)) + 2 * 64)
@@ -478,8 +476,9 @@ impl<'a> Queue<'a> {
         let offset = tail & (size - 1);
         let to = next_lap(tail, size);
         self.see_to_memory(tail.wrapping_add(HEADER))?;
-        notes.restart.store(tail, Ordering::Relaxed);
         self.skip(back, tail, to);
+        // After the skip frame: a death in between leaves less room, and the other way round a rock that nobody passes.
+        notes.restart.store(tail, Ordering::Relaxed);
         notes.checked.store(to, Ordering::Relaxed);
         let high = notes.high_water.load(Ordering::Relaxed).max(offset);
         notes.high_water.store(high, Ordering::Relaxed);

@@ -490,6 +490,23 @@ mod tests {
         assert_eq!(read.poll(), Some(Err(Error::Broken)));
     }
 
+    /// A queue that nothing was ever written to costs no page, however often it is looked at.
+    #[test]
+    fn looking_at_an_untouched_queue_costs_no_memory() {
+        let (books, server, client) = pair();
+        let blocks = || {
+            let file = std::fs::File::from(books.share().expect("a duplicate"));
+            std::os::unix::fs::MetadataExt::blocks(&file.metadata().expect("its size"))
+        };
+        let before = blocks();
+        for _ in 0..200 {
+            for end in [&server, &client] {
+                assert_eq!(end.try_read(&mut [0; 8]), Err(Error::WouldBlock));
+            }
+        }
+        assert_eq!(blocks(), before);
+    }
+
     #[test]
     fn a_dropped_operation_is_withdrawn() {
         let (_books, server, client) = pair();

@@ -379,7 +379,8 @@ impl Spin {
             return false;
         }
         // A peer that is at work answers within a few hundred nanoseconds: no clock, no pause.
-        for _ in 0..QUICK_LOOKS {
+        let quick = if policy < QUICK_TIME { 0 } else { QUICK_LOOKS };
+        for _ in 0..quick {
             if ready() {
                 self.met_at_once();
                 return true;
@@ -393,7 +394,7 @@ impl Spin {
     #[inline(always)]
     pub(crate) fn quick_looks(&self, peer_cpu: u32) -> u32 {
         let policy = self.policy.load(Ordering::Relaxed);
-        if policy == 0
+        if policy < QUICK_TIME
             || peer_cpu == 0
             || peer_cpu == cpu::current()
             || (policy == u32::MAX && self.average.load(Ordering::Relaxed) > worth())
@@ -565,6 +566,8 @@ pub(crate) fn cpus() -> u32 {
 
 /// Looks without a pause, some 0.3 to 1 us: longer than a turn between two CPUs that share no cache.
 const QUICK_LOOKS: u32 = 1024;
+/// Nanoseconds: who may not look for so long goes by the clock.
+const QUICK_TIME: u32 = 4_000;
 const HEELS: u8 = 8;
 /// Pauses, some 0.5 to 1.5 us: a few frames of 4 KiB.
 const FALL_BACK: u32 = 40;

@@ -138,9 +138,13 @@ impl Event {
         REACTOR.tell();
     }
 
-    /// NtResetEvent.
+    /// NtResetEvent: what is set after this is seen, by whoever looks for its reason first and waits then.
     pub fn reset(&self) {
-        // Nobody waits for an event not to be set: no order with what follows.
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    /// The same at the beginning of an operation, whose own publication orders it before the end.
+    fn begins(&self) {
         self.0.store(false, Ordering::Release);
     }
 
@@ -425,9 +429,9 @@ pub(super) fn report(
 /// NP-IO-02, 04: what is signalled on completion is not any more. INVALID_PARAMETER: a callback and a port (NP-IO-07).
 pub(super) fn begin(file: &File, io: &Io) -> Result<(), NtStatus> {
     if let Some(event) = &io.event {
-        event.reset();
+        event.begins();
     }
-    file.signal.reset();
+    file.signal.begins();
     if io.callback.is_some() && lock(&file.notes).port.is_some() {
         return Err(NtStatus::INVALID_PARAMETER);
     }
