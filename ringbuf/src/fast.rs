@@ -5,6 +5,8 @@
 //! `consume.rs`: whatever is not as usual is left, untouched, to them. Views are passed by value and nothing keeps a
 //! reference to one, so that they live in registers.
 
+#[cfg(not(loom))]
+use crate::{Conn, produce::WriteStop, record::Wakes, types::CompletionMode};
 use crate::{
     fault::{self, Point},
     frame::{Flags, HEADER, next_header},
@@ -196,6 +198,108 @@ impl<'a> Queue<'a> {
             }
         }
         false
+    }
+}
+
+#[cfg(not(loom))]
+impl Conn {
+    /// A read that meets nothing unusual; with `patience` it looks for its message for a moment.
+    #[inline(always)]
+    pub(crate) fn read_fast(&self, buf: &mut [u8], patience: bool) -> Option<Read> {
+        if self.check_read_of(buf.len()).is_err() {
+            return None;
+        }
+        let queue = self.incoming();
+        let me = self.me();
+        if queue.looks_ready_kept(me) {
+            if patience {
+                self.spin().off_the_heels();
+            }
+        } else if !(patience && self.look_for_a_moment(queue, me)) {
+            return None;
+        }
+        self.taken(queue.read_kept(me, buf))
+    }
+
+    /// Whether the next frame comes at once, for a reader that has not found it.
+    #[inline(always)]
+    fn look_for_a_moment(&self, queue: Queue<'_>, me: Owner) -> bool {
+        let peer = queue.header.common.0.producer_cpu.load(Ordering::Relaxed);
+        let looks = self.spin().quick_looks(peer);
+        if looks == 0
+            || self.completion_mode() != CompletionMode::Queue
+            || !queue.look_kept(me, looks)
+        {
+            return false;
+        }
+        self.spin().met_at_once();
+        if queue.is_amid_a_stream() {
+            self.spin().on_the_heels();
+        }
+        true
+    }
+
+    /// The end of a shortcut: what was read, if that is what happened.
+    #[inline(always)]
+    pub(crate) fn taken(&self, fast: Fast<Read>) -> Option<Read> {
+        if let Fast::DoneInside(_) | Fast::Inside = fast {
+            self.leave_read();
+        }
+        let (Fast::Done(read) | Fast::DoneInside(read)) = fast else {
+            return None;
+        };
+        if !self.turn() {
+            self.noted_turn(true);
+        }
+        Some(read)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_read(&self) {
+        let mut wakes = Wakes::default();
+        self.incoming().unlock(self.me(), &mut wakes);
+        self.deliver(&mut wakes);
+    }
+
+    /// A write that meets nothing unusual.
+    #[inline(always)]
+    pub(crate) fn write_fast<S: Source>(&self, data: S) -> Option<Result<usize, WriteStop>> {
+        if self.may_write().is_err() {
+            return None;
+        }
+        let queue = self.outgoing();
+        let turn = self.turn();
+        let count = match queue.write_kept(self.me(), data, turn) {
+            Fast::Done(count) => count,
+            Fast::DoneInside(count) => {
+                if let Err(stop) = self.leave_write(true) {
+                    return Some(Err(stop));
+                }
+                count
+            }
+            Fast::Inside => {
+                // A breach is found again by the call itself.
+                let _ = self.leave_write(false);
+                return None;
+            }
+            Fast::No => return None,
+        };
+        if turn {
+            self.noted_turn(false);
+        }
+        Some(Ok(count))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_write(&self, written: bool) -> Result<(), WriteStop> {
+        let mut wakes = Wakes::default();
+        let left = self
+            .outgoing()
+            .leave_producer(self.me(), written, &mut wakes);
+        self.deliver(&mut wakes);
+        Ok(left?)
     }
 }
 
