@@ -12,7 +12,7 @@ use crate::{
     frame::{Flags, HEADER, next_header},
     memory::{Sink, Source},
     produce::Placed,
-    queue::{Front, Queue, Segment},
+    queue::{Back, Front, Queue, Segment},
     role::Owner,
     sync::{Ordering, fence},
     types::{Read, ReadMode},
@@ -43,22 +43,30 @@ impl<'a> Queue<'a> {
             return Fast::No;
         }
         fault::at(Point::ProducerRole);
-        let back = self.back();
-        let end = back.tail.wrapping_add(HEADER + u64::from(len));
-        if self.attention().0 != self.calm
-            || !self.fits_notes(&back, len)
-            || !self.goes_straight_on(&back, u64::from(len))
-            || !self.has_memory(end)
-        {
+        let mut back = self.back();
+        if self.attention().0 != self.calm {
             return Fast::Inside;
         }
         let flags = self.flags_for(&back, len, aligned);
-        self.expect_stream(end, u64::from(len), flags);
-        let payload = back.tail.wrapping_add(HEADER);
-        if self.area.copy_in(payload, data).is_err() {
-            return Fast::Inside;
-        }
-        let placed = Placed::new(back.tail, len, flags, self.area.len());
+        let end = back.tail.wrapping_add(HEADER + u64::from(len));
+        let placed = if self.fits_notes(&back, len)
+            && self.goes_straight_on(&back, u64::from(len))
+            && self.has_memory(end)
+        {
+            self.expect_stream(end, u64::from(len), flags);
+            let payload = back.tail.wrapping_add(HEADER);
+            if self.area.copy_in(payload, data).is_err() {
+                return Fast::Inside;
+            }
+            Placed::new(back.tail, len, flags, self.area.len())
+        } else {
+            // A look at the reader, a restart, more memory: still no reason to leave.
+            let Some((behind, placed)) = self.place_anew(back, data, len, flags) else {
+                return Fast::Inside;
+            };
+            back = behind;
+            placed
+        };
         self.commit(&back, &placed, 1);
         fault::at(Point::BeforeRing);
         // As in `write`: who has published a record has asked for the role before, or sees the frame.
@@ -67,6 +75,23 @@ impl<'a> Queue<'a> {
         } else {
             Fast::DoneInside(data.len())
         }
+    }
+
+    /// Copies a frame where it does not just go straight on. By value: a view whose address is taken would live in memory.
+    #[cold]
+    #[inline(never)]
+    fn place_anew<S: Source>(
+        self,
+        mut back: Back,
+        data: S,
+        len: u32,
+        flags: Flags,
+    ) -> Option<(Back, Placed)> {
+        if !self.fits_quota(&back, len) {
+            return None;
+        }
+        let placed = self.place(&mut back, data, flags).ok()??;
+        Some((back, placed))
     }
 
     /// [`Queue::read`] by a thread that keeps the consumer's role, of one frame that is all that the read wants.

@@ -163,7 +163,7 @@ impl<'a> Queue<'a> {
 
     /// Free quota for `len` bytes, by the notes or, if they say no, by the reader's line.
     #[inline]
-    fn fits_quota(&self, back: &Back, len: u32) -> bool {
+    pub(crate) fn fits_quota(&self, back: &Back, len: u32) -> bool {
         if self.fits_notes(back, len) {
             return true;
         }
@@ -230,7 +230,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Copies one frame to free room. `None`: there is no room for all of it in one piece.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place<S: Source>(
         &self,
         back: &mut Back,
@@ -266,7 +266,7 @@ impl<'a> Queue<'a> {
         self.memory_for(end) <= populated || populated >= self.area.len()
     }
 
-    #[inline]
+    #[inline(always)]
     fn see_to_memory(&self, end: u64) -> Result<(), Error> {
         if self.has_memory(end) {
             Ok(())
@@ -341,7 +341,7 @@ impl<'a> Queue<'a> {
 
     /// A position for a header with `len` bytes of payload behind it in one piece; skip frames on the way to it are
     /// committed.
-    #[inline]
+    #[inline(always)]
     fn find_room(&self, back: &mut Back, len: u64) -> Result<Option<u64>, Error> {
         if self.goes_straight_on(back, len) {
             return Ok(Some(back.tail));
@@ -360,13 +360,19 @@ impl<'a> Queue<'a> {
 
     /// Notes how far frames may go straight on from `at`, and how far they may be padded, for as long as the reader is not
     /// looked at again.
-    fn note_room(&self, head: u64, at: u64) {
+    fn note_room(&self, head: u64, at: u64, need: u64) {
         let size = self.area.len();
         let notes = &self.header.notes.0;
+        // Each look takes the line from the reader that is about to write it: not for every few frames of some KiB.
+        let few = if need <= RESTART / 2 { 16 * need } else { 0 };
+        let looks_again = RESTART.max(few.min(u64::from(self.quota)));
         let ends = [
             next_lap(at, size),
             head.wrapping_add(size).wrapping_sub(BEFORE_ROCK),
-            notes.checked.load(Ordering::Relaxed).wrapping_add(RESTART),
+            notes
+                .checked
+                .load(Ordering::Relaxed)
+                .wrapping_add(looks_again),
         ];
         let ahead = ends.map(|end| end.wrapping_sub(at).cast_signed());
         let straight = ahead.into_iter().fold(i64::MAX, i64::min);
@@ -463,7 +469,7 @@ impl<'a> Queue<'a> {
             self.see_to_memory(from.wrapping_add(HEADER))?;
             self.skip(back, from, to);
         }
-        self.note_room(head, at);
+        self.note_room(head, at, need);
         Ok(Some(at))
     }
 
