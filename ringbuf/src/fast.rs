@@ -8,6 +8,7 @@
 #[cfg(not(loom))]
 use crate::{Conn, produce::WriteStop, record::Wakes, types::CompletionMode};
 use crate::{
+    cpu,
     fault::{self, Point},
     frame::{Flags, HEADER, next_header},
     memory::{Sink, Source},
@@ -87,6 +88,8 @@ impl<'a> Queue<'a> {
         len: u32,
         flags: Flags,
     ) -> Option<(Back, Placed)> {
+        // Once in so many KiB: a peer that thinks that it shares this CPU gives way to nobody until it hears otherwise.
+        self.note_producer_cpu(cpu::current());
         if !self.fits_quota(&back, len) {
             return None;
         }
