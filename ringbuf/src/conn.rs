@@ -257,9 +257,6 @@ impl Conn {
     /// another reader is at work; the state's error (NP-READ-04, 05).
     #[inline]
     pub fn try_read(&self, buf: &mut [u8]) -> Result<Read, Error> {
-        if let Some(read) = self.read_fast(buf, false) {
-            return Ok(read);
-        }
         self.read_now(buf, ReadHow::Try)
             .map_err(|stop| self.read_error(stop))
     }
@@ -279,7 +276,8 @@ impl Conn {
     /// (NP-WRITE-01).
     #[inline]
     pub fn try_write(&self, data: &[u8]) -> Result<usize, Error> {
-        self.write_now(data).map_err(|stop| self.write_error(stop))
+        self.write_now(data, WriteHow::Try)
+            .map_err(|stop| self.write_error(stop))
     }
 
     /// Looks at what is queued and changes nothing (section 14). Never waits beyond another call's copy.
@@ -346,9 +344,6 @@ impl Conn {
     /// As [`Conn::read_with`].
     #[inline]
     pub fn read(&self, buf: &mut [u8]) -> Result<Read, Error> {
-        if let Some(read) = self.read_fast(buf, true) {
-            return Ok(read);
-        }
         match self.read_now(buf, ReadHow::First) {
             Ok(read) => Ok(read),
             Err(stop) => self.read_blocking(buf, stop, &Wait::new(), Deadline::NEVER),
@@ -361,7 +356,7 @@ impl Conn {
     /// As [`Conn::write_with`].
     #[inline]
     pub fn write(&self, data: &[u8]) -> Result<usize, Error> {
-        match self.write_now(data) {
+        match self.write_now(data, WriteHow::Try) {
             Ok(count) => Ok(count),
             Err(stop) => self.write_blocking(data, stop, &Wait::new(), Deadline::NEVER),
         }
@@ -395,9 +390,6 @@ impl Conn {
         wait: &Wait,
         deadline: Deadline,
     ) -> Result<Read, Error> {
-        if let Some(read) = self.read_fast(buf, true) {
-            return Ok(read);
-        }
         match self.read_now(buf, ReadHow::First) {
             Ok(read) => Ok(read),
             Err(stop) => self.read_blocking(buf, stop, wait, deadline),
@@ -412,7 +404,7 @@ impl Conn {
     /// [`Error::Disconnected`], [`Error::Cancelled`], [`Error::TimedOut`], [`Error::AccessDenied`],
     /// [`Error::TooLong`], [`Error::NoMemory`].
     pub fn write_with(&self, data: &[u8], wait: &Wait, deadline: Deadline) -> Result<usize, Error> {
-        match self.write_now(data) {
+        match self.write_now(data, WriteHow::Try) {
             Ok(count) => Ok(count),
             Err(stop) => self.write_blocking(data, stop, wait, deadline),
         }
@@ -857,9 +849,17 @@ impl Conn {
         self.turn.store(u8::from(read), Ordering::Relaxed);
     }
 
+    #[inline(always)]
+    fn read_now(&self, buf: &mut [u8], how: ReadHow) -> Result<Read, ReadStop> {
+        match self.read_fast(buf, how == ReadHow::First) {
+            Some(read) => Ok(read),
+            None => self.read_any(buf, how),
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    fn read_now(&self, buf: &mut [u8], how: ReadHow) -> Result<Read, ReadStop> {
+    fn read_any(&self, buf: &mut [u8], how: ReadHow) -> Result<Read, ReadStop> {
         self.check_read(buf)?;
         let queue = self.incoming();
         queue.note_consumer_cpu(cpu::current());
@@ -873,16 +873,16 @@ impl Conn {
     }
 
     #[inline(always)]
-    fn write_now(&self, data: &[u8]) -> Result<usize, WriteStop> {
+    pub(crate) fn write_now<S: Source>(&self, data: S, how: WriteHow) -> Result<usize, WriteStop> {
         match self.write_fast(data) {
             Some(written) => written,
-            None => self.write_any(data),
+            None => self.write_any(data, how),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn write_any(&self, data: &[u8]) -> Result<usize, WriteStop> {
+    fn write_any<S: Source>(&self, data: S, how: WriteHow) -> Result<usize, WriteStop> {
         self.may_write()?;
         let queue = self.outgoing();
         queue.note_producer_cpu(cpu::current());
@@ -890,7 +890,7 @@ impl Conn {
         let written = queue.write(
             self.me(),
             data,
-            self.write_how(WriteHow::Try),
+            self.write_how(how),
             self.takes_turns(),
             &mut wakes,
         );

@@ -54,12 +54,10 @@ impl<'a> Queue<'a> {
             && self.goes_straight_on(&back, u64::from(len))
             && self.has_memory(end)
         {
-            self.expect_stream(end, u64::from(len), flags);
-            let payload = back.tail.wrapping_add(HEADER);
-            if self.area.copy_in(payload, data).is_err() {
+            let Ok(placed) = self.lay(back.tail, data, flags) else {
                 return Fast::Inside;
-            }
-            Placed::new(back.tail, len, flags, self.area.len())
+            };
+            placed
         } else {
             // A look at the reader, a restart, more memory: still no reason to leave.
             let Some((behind, placed)) = self.place_anew(back, data, len, flags) else {

@@ -24,12 +24,8 @@ impl Conn {
     /// As there, and [`Error::BadBuffer`]: the memory cannot be written; nothing was read.
     #[inline]
     pub fn try_read_user(&self, buf: UserBuffer<'_>) -> Result<Read, Error> {
-        match self.read_user_fast(buf) {
-            Some(read) => Ok(read),
-            None => self
-                .read_user_any(buf, ReadHow::Try)
-                .map_err(|stop| self.read_error(stop)),
-        }
+        self.read_user(buf, ReadHow::Try)
+            .map_err(|stop| self.read_error(stop))
     }
 
     /// [`Conn::try_write`] from a user's memory.
@@ -38,11 +34,8 @@ impl Conn {
     /// As there, and [`Error::BadBuffer`]: the memory cannot be read; nothing was written.
     #[inline]
     pub fn try_write_user(&self, data: UserBuffer<'_>) -> Result<usize, Error> {
-        let written = match self.write_fast(data) {
-            Some(written) => written,
-            None => self.write_user_any(data, WriteHow::Try),
-        };
-        written.map_err(|stop| self.write_error(stop))
+        self.write_now(data, WriteHow::Try)
+            .map_err(|stop| self.write_error(stop))
     }
 
     /// [`Conn::peek`] into a user's memory.
@@ -66,6 +59,7 @@ impl Conn {
         self.deliver(&mut wakes);
     }
 
+    #[inline(always)]
     fn read_user(&self, buf: UserBuffer<'_>, how: ReadHow) -> Result<Read, ReadStop> {
         match self.read_user_fast(buf) {
             Some(read) => Ok(read),
@@ -90,26 +84,6 @@ impl Conn {
         self.deliver(&mut wakes);
         self.noted_turn(true);
         read
-    }
-
-    fn write_user(&self, data: UserBuffer<'_>, how: WriteHow) -> Result<usize, WriteStop> {
-        match self.write_fast(data) {
-            Some(written) => written,
-            None => self.write_user_any(data, how),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn write_user_any(&self, data: UserBuffer<'_>, how: WriteHow) -> Result<usize, WriteStop> {
-        self.may_write()?;
-        let queue = self.outgoing();
-        queue.note_producer_cpu(cpu::current());
-        let mut wakes = Wakes::default();
-        let aligned = self.takes_turns();
-        let written = queue.write(self.me(), data, self.write_how(how), aligned, &mut wakes);
-        self.deliver(&mut wakes);
-        written
     }
 }
 
@@ -231,7 +205,7 @@ impl Task {
             },
             Work::Write(data) => {
                 let how = if first { WriteHow::Try } else { WriteHow::Pend };
-                match conn.write_user(data, how) {
+                match conn.write_now(data, how) {
                     Ok(count) => return self.done(Answer::Wrote(count)),
                     Err(stop) => return self.stopped_writing(conn, stop),
                 }

@@ -74,21 +74,6 @@ pub(crate) struct Placed {
     pub(crate) next: u64,
 }
 
-impl Placed {
-    #[inline(always)]
-    pub(crate) fn new(at: u64, len: u32, flags: Flags, area: u64) -> Placed {
-        Placed {
-            at,
-            header: Header {
-                len,
-                flags,
-                context: 0,
-            },
-            next: next_header(at.wrapping_add(HEADER + u64::from(len)), flags, area),
-        }
-    }
-}
-
 impl<'a> Queue<'a> {
     /// Writes `data` as one entry: the whole of NtWriteFile apart from waiting. `aligned`: lay the next frame on a
     /// cache line (the caller and its peer take turns).
@@ -130,16 +115,22 @@ impl<'a> Queue<'a> {
         {
             fault::at(Point::MidStream);
         }
+        self.see_to_records(me, done.is_ok(), wakes)?;
+        done
+    }
+
+    /// After the role was given back: whoever waits for what was `written`, or for the role alone, is served.
+    #[inline]
+    fn see_to_records(&self, me: Owner, written: bool, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
         // Pairs with the fence in `publish_record`: either this load sees the record, or its owner sees the frame.
-        let attention = self.attention();
-        if attention.records() != 0 {
-            if done.is_ok() {
+        if self.attention().records() != 0 {
+            if written {
                 self.settle_or_leave(me, wakes)?;
             } else {
                 self.after_producer(me, wakes);
             }
         }
-        done
+        Ok(())
     }
 
     /// Leaves the role in which a shortcut was taken, after it has `written` or was not.
@@ -151,14 +142,7 @@ impl<'a> Queue<'a> {
         wakes: &mut Wakes<'a>,
     ) -> Result<(), Fault> {
         self.release_producer(me, wakes);
-        if self.attention().records() == 0 {
-            Ok(())
-        } else if written {
-            self.settle_or_leave(me, wakes)
-        } else {
-            self.after_producer(me, wakes);
-            Ok(())
-        }
+        self.see_to_records(me, written, wakes)
     }
 
     /// Free quota for `len` bytes, by the notes or, if they say no, by the reader's line.
@@ -241,21 +225,32 @@ impl<'a> Queue<'a> {
         let Some(at) = self.find_room(back, len)? else {
             return Ok(None);
         };
-        let end = at.wrapping_add(HEADER + len);
-        self.see_to_memory(end)?;
-        self.expect_stream(end, len, flags);
-        self.area.copy_in(at.wrapping_add(HEADER), data)?;
-        #[allow(clippy::cast_possible_truncation, reason = "`write` has checked it")]
-        Ok(Some(Placed::new(at, len as u32, flags, self.area.len())))
+        self.see_to_memory(at.wrapping_add(HEADER + len))?;
+        self.lay(at, data, flags).map(Some)
     }
 
-    /// A stream of small frames waits for lines that the reader had, one after the other; asked for early, they come while
-    /// the frame that ends at `end` is copied.
+    /// Copies one frame to where there is room and memory for it.
     #[inline(always)]
-    pub(crate) fn expect_stream(&self, end: u64, len: u64, flags: Flags) {
+    pub(crate) fn lay<S: Source>(&self, at: u64, data: S, flags: Flags) -> Result<Placed, Error> {
+        let len = data.len() as u64;
+        let payload = at.wrapping_add(HEADER);
+        let end = payload.wrapping_add(len);
         if len <= AHEAD && !flags.has(Flags::ALIGNED) {
+            // A stream of small frames waits for lines that the reader had, one after the other; asked for early, they
+            // come while this frame is copied.
             self.area.expect_write(end.wrapping_add(AHEAD));
         }
+        self.area.copy_in(payload, data)?;
+        #[allow(clippy::cast_possible_truncation, reason = "`write` has checked it")]
+        Ok(Placed {
+            at,
+            header: Header {
+                len: len as u32,
+                flags,
+                context: 0,
+            },
+            next: next_header(end, flags, self.area.len()),
+        })
     }
 
     /// Whether there is memory behind a frame that ends at `end` and the header after it, so that neither our copy nor a
