@@ -2,7 +2,8 @@
 
 use npfs_ringbuf::books::ConnSpec;
 use npfs_ringbuf::{
-    CompletionMode, Conn, Deadline, Error, PipeType, Read, ReadMode, SpinPolicy, Wait,
+    Alarm, CompletionMode, Conn, Deadline, Error, PipeType, Poller, Read, ReadMode, Rest,
+    SpinPolicy, Started, Wait, wait_at_bells,
 };
 use npfs_tests::party::{Pair, Place, Rig};
 use npfs_tests::time::until;
@@ -72,12 +73,36 @@ fn a_read_wakes_for_a_write() {
     });
 }
 
+const ROUNDS: u32 = 5000;
+const BURST: u32 = 100;
+
+/// Numbers, many at once and then one when the reader, who has stored in `taken` what it has read last, has nothing left: from at
+/// once to two microseconds later.
+fn bursts(client: &Conn, taken: &AtomicU32, patience: Duration) {
+    let mut sent = 0_u32;
+    let mut send = |count: u32| {
+        for _ in 0..count {
+            sent += 1;
+            assert_eq!(client.write(&sent.to_le_bytes()), Ok(4));
+        }
+        let begin = Instant::now();
+        while taken.load(Ordering::Acquire) != sent {
+            assert!(begin.elapsed() < patience, "asleep on message {sent}");
+        }
+    };
+    for round in 0..ROUNDS {
+        send(BURST);
+        for _ in 0..round % 512 {
+            std::hint::spin_loop();
+        }
+        send(1);
+    }
+}
+
 /// A role is kept after 64 turns in a row. Then the reader drains the queue and goes to sleep, and the next write comes
 /// right then: either it sees the record, or the reader sees the frame.
 #[test]
 fn a_sleeper_and_a_writer_that_keeps_its_role_do_not_miss_each_other() {
-    const ROUNDS: u32 = 5000;
-    const BURST: u32 = 100;
     within(120, || {
         let pair = message_pair(65_536);
         pair.server.set_spin_policy(SpinPolicy::Never);
@@ -93,31 +118,45 @@ fn a_sleeper_and_a_writer_that_keeps_its_role_do_not_miss_each_other() {
                 }
             }
         });
-        let mut sent = 0_u32;
-        let mut send = || {
-            sent += 1;
-            assert_eq!(pair.client.write(&sent.to_le_bytes()), Ok(4));
-            sent
-        };
-        for round in 0..ROUNDS {
-            let mut last = 0;
-            for _ in 0..BURST {
-                last = send();
+        bursts(&pair.client, &taken, SOON);
+        reader.join().unwrap();
+    });
+}
+
+/// The same of a read that was polled until its owner goes to sleep, at the bell.
+#[test]
+fn an_owner_that_stops_polling_and_a_writer_that_keeps_its_role_do_not_miss_each_other() {
+    within(120, || {
+        let pair = message_pair(65_536);
+        let server = pair.server.clone();
+        let taken = Arc::new(AtomicU32::new(0));
+        let reader = thread::spawn({
+            let taken = taken.clone();
+            move || {
+                let alarm = Alarm::new();
+                for turn in 1..=ROUNDS * (BURST + 1) {
+                    let buf = vec![0; 16].into();
+                    let mut read = Started::read_by(&server, buf, Poller::Caller).expect("a read");
+                    // For a moment it is awake.
+                    let found = (0..turn % 64).any(|_| read.has_news());
+                    if !found {
+                        read.stop_polling();
+                    }
+                    while read.poll().is_none() {
+                        if read.rest() == Rest::AtTheBell {
+                            let links = [&**server.link()].into_iter();
+                            let soon = Deadline::after(SOON);
+                            let woken = wait_at_bells(links, &alarm, alarm.now(), soon);
+                            assert!(woken, "asleep before message {turn}");
+                        }
+                        server.link().own_bell().take(|_| {});
+                    }
+                    assert_eq!(read.data(), turn.to_le_bytes());
+                    taken.store(turn, Ordering::Release);
+                }
             }
-            let begin = Instant::now();
-            while taken.load(Ordering::Acquire) != last {
-                assert!(begin.elapsed() < SOON, "asleep on message {last}");
-            }
-            // From at once to two microseconds later.
-            for _ in 0..round % 512 {
-                std::hint::spin_loop();
-            }
-            last = send();
-            let begin = Instant::now();
-            while taken.load(Ordering::Acquire) != last {
-                assert!(begin.elapsed() < SOON, "asleep on message {last}");
-            }
-        }
+        });
+        bursts(&pair.client, &taken, 2 * SOON);
         reader.join().unwrap();
     });
 }

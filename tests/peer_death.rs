@@ -594,3 +594,59 @@ fn the_link_serves_on_after_a_death() {
         }
     });
 }
+
+/// The owner of a polled read (of an odd name: `Driver`) dies with it: as it begins, or as it takes its message. Nobody was to
+/// ring for it; whoever is left hears of the death all the same.
+#[test]
+fn a_polled_read_ends_with_its_owner() {
+    if std::env::var_os("NPFS_TEST_HOSTED").is_some() {
+        return; // hosts poll no reads
+    }
+    within(60, || {
+        let spec = ConnSpec::new(PipeType::Message, QUOTA);
+        let points = [Point::RecordTaken, Point::ConsumerRole, Point::CopiedOut];
+        for (point, action) in points
+            .iter()
+            .flat_map(|point| [(*point, Action::Kill), (*point, Action::Stop)])
+        {
+            let mut rig = Rig::new(Place::ServerThere(child_exe!()), &spec);
+            if point == Point::RecordTaken {
+                rig.server.arm(point, action);
+                rig.server.child().send(&Cmd::StartRead(1, 64));
+            } else {
+                rig.server.start_read(1, 64).expect("it pends");
+                rig.server.arm(point, action);
+                assert_eq!(rig.client.try_write(b"abc"), Done::Wrote(3));
+                rig.server.child().send(&Cmd::PollAll);
+            }
+            let seen = rig.server.child().watch(5 * SECOND);
+            if action == Action::Stop {
+                assert_eq!(seen, Seen::Stopped, "{point:?}");
+                // It is believed to be awake: its quota can be filled, and nobody waits for its role.
+                let filled = until(SECOND, || rig.client.try_write(&[7; 64]) != Done::Wrote(64));
+                assert!(filled, "{point:?}");
+                let start = Stopwatch::start();
+                let info = rig.client.info().expect("connected");
+                start.expect_within(SECOND, "counts");
+                assert!(info.write_quota_available <= QUOTA, "{point:?}: {info:?}");
+                rig.server.child().signal(libc::SIGKILL);
+            } else {
+                assert_eq!(seen, Seen::Exited, "{point:?}");
+            }
+            assert!(until(SECOND, || !rig.books.reap().is_empty()), "{point:?}");
+            assert_eq!(rig.client.state(), State::Closing);
+            assert_eq!(
+                rig.client.try_write(b"x"),
+                Done::Failed(Error::Closing),
+                "NP-WRITE-01"
+            );
+            let start = Stopwatch::start();
+            assert_eq!(
+                rig.client.try_read(64),
+                Done::Failed(Error::Broken),
+                "NP-READ-04"
+            );
+            start.expect_within(SECOND, "a read");
+        }
+    });
+}

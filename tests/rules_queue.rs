@@ -1709,6 +1709,153 @@ fn np_info_10_the_quota_that_is_left_by_direction() {
     });
 }
 
+// ------------------------------------------------------------------------ reads that their owner polls
+//
+// Those of odd names (`Driver`). Their owner looks in `expect` and nowhere else, so that all before that is what others find:
+// as if the read had been answered when the write was.
+
+#[test]
+fn np_write_05_a_polled_read_has_what_was_written() {
+    both(MESSAGE, 512, |rig| {
+        message_mode(rig);
+        for round in 0..3 {
+            rig.server.start_read(1, 10).unwrap();
+            assert_eq!(inbound(rig), (0, 502), "round {round}");
+            assert_eq!(rig.client.try_write(b"abc"), wrote(3));
+            // It is the read's: nothing is unread, no quota is taken, nothing can be flushed, read or looked at.
+            assert_eq!(inbound(rig), (0, 512));
+            assert_eq!(rig.server.peek(9).unwrap().0.available, 0);
+            assert_eq!(rig.server.try_read(9), failed(Error::WouldBlock));
+            rig.client.start_flush(2).unwrap();
+            expect(
+                rig,
+                &[(Client, 2, Done::Flushed), (Server, 1, whole(b"abc"))],
+            );
+        }
+    });
+}
+
+#[test]
+fn np_queue_01_a_polled_read_takes_one_write_and_the_next_is_data() {
+    both(BYTE, 512, |rig| {
+        rig.server.start_read(1, 100).unwrap();
+        assert_eq!(rig.client.try_write(b"abc"), wrote(3));
+        assert_eq!(rig.client.try_write(b"defg"), wrote(4));
+        expect(rig, &[(Server, 1, whole(b"abc"))]);
+        assert_eq!(inbound(rig), (4, 508));
+        assert_eq!(rig.server.try_read(9), whole(b"defg"));
+        // A part of a message, and the rest is data.
+        rig.server.start_read(3, 2).unwrap();
+        assert_eq!(rig.client.try_write(b"hijk"), wrote(4));
+        assert_eq!(rig.server.try_read(9), whole(b"jk"));
+        expect(rig, &[(Server, 3, whole(b"hi"))]);
+    });
+}
+
+#[test]
+fn np_queue_06_the_quota_does_not_count_what_a_polled_read_takes() {
+    both(BYTE, 4, |rig| {
+        rig.server.start_read(1, 4).unwrap();
+        assert_eq!(rig.client.try_write(b"abcd"), wrote(4));
+        assert_eq!(rig.client.try_write(b"efgh"), wrote(4));
+        assert_eq!(rig.client.try_write(b"i"), failed(Error::WouldBlock));
+        expect(rig, &[(Server, 1, whole(b"abcd"))]);
+        assert_eq!(rig.server.try_read(9), whole(b"efgh"));
+    });
+    // Nothing but the read takes anything.
+    both(BYTE, 0, |rig| {
+        complete(rig, Client);
+        rig.server.start_read(1, 4).unwrap();
+        assert_eq!(rig.client.try_write(b"abcd"), wrote(4));
+        assert_eq!(rig.client.try_write(b"efgh"), wrote(0));
+        expect(rig, &[(Server, 1, whole(b"abcd"))]);
+    });
+}
+
+#[test]
+fn np_read_18_reads_behind_a_polled_one() {
+    both(MESSAGE, 512, |rig| {
+        message_mode(rig);
+        rig.server.start_read(1, 9).unwrap();
+        assert_eq!(rig.client.try_write(b"first"), wrote(5));
+        rig.server.start_read(2, 9).unwrap();
+        rig.server.start_read(3, 9).unwrap();
+        for text in [b"second".as_slice(), b"third"] {
+            assert_eq!(rig.client.try_write(text), wrote(text.len()));
+        }
+        expect(
+            rig,
+            &[
+                (Server, 1, whole(b"first")),
+                (Server, 2, whole(b"second")),
+                (Server, 3, whole(b"third")),
+            ],
+        );
+    });
+}
+
+#[test]
+fn np_read_11_a_polled_read_has_the_mode_of_its_write() {
+    both(MESSAGE, 512, |rig| {
+        message_mode(rig);
+        rig.server.start_read(1, 4).unwrap();
+        assert_eq!(rig.client.try_write(b"abcdefghij"), wrote(10));
+        rig.server.set_modes(ReadMode::Byte, Queue).unwrap();
+        expect(rig, &[(Server, 1, part(b"abcd"))]);
+        assert_eq!(rig.server.try_read(9), whole(b"efghij"));
+    });
+}
+
+#[test]
+fn np_cancel_04_what_a_polled_read_was_given_cannot_be_recalled() {
+    both(BYTE, 512, |rig| {
+        rig.server.start_read(1, 9).unwrap();
+        assert_eq!(rig.client.try_write(b"abc"), wrote(3));
+        assert!(!rig.server.cancel(1));
+        expect(rig, &[(Server, 1, whole(b"abc"))]);
+        rig.server.start_read(3, 9).unwrap();
+        assert!(rig.server.cancel(3));
+        assert_eq!(rig.client.try_write(b"def"), wrote(3));
+        expect(rig, &[(Server, 3, failed(Error::Cancelled))]);
+        assert_eq!(rig.server.try_read(9), whole(b"def"));
+    });
+}
+
+#[test]
+fn np_close_02_03_and_disc_08_a_polled_read_keeps_what_came_before() {
+    let ends: [fn(&mut Rig); 4] = [
+        |rig| rig.client.close(),
+        |rig| rig.server.close(),
+        |rig| rig.server.disconnect().unwrap(),
+        |_| (),
+    ];
+    within(60, move || {
+        for (end, with_data) in ends.iter().flat_map(|end| [(end, true), (end, false)]) {
+            for place in [Place::OneProcess, Place::TwoProcesses(child_exe!())] {
+                let mut rig = Rig::new(place, &ConnSpec::new(BYTE, 512));
+                rig.server.start_read(1, 9).unwrap();
+                if with_data {
+                    assert_eq!(rig.client.try_write(b"abc"), wrote(3));
+                }
+                end(&mut rig);
+                match over(&mut rig).as_slice() {
+                    [(Server, 1, done)] if with_data => assert_eq!(*done, whole(b"abc")),
+                    [(Server, 1, Done::Failed(_))] | [] if !with_data => {}
+                    other => panic!("with data: {with_data}: {other:?}"),
+                }
+            }
+        }
+    });
+    // The other direction, which the server disconnects as its writer.
+    both(MESSAGE, 512, |rig| {
+        message_mode(rig);
+        rig.client.start_read(1, 9).unwrap();
+        assert_eq!(rig.server.try_write(b"last"), wrote(4));
+        rig.server.disconnect().unwrap();
+        expect(rig, &[(Client, 1, whole(b"last"))]);
+    });
+}
+
 // ------------------------------------------------------------------------------------- cases of the queue protocol
 
 /// A read that is matched but not copied yet does not count against the quota (NP-WRITE-05, 07).

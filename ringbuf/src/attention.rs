@@ -29,6 +29,13 @@ pub(crate) const MOVED: u64 = 1 << 20;
 #[allow(dead_code, reason = "ABI 1 keeps the bit")]
 pub(crate) const WATCHED: u64 = 1 << 21;
 
+/// The one record, if there is any, is a read that its owner polls (`settle.rs`): a write that the quota admits leaves the
+/// matching to it.
+pub(crate) const POLLED: u64 = 1 << 22;
+/// A read is, or was, polled: frames that came since are its own, although nobody may have matched them yet. Stays as long as a
+/// record does.
+pub(crate) const OWED: u64 = 1 << 23;
+
 const RECORD_BITS: u64 = (1 << RECORDS) - 1;
 
 impl Attention {
@@ -47,6 +54,12 @@ impl Attention {
 
     pub(crate) const fn has(self, flag: u64) -> bool {
         self.0 & flag != 0
+    }
+
+    /// Whether nothing is unusual for a writer, of a queue that is `calm` when nothing is at all.
+    #[inline(always)]
+    pub(crate) const fn is_quiet(self, calm: u64) -> bool {
+        self.0 == calm || self.0 & !RECORD_BITS == calm | POLLED | OWED
     }
 
     /// Bit per record in use.

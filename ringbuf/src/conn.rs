@@ -16,7 +16,7 @@ use crate::{
     matching,
     memory::Source,
     produce::{WriteHow, WriteStop},
-    queue::{self, MODE_COMPLETE, Queue},
+    queue::{self, Counts, MODE_COMPLETE, Queue},
     record::Wakes,
     region::SlotRefs,
     role::{Owner, Role},
@@ -53,6 +53,14 @@ pub struct Conn {
     /// The last call was a read: the peer is likely to wait for what is written next, so frames are laid on cache
     /// lines; a stream is laid densely.
     turn: AtomicU8,
+}
+
+/// What an operation has come to when it began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Begun<T> {
+    Done(T),
+    /// It has the record of this index.
+    Pends(usize),
 }
 
 /// With the counts of an `Arc` it fills a chunk of 128 bytes of the heap, and one more byte would take the next.
@@ -184,12 +192,14 @@ impl Conn {
         if read == ReadMode::Message && self.pipe_type == PipeType::Byte {
             return Err(Error::InvalidMode);
         }
+        // What was written before was read in the mode of then.
+        self.settle_polled(&self.incoming());
         if completion == CompletionMode::Complete
             && self.completion_mode() == CompletionMode::Queue
             && self.state() == State::Connected
         {
-            let outgoing = self.outgoing().counts();
-            if self.incoming().counts().reads != 0
+            let outgoing = self.counts(self.outgoing());
+            if self.counts(self.incoming()).reads != 0
                 || outgoing.available() != 0
                 || outgoing.messages != 0
             {
@@ -223,8 +233,8 @@ impl Conn {
             other => other?,
         }
         let state = self.state();
-        let incoming = self.incoming().counts();
-        let outgoing = self.outgoing().counts();
+        let incoming = self.counts(self.incoming());
+        let outgoing = self.counts(self.outgoing());
         Ok(Info {
             state,
             read_available: incoming.available(),
@@ -241,7 +251,26 @@ impl Conn {
         })
     }
 
-    fn messages(&self, counts: &crate::queue::Counts) -> u32 {
+    /// What a direction holds: what its reader has not taken yet is not there any more if it was matched.
+    fn counts(&self, queue: Queue<'_>) -> Counts {
+        self.settle_polled(&queue);
+        queue.counts()
+    }
+
+    /// What was written has been given to whom it belongs, unless somebody is at work there for longer than a copy takes.
+    fn settle_polled<'a>(&'a self, queue: &Queue<'a>) {
+        let mut wakes = Wakes::default();
+        for turn in 0..self.refs.link().looks(PEEK_TRIES) {
+            let settled = queue.settle_polled(self.me(), &mut wakes);
+            self.deliver(&mut wakes);
+            if settled {
+                return;
+            }
+            wait_a_turn(turn);
+        }
+    }
+
+    fn messages(&self, counts: &Counts) -> u32 {
         match self.pipe_type {
             PipeType::Message => counts.messages.wrapping_add(counts.unplaced_messages),
             PipeType::Byte => 0,
@@ -532,13 +561,21 @@ impl Conn {
         buf: &'a mut [u8],
     ) -> Result<PendingRead<'a>, Error> {
         let entered = wait.enter()?;
+        Ok(match self.begin_read(buf, ReadHow::Pend)? {
+            Begun::Done(read) => PendingRead::done(self, entered, buf, read),
+            Begun::Pends(index) => PendingRead::pended(self, entered, buf, index),
+        })
+    }
+
+    /// Reads what is there, or takes a record.
+    pub(crate) fn begin_read(&self, buf: &mut [u8], how: ReadHow) -> Result<Begun<Read>, Error> {
         self.check_read(buf)?;
         self.turn.store(1, Ordering::Relaxed);
         self.incoming().note_consumer_cpu(cpu::current());
-        let how = self.read_how(ReadHow::Pend);
+        let how = self.read_how(how);
         match self.insist(|wakes| self.incoming().read(self.me(), buf, how, wakes)) {
-            Ok(read) => Ok(PendingRead::done(self, entered, buf, read)),
-            Err(ReadStop::Pended(index, _)) => Ok(PendingRead::pended(self, entered, buf, index)),
+            Ok(read) => Ok(Begun::Done(read)),
+            Err(ReadStop::Pended(index, _)) => Ok(Begun::Pends(index)),
             Err(stop) => Err(self.read_error(stop)),
         }
     }
@@ -673,6 +710,7 @@ impl Conn {
         let mut wakes = Wakes::default();
         for queue in [self.incoming(), self.outgoing()] {
             queue.close(DISCONNECTED, &mut wakes);
+            let _ = queue.settle_polled(self.me(), &mut wakes);
             self.deliver(&mut wakes);
         }
         Ok(())
@@ -716,6 +754,28 @@ impl Conn {
         let common = &self.incoming().header.common.0;
         let peer = common.producer_cpu.load(Ordering::Relaxed);
         self.spin.until(peer, &entered, ready)
+    }
+
+    /// The same for a moment, `most` times and without a look at the clock: no longer than a peer takes that is at work.
+    #[inline]
+    pub fn look_until(&self, most: u32, ready: impl Fn() -> bool) -> bool {
+        let common = &self.incoming().header.common.0;
+        let peer = common.producer_cpu.load(Ordering::Relaxed);
+        let looks = self.spin.quick_looks(peer).min(most);
+        let met = (0..looks).any(|_| ready());
+        if met {
+            self.spin.met_at_once();
+        }
+        met
+    }
+
+    /// Whether it is likely to be answered meanwhile: a read that pends now is worth polling
+    /// ([`Poller::Caller`](crate::Poller::Caller)).
+    #[must_use]
+    pub fn is_worth_polling(&self) -> bool {
+        let common = &self.incoming().header.common.0;
+        let peer = common.producer_cpu.load(Ordering::Relaxed);
+        self.spin.stays_awake(peer)
     }
 
     /// A wait began, slept, and ended at those times; it was answered at `stamp`, as the one who answered says.
@@ -1111,7 +1171,7 @@ impl Conn {
         let batch = len.max((quota / 4).min(MOST_BATCH));
         let between = (batch / len.max(1)).clamp(1, MOST_LOOKS_BETWEEN);
         let turns = std::cell::Cell::new(0_u64);
-        let calm = || queue.attention().0 == queue.calm;
+        let calm = || queue.attention().is_quiet(queue.calm);
         let ready = self.spin.until(peer, entered, || {
             turns.set(turns.get() + 1);
             if !turns.get().is_multiple_of(between) {

@@ -28,6 +28,8 @@ pub(crate) enum ReadHow {
     Nowait,
     /// Takes a record.
     Pend,
+    /// The same, and its owner polls it (`settle.rs`).
+    Polled,
 }
 
 /// Why a read did not complete at once.
@@ -140,7 +142,9 @@ impl<'a> Queue<'a> {
         how: ReadHow,
         wakes: &mut Wakes<'a>,
     ) -> Result<Read, ReadStop> {
-        let done = if attention.0 == self.calm {
+        let calm = attention.0 == self.calm
+            || how == ReadHow::Polled && self.left_by_polling(attention).is_some();
+        let done = if calm {
             self.read_calm(me, buf, how, wakes)
         } else {
             self.read_slow(me, attention, buf, how, wakes)
@@ -302,6 +306,7 @@ impl<'a> Queue<'a> {
             ReadHow::Try | ReadHow::First => Err(ReadStop::WouldPend),
             ReadHow::Nowait => Err(Error::Empty.into()),
             ReadHow::Pend => Err(self.pend_read(me, len, Phase::Pending, wakes)),
+            ReadHow::Polled => Err(self.pend_polled(me, len, wakes)),
         }
     }
 
@@ -317,7 +322,7 @@ impl<'a> Queue<'a> {
     ) -> Result<Read, ReadStop> {
         match how {
             ReadHow::First => Err(ReadStop::WouldPend),
-            ReadHow::Pend => Err(self.pend_read(me, len, Phase::Stream, wakes)),
+            ReadHow::Pend | ReadHow::Polled => Err(self.pend_read(me, len, Phase::Stream, wakes)),
             // A call that does not wait takes what is there; a message of which more is to come is then partly read.
             ReadHow::Try | ReadHow::Nowait => {
                 self.prepare_front(front);
@@ -449,6 +454,23 @@ impl<'a> Queue<'a> {
         }
     }
 
+    /// Takes the record of a read that its owner polls, under the lock.
+    fn pend_polled(&self, me: Owner, len: usize, wakes: &mut Wakes<'a>) -> ReadStop {
+        let bytes = u32::try_from(len).unwrap_or(u32::MAX);
+        // One of no bytes takes nothing when it is matched: it would have to be looked at for ever.
+        let begun = (bytes != 0).then(|| self.begin_polled(me, bytes)).flatten();
+        let Some((index, life)) = begun else {
+            return self.pend_read(me, len, Phase::Pending, wakes);
+        };
+        fault::at(Point::RecordTaken);
+        if self.attention().0 != self.only_polled(index)
+            && let Err(fault) = self.settle_for(index, wakes)
+        {
+            return fault.into();
+        }
+        ReadStop::Pended(index, life)
+    }
+
     /// The read that transact takes before it commits its request: only in an idle direction (NP-XCV-03).
     pub(crate) fn begin_transact(
         &self,
@@ -499,7 +521,13 @@ impl<'a> Queue<'a> {
             match word.phase() {
                 Phase::Pending => {
                     if !record.take_kick() {
-                        return None;
+                        if !self.has_for_polled() {
+                            return None;
+                        }
+                        if let Some(read) = self.take_polled(me, index, buf, wakes) {
+                            return Some(Ok(read));
+                        }
+                        record.wake_up();
                     }
                     if let Err(fault) = self.settle_or_leave(me, wakes) {
                         self.give_up(me, index, wakes);
@@ -748,6 +776,7 @@ impl<'a> Queue<'a> {
 
     /// The owner withdraws its own operation: `true` if it had not completed. Needs no lock.
     pub(crate) fn withdraw_own(&self, me: Owner, index: usize, wakes: &mut Wakes<'a>) -> bool {
+        let _ = self.settle_polled(me, wakes);
         let record = &self.records[index];
         let made = record
             .change(Phase::Pending, Phase::Abandoned, Outcome::Whole)

@@ -6,15 +6,17 @@
 //! reference to one, so that they live in registers.
 
 #[cfg(not(loom))]
-use crate::{Conn, produce::WriteStop, record::Wakes, types::CompletionMode};
+use crate::{Conn, produce::WriteStop, types::CompletionMode};
 use crate::{
+    attention::POLLED,
     cpu,
     fault::{self, Point},
     frame::{Flags, HEADER, next_header},
     memory::{Sink, Source},
     produce::Placed,
     queue::{Back, Front, Queue, Segment},
-    role::Owner,
+    record::{Outcome, Phase, Wakes},
+    role::{Owner, Taken},
     sync::{Ordering, fence},
     types::{Read, ReadMode},
 };
@@ -45,7 +47,7 @@ impl<'a> Queue<'a> {
         }
         fault::at(Point::ProducerRole);
         let mut back = self.back();
-        if self.attention().0 != self.calm {
+        if !self.attention().is_quiet(self.calm) {
             return Fast::Inside;
         }
         let flags = self.flags_for(&back, len, aligned);
@@ -69,11 +71,18 @@ impl<'a> Queue<'a> {
         self.commit(&back, &placed, 1);
         fault::at(Point::BeforeRing);
         // As in `write`: who has published a record has asked for the role before, or sees the frame.
-        if role.leave_kept(me) && self.attention().records() == 0 {
+        if role.leave_kept(me) && !self.has_waiters() {
             Fast::Done(data.len())
         } else {
             Fast::DoneInside(data.len())
         }
+    }
+
+    /// Whether somebody waits for what was written just now. (Who has closed looks at that by itself.)
+    #[inline(always)]
+    pub(crate) fn has_waiters(self) -> bool {
+        let attention = self.attention();
+        attention.records() != 0 && !attention.is_quiet(self.calm)
     }
 
     /// Copies a frame where it does not just go straight on. By value: a view whose address is taken would live in memory.
@@ -163,6 +172,55 @@ impl<'a> Queue<'a> {
                 && (segment.len as usize == room
                     || !self.tag_is(next_header(end, segment.flags, self.area.len())));
         is_all.then_some(segment)
+    }
+
+    /// Whether there is something for a read that its owner polls.
+    #[inline]
+    pub(crate) fn has_for_polled(self) -> bool {
+        self.attention().has(POLLED) && self.looks_ready_at(&self.front())
+    }
+
+    /// [`Queue::poll_read`] of a read that its owner polls, if it takes one frame and all of that. `None`: it pends as before.
+    pub(crate) fn take_polled<D: Sink + ?Sized>(
+        &self,
+        me: Owner,
+        index: usize,
+        buf: &mut D,
+        wakes: &mut Wakes<'a>,
+    ) -> Option<Read> {
+        if D::OUTSIDE || !matches!(self.take_consumer(me), Taken::Clean | Taken::Dirty) {
+            return None;
+        }
+        fault::at(Point::ConsumerRole);
+        let read = self.match_polled(index, buf);
+        self.unlock(me, wakes);
+        read
+    }
+
+    /// Under the role: what a match, the owner's copy and the record's end are otherwise.
+    #[inline(always)]
+    fn match_polled<D: Sink + ?Sized>(self, index: usize, buf: &mut D) -> Option<Read> {
+        if self.attention().0 != self.only_polled(index) {
+            return None;
+        }
+        let mut front = self.front();
+        let segment = self.first(&mut front).ok()??;
+        let count = segment.len as usize;
+        let is_whole = count <= buf.len() && !segment.flags.has(Flags::MORE);
+        if !is_whole || count == 0 || self.area.copy_out(segment.pos, buf, 0, count).is_err() {
+            return None;
+        }
+        fault::at(Point::CopiedOut);
+        self.claim(&mut front, segment, segment.len);
+        self.prepare_front(&front);
+        // Only its owner, or a peer that scribbles, may have ended it: then the frame stays.
+        let ended = self.records[index].change(Phase::Pending, Phase::Free, Outcome::Whole);
+        if !ended.made() {
+            return None;
+        }
+        self.turn_front();
+        self.publish(&front, front.pos);
+        Some(Read::Whole(count))
     }
 
     /// Under the role: takes what was copied, and leaves.

@@ -525,7 +525,7 @@ fn shortcuts_and_general_calls_are_one_queue() {
     for (size, quota) in [(2 << 20, QUOTA), (64 << 10, 2048), (128 << 10, QUOTA)] {
         let heap = Heap::with_quota(size, quota);
         let mut queued = VecDeque::new();
-        for step in 0..if cfg!(miri) { 200_u64 } else { 30_000 } {
+        for step in 0..if cfg!(miri) { 100_u64 } else { 30_000 } {
             if random(&mut state, 9) < 5 {
                 let most = [64, 64, 1024, 8192][random(&mut state, 4)];
                 let len = 1 + random(&mut state, usize::min(most, quota as usize));
@@ -574,7 +574,7 @@ fn a_shortcut_answers_as_the_general_path_does() {
     let mut state = 11;
     let (short, long) = (Heap::new(256 << 10), Heap::new(256 << 10));
     let mut shortcuts = 0;
-    for step in 0..if cfg!(miri) { 500_u64 } else { 60_000 } {
+    for step in 0..if cfg!(miri) { 250_u64 } else { 60_000 } {
         let mode = if step / 500 % 2 == 0 { 0 } else { MODE_MESSAGE };
         for heap in [&short, &long] {
             heap.modes.store(mode, Ordering::Relaxed);

@@ -138,7 +138,7 @@ pub use role::{RoleProbe, thread_serial};
 #[cfg(not(loom))]
 pub use slow::{Spot, Totals, wait_at_spots};
 #[cfg(not(loom))]
-pub use started::{Alarm, Answer, Asleep, Rest, Started, wait_at_bells};
+pub use started::{Alarm, Answer, Asleep, Glance, Poller, Rest, Started, wait_at_bells};
 pub use types::{
     Access, CompletionMode, Deadline, End, Info, Peek, PipeType, ProcessIndex, Read, ReadMode,
     State,

@@ -585,30 +585,32 @@ fn a_close_is_heard_after_the_last_frame() {
     });
 }
 
+/// A disconnect in one thread meets a read that begins in another.
+fn disconnect_meets_read(fixture: &Arc<Fixture>, how: ReadHow) {
+    let server = thread::spawn({
+        let fixture = fixture.clone();
+        move || {
+            let mut wakes = Wakes::default();
+            fixture.queue().close(DISCONNECTED, &mut wakes);
+        }
+    });
+    let read = fixture.read(2, how);
+    server.join().unwrap();
+    match read {
+        Err(ReadStop::Failed(error)) => assert_eq!(error, Error::Disconnected),
+        Err(stop) => assert_eq!(
+            fixture.poll(2, index_of(stop)),
+            Some(Err(Error::Disconnected))
+        ),
+        Ok(_) => panic!("nothing was written"),
+    }
+}
+
 /// A disconnect answers a read that pends at the same time.
 /// Seen to fail when `pend_read` does not settle after it has published its record.
 #[test]
 fn a_disconnect_reaches_a_read_that_just_pends() {
-    loom::model(|| {
-        let fixture = Fixture::new(64);
-        let server = thread::spawn({
-            let fixture = fixture.clone();
-            move || {
-                let mut wakes = Wakes::default();
-                fixture.queue().close(DISCONNECTED, &mut wakes);
-            }
-        });
-        let read = fixture.read(2, ReadHow::Pend);
-        server.join().unwrap();
-        match read {
-            Err(ReadStop::Failed(error)) => assert_eq!(error, Error::Disconnected),
-            Err(stop) => assert_eq!(
-                fixture.poll(2, index_of(stop)),
-                Some(Err(Error::Disconnected))
-            ),
-            Ok(_) => panic!("nothing was written"),
-        }
-    });
+    loom::model(|| disconnect_meets_read(&Fixture::new(64), ReadHow::Pend));
 }
 
 /// A stalled write hears of the reader's close although it pends at the same time.
@@ -752,5 +754,142 @@ fn no_read_sleeps_on_the_frame_of_a_kept_role() {
         assert_eq!(fixture.write(1, 6), Ok(8));
         assert_eq!(fixture.read(2, ReadHow::Try), Ok(6));
         write_meets_read(&fixture);
+    });
+}
+
+/// A polled read that its owner looks at no more: the frame of a writer that saw it polled is found by the owner's last look,
+/// or the writer matches it.
+fn write_meets_an_owner_that_stops_polling(fixture: &Arc<Fixture>) {
+    let index = index_of(fixture.read(2, ReadHow::Polled).unwrap_err());
+    let writer = thread::spawn({
+        let fixture = fixture.clone();
+        move || fixture.write(1, 7)
+    });
+    let mut wakes = Wakes::default();
+    fixture.queue().stop_polling();
+    let _ = fixture.queue().settle_or_leave(me(2), &mut wakes);
+    assert_eq!(writer.join().unwrap(), Ok(8));
+    // As its owner would sleep: by the record alone.
+    assert_eq!(
+        fixture.records[index].phase(),
+        Phase::Done,
+        "asleep on a committed frame"
+    );
+    assert_eq!(fixture.poll(2, index), Some(Ok(7)));
+}
+
+/// Seen to fail without the fence in `clear_polled`, and without the one after the role's exchange (`write`).
+#[test]
+fn no_read_that_was_polled_sleeps_on_a_committed_frame() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        assert_eq!(fixture.write(1, 6), Ok(8));
+        assert_eq!(fixture.read(2, ReadHow::Try), Ok(6));
+        write_meets_an_owner_that_stops_polling(&fixture);
+    });
+}
+
+/// The same where the writer keeps its role, and with the record that an earlier polled read has left.
+/// Seen to fail without the light fence in `go_out`.
+#[test]
+fn no_read_that_was_polled_sleeps_on_the_frame_of_a_kept_role() {
+    loom::model(|| {
+        let fixture = Fixture::keeping(64, 0);
+        let index = index_of(fixture.read(2, ReadHow::Polled).unwrap_err());
+        assert_eq!(fixture.write(1, 5), Ok(8));
+        assert_eq!(fixture.poll(2, index), Some(Ok(5)));
+        write_meets_an_owner_that_stops_polling(&fixture);
+    });
+}
+
+/// A disconnect reaches a polled read that begins at the same time, with the record that an earlier one has left.
+/// Seen to fail without the fence in `begin_polled`.
+#[test]
+fn a_disconnect_reaches_a_polled_read_that_just_begins() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let index = index_of(fixture.read(2, ReadHow::Polled).unwrap_err());
+        assert_eq!(fixture.write(1, 6), Ok(8));
+        assert_eq!(fixture.poll(2, index), Some(Ok(6)));
+        disconnect_meets_read(&fixture, ReadHow::Polled);
+    });
+}
+
+/// Of two reads, one polled and one that begins behind it in another thread, each gets its own frame.
+/// Seen to fail when `begin_record` leaves POLLED as it is.
+#[test]
+fn a_read_behind_a_polled_one_is_matched() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let first = index_of(fixture.read(2, ReadHow::Polled).unwrap_err());
+        assert_eq!(fixture.write(1, 6), Ok(8));
+        let writer = thread::spawn({
+            let fixture = fixture.clone();
+            move || fixture.write(1, 7)
+        });
+        let second = fixture.read(3, ReadHow::Pend);
+        assert_eq!(writer.join().unwrap(), Ok(8));
+        match second {
+            Ok(byte) => assert_eq!(byte, 7),
+            Err(stop) => {
+                let second = index_of(stop);
+                assert_eq!(
+                    fixture.records[second].phase(),
+                    Phase::Done,
+                    "asleep on a committed frame"
+                );
+                assert_eq!(fixture.poll(3, second), Some(Ok(7)));
+            }
+        }
+        assert_eq!(fixture.poll(2, first), Some(Ok(6)));
+    });
+}
+
+/// A polled read whose owner takes its frame while it is disconnected from has one end, and the queue with it.
+/// Seen to fail when `close` withdraws it.
+#[test]
+fn a_polled_read_ends_once() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let index = index_of(fixture.read(2, ReadHow::Polled).unwrap_err());
+        assert_eq!(fixture.write(1, 6), Ok(8));
+        let server = thread::spawn({
+            let fixture = fixture.clone();
+            move || {
+                let mut wakes = Wakes::default();
+                let queue = fixture.queue();
+                queue.close(DISCONNECTED, &mut wakes);
+                let _ = queue.settle_polled(me(1), &mut wakes);
+            }
+        });
+        let early = fixture.poll(2, index);
+        server.join().unwrap();
+        // It was written before: the read's, whatever came then.
+        assert_eq!(early.or_else(|| fixture.poll(2, index)), Some(Ok(6)));
+    });
+}
+
+/// A polled read whose owner stops polling while it is disconnected from has what was written before.
+/// Seen to fail when `close`, or `settle_records`, goes by POLLED.
+#[test]
+fn a_read_that_is_polled_no_more_has_what_was_written_before_a_disconnect() {
+    loom::model(|| {
+        let fixture = Fixture::new(64);
+        let index = index_of(fixture.read(2, ReadHow::Polled).unwrap_err());
+        let server = thread::spawn({
+            let fixture = fixture.clone();
+            move || {
+                assert_eq!(fixture.write(1, 6), Ok(8));
+                let mut wakes = Wakes::default();
+                let queue = fixture.queue();
+                queue.close(DISCONNECTED, &mut wakes);
+                let _ = queue.settle_polled(me(1), &mut wakes);
+            }
+        });
+        let mut wakes = Wakes::default();
+        fixture.queue().stop_polling();
+        let _ = fixture.queue().settle_or_leave(me(2), &mut wakes);
+        server.join().unwrap();
+        assert_eq!(fixture.poll(2, index), Some(Ok(6)));
     });
 }

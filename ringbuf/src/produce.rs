@@ -10,7 +10,7 @@
 //! laid before it and behind it, and the free room ends with the lap. So a restart takes no room from anybody.
 
 use crate::{
-    attention::{READER_CLOSED, UNPLACED, WRITER_CLOSED},
+    attention::{OWED, READER_CLOSED, UNPLACED, WRITER_CLOSED},
     error::{Error, Fault},
     fault::{self, Point},
     frame::{Flags, HEADER, Header, next_header, next_lap, on_header},
@@ -98,7 +98,8 @@ impl<'a> Queue<'a> {
         fault::at(Point::ProducerRole);
         let attention = self.attention();
         let back = self.back();
-        let done = if attention.0 == self.calm && len != 0 && self.fits_quota(&back, len) {
+        let quiet = attention.is_quiet(self.calm);
+        let done = if quiet && len != 0 && self.fits_quota(&back, len) {
             match self.append(back, data, len, aligned) {
                 // The quota has room and the area has not (cancelled writes keep theirs until the reader has passed
                 // them): it stalls like any other.
@@ -123,7 +124,7 @@ impl<'a> Queue<'a> {
     #[inline]
     fn see_to_records(&self, me: Owner, written: bool, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
         // Pairs with the fence in `publish_record`: either this load sees the record, or its owner sees the frame.
-        if self.attention().records() != 0 {
+        if self.has_waiters() {
             if written {
                 self.settle_or_leave(me, wakes)?;
             } else {
@@ -526,7 +527,8 @@ impl<'a> Queue<'a> {
         if is_due().is_none() || !matches!(self.take_producer(me), Taken::Clean | Taken::Dirty) {
             return;
         }
-        if let (Some((tail, high)), true) = (is_due(), self.attention().0 == self.calm) {
+        let quiet = self.attention().is_quiet(self.calm);
+        if let (Some((tail, high)), true) = (is_due(), quiet) {
             if tail & (size - 1) >= u64::from(LOW) {
                 let _ = self.restart(&mut self.back(), tail);
             }
@@ -563,9 +565,14 @@ impl<'a> Queue<'a> {
             return Ok(0); // NP-WRITE-03
         }
         let mut blocked = self.attention().has(UNPLACED);
-        let fits = !blocked
-            && (how == WriteHow::NoQuota || self.fits_quota(&self.back(), len) || len == 0);
-        if fits {
+        let fits = |blocked: bool| {
+            !blocked && (how == WriteHow::NoQuota || self.fits_quota(&self.back(), len) || len == 0)
+        };
+        if !fits(blocked) && !self.settle_polled(me, wakes) {
+            // What is its reader's by now takes no quota, and whoever is at work there is about to say so.
+            return Err(WriteStop::LockHeld);
+        }
+        if fits(blocked) {
             match self.append(self.back(), data, len, aligned) {
                 Err(WriteStop::WouldPend) if len == 0 => {}
                 Err(WriteStop::WouldPend) if how == WriteHow::NoQuota => {
@@ -626,6 +633,10 @@ impl<'a> Queue<'a> {
         wakes: &mut Wakes<'a>,
     ) -> Result<usize, WriteStop> {
         self.write_refusal()?;
+        if self.attention().has(OWED) {
+            self.stop_polling();
+            self.settle(wakes)?;
+        }
         if len == 0 {
             return self.write_empty_behind(me, wakes);
         }

@@ -17,7 +17,7 @@
 
 use crate::{
     area::Area,
-    attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
+    attention::{Attention, DISCONNECTED, OWED, READER_CLOSED, WRITER_CLOSED},
     error::{Error, Fault},
     frame::{Flags, HEADER, Header, next_header},
     futex,
@@ -385,7 +385,7 @@ impl<'a> Queue<'a> {
     pub(crate) fn unlock(&self, me: Owner, wakes: &mut Wakes<'a>) {
         match self
             .consumer()
-            .give_back_settled(me, self.attention().0 == self.calm)
+            .give_back_settled(me, self.attention().is_quiet(self.calm))
         {
             Ok(false) => {}
             Ok(true) => wakes.add(&self.header.front.0.role),
@@ -422,24 +422,33 @@ impl<'a> Queue<'a> {
     }
 
     /// Settles if the match lock can be had at once; else leaves it to its holder.
-    #[cold]
     pub(crate) fn settle_or_leave(&self, me: Owner, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
+        self.settle_or_leave_it(me, wakes).map(drop)
+    }
+
+    /// The same; `false`: it is left.
+    #[cold]
+    pub(crate) fn settle_or_leave_it(
+        &self,
+        me: Owner,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<bool, Fault> {
         for _ in 0..64 {
             match self.take_consumer(me) {
                 Taken::Clean | Taken::Dirty => {
                     let settled = self.settle(wakes);
                     self.unlock(me, wakes);
-                    return settled;
+                    return settled.map(|()| true);
                 }
                 // A signal handler above the holder: the holder itself does it when it goes on.
                 Taken::Mine | Taken::Held(_) => {
                     if self.consumer().leave(SETTLE) {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Takes the consumer's role, repairing what a dead holder left.
@@ -465,10 +474,8 @@ impl<'a> Queue<'a> {
 
     #[inline]
     pub(crate) fn release_producer(&self, me: Owner, wakes: &mut Wakes<'a>) {
-        if self
-            .producer()
-            .give_back(me, self.attention().0 == self.calm)
-        {
+        let quiet = self.attention().is_quiet(self.calm);
+        if self.producer().give_back(me, quiet) {
             wakes.add(&self.header.back.0.role);
         }
     }
@@ -607,7 +614,15 @@ pub(crate) fn close<'a>(
     crate::sync::fence_after_rmw();
     for index in Attention(attention).each_record() {
         let record = &records[index];
+        let is_owed = Attention(attention).has(OWED);
         let outcome = match (record.kind_of(), closed) {
+            // A frame may be its own by now: its owner looks.
+            (Kind::Read, DISCONNECTED | READER_CLOSED) if is_owed => {
+                if record.kick() {
+                    wakes.add_owner(record);
+                }
+                continue;
+            }
             (_, DISCONNECTED) => Outcome::Disconnected,
             // Nobody will read what waits, and this end reads no more (NP-CLOSE-02, 03).
             (_, READER_CLOSED) => Outcome::Broken,

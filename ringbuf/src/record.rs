@@ -102,6 +102,11 @@ impl Word {
         self.0 & ASLEEP != 0
     }
 
+    /// Its owner sleeps, and nothing has come since.
+    pub(crate) fn is_at_rest(self) -> bool {
+        matches!(self.phase(), Phase::Pending | Phase::Stream) && self.0 & (KICK | ASLEEP) == ASLEEP
+    }
+
     pub(crate) fn life(self) -> u32 {
         self.0 / LIFE
     }
@@ -152,10 +157,23 @@ impl Record {
             Ordering::Relaxed,
         );
         self.cookie.store(0, Ordering::Relaxed);
-        let old = self.state.load(Ordering::Relaxed);
-        let word = Word(old.wrapping_add(LIFE) & !(LIFE - 1)).to(phase, Outcome::Whole);
+        let word = self.next_life(phase);
         self.state.store(word.0, Ordering::Release);
         word
+    }
+
+    /// The same of a read that its owner polls, and that is matched at its bell if somebody else matches it.
+    pub(crate) fn begin_polled(&self) -> Word {
+        self.kind.store(0, Ordering::Relaxed);
+        self.cookie.store(BELL, Ordering::Relaxed);
+        let word = Word(self.next_life(Phase::Pending).0 | ASLEEP);
+        self.state.swap(word.0, Ordering::SeqCst);
+        word
+    }
+
+    fn next_life(&self, phase: Phase) -> Word {
+        let old = self.state.load(Ordering::Relaxed);
+        Word(old.wrapping_add(LIFE) & !(LIFE - 1)).to(phase, Outcome::Whole)
     }
 
     /// The lock's holder ends it; its number stays, for the next one to count on.
@@ -227,6 +245,17 @@ impl Record {
     /// The owner does not sleep on this word but at its process's bell, which is rung in its place.
     pub(crate) fn belongs_to_the_bell(&self) {
         self.cookie.store(BELL, Ordering::Release);
+    }
+
+    /// The owner is awake and looks: nobody needs to ring.
+    pub(crate) fn wake_up(&self) {
+        self.state.fetch_and(!ASLEEP, Ordering::AcqRel);
+    }
+
+    /// The word, if its owner rests at the bell already, and nothing has come since.
+    pub(crate) fn rests(&self) -> Option<u32> {
+        let seen = self.word();
+        (seen.is_at_rest() && self.cookie.load(Ordering::Relaxed) == BELL).then_some(seen.0)
     }
 
     /// The owner is about to sleep: `Some(word)` is the value to wait on; `None`: there is something to look at.

@@ -12,9 +12,17 @@
 //! ```
 //!
 //! The fences exclude the one bad outcome, a frame and a read that wait for each other (store buffering).
+//!
+//! **Polled.** A read that pends beside an owner that is awake, and looks at the front all the time, needs nobody to match
+//! it: while POLLED is set a writer whose frame the quota admits commits it and goes on, and touches no line but the
+//! frame's and its own. The read is matched all the same as if that had been done at once: its owner matches when it
+//! looks, and whoever else asks what the queue holds, or changes what pends there, settles first. An owner that is about to
+//! sleep clears the bit as it would publish a record (1 to 3), and so does whoever adds another record. What such a
+//! read leaves, its record's bit without a life, the next one takes over, so that two threads that take turns do not write
+//! the word that both of them read.
 
 use crate::{
-    attention::{Attention, DISCONNECTED, READER_CLOSED, UNPLACED, WRITER_CLOSED},
+    attention::{Attention, DISCONNECTED, OWED, POLLED, READER_CLOSED, UNPLACED, WRITER_CLOSED},
     error::Fault,
     fault::{self, Point},
     frame::{Flags, HEADER, Header, next_header},
@@ -34,9 +42,21 @@ impl<'a> Queue<'a> {
 
     /// Takes a free record. Its bit is not published yet.
     pub(crate) fn begin_record(&self, me: Owner, kind: Kind, phase: Phase) -> Option<(usize, u32)> {
+        self.stop_polling();
+        let index = self.free_index()?;
+        let record = self.number(me, index);
+        let word = record.begin(kind, phase);
+        Some((index, word.life()))
+    }
+
+    fn free_index(&self) -> Option<usize> {
         let used = self.attention().records();
-        let index = (0..RECORDS)
-            .find(|index| used & 1 << index == 0 && self.records[*index].phase() == Phase::Free)?;
+        (0..RECORDS)
+            .find(|index| used & 1 << index == 0 && self.records[*index].phase() == Phase::Free)
+    }
+
+    /// A record that begins: whose it is, and its place in line.
+    fn number(&self, me: Owner, index: usize) -> &'a Record {
         let record = &self.records[index];
         record.owner.store(me.raw(), Ordering::Relaxed);
         let table = &self.header.table.0;
@@ -44,8 +64,68 @@ impl<'a> Queue<'a> {
         table.order.store(order.wrapping_add(1), Ordering::Relaxed);
         record.order.store(order, Ordering::Relaxed);
         record.count.store(0, Ordering::Relaxed);
-        let word = record.begin(kind, phase);
+        // Nobody has answered it yet.
+        record.stamp.store(u64::MAX, Ordering::Relaxed);
+        record
+    }
+
+    /// A read of `len` bytes that its owner polls; the record's index and life. `None`: not in this queue, as it is.
+    pub(crate) fn begin_polled(&self, me: Owner, len: u32) -> Option<(usize, u32)> {
+        let attention = self.attention();
+        let left = self.left_by_polling(attention);
+        let index = if attention.0 == self.calm {
+            self.free_index()?
+        } else {
+            left?
+        };
+        let record = self.number(me, index);
+        record.len.store(len, Ordering::Relaxed);
+        let word = record.begin_polled();
+        if left.is_none() {
+            let common = &self.header.common.0;
+            common
+                .attention
+                .fetch_or(1 << index | POLLED | OWED, Ordering::SeqCst);
+        }
+        // Pairs with the fence in `queue::close`: either it sees the read, or the caller the close.
+        fence_after_rmw();
         Some((index, word.life()))
+    }
+
+    /// What the attention word is while a read of that index pends and is polled, and nothing else is unusual.
+    pub(crate) fn only_polled(&self, index: usize) -> u64 {
+        self.calm | POLLED | OWED | 1 << index
+    }
+
+    /// The record that the last polled read has left.
+    pub(crate) fn left_by_polling(&self, attention: Attention) -> Option<usize> {
+        let index = attention.each_record().next()?;
+        (attention.0 == self.only_polled(index) && self.records[index].phase() == Phase::Free)
+            .then_some(index)
+    }
+
+    /// From now on writers match what they write. The caller settles next.
+    #[inline]
+    pub(crate) fn stop_polling(&self) {
+        if self.attention().has(POLLED) {
+            self.clear_polled();
+        }
+    }
+
+    #[cold]
+    fn clear_polled(&self) {
+        let common = &self.header.common.0;
+        common.attention.fetch_and(!POLLED, Ordering::SeqCst); // as 1
+        fence(Ordering::SeqCst); // as 2
+        self.producer().fence_kept();
+    }
+
+    /// What a polled read has not looked at yet is its own by now: for who asks what the queue holds. `false`: somebody else has
+    /// the lock, and does it.
+    #[inline]
+    pub(crate) fn settle_polled(&self, me: Owner, wakes: &mut Wakes<'a>) -> bool {
+        // A breach is found again by the read itself.
+        !self.attention().has(OWED) || self.settle_or_leave_it(me, wakes).unwrap_or(true)
     }
 
     /// Makes the record known: 1 and 2 above. The caller settles next.
@@ -71,7 +151,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// The record's life is over.
+    /// The record's life is over, and with it what was said of it: a polled read is the only one.
     pub(crate) fn free_record(&self, index: usize, wakes: &mut Wakes<'a>) {
         let record = &self.records[index];
         record.end_life();
@@ -79,7 +159,7 @@ impl<'a> Queue<'a> {
             .common
             .0
             .attention
-            .fetch_and(!(1 << index), Ordering::SeqCst);
+            .fetch_and(!(1 << index | POLLED | OWED), Ordering::SeqCst);
         self.record_freed(wakes);
     }
 
@@ -200,6 +280,10 @@ impl<'a> Queue<'a> {
         front: &mut Front,
         wakes: &mut Wakes<'a>,
     ) -> Result<(), Fault> {
+        if attention.has(OWED) && (attention.has(DISCONNECTED) || attention.has(READER_CLOSED)) {
+            // What was written before the end was the read's then.
+            self.match_reads(attention, front, wakes)?;
+        }
         if attention.has(DISCONNECTED) {
             self.withdraw(attention, Outcome::Disconnected, |_| true, wakes);
             return Ok(());

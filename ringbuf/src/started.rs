@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use crate::{
     Conn, Deadline, Error, Link, Read,
-    consume::Side,
+    conn::Begun,
+    consume::{ReadHow, Side},
     futex,
     queue::Queue,
-    record::Wakes,
-    sync::{AtomicU32, Ordering},
+    record::{Phase, Wakes},
+    sync::{AtomicU8, AtomicU32, Ordering},
     wait::Wait,
 };
 
@@ -28,6 +29,10 @@ pub struct Started {
     stamp: u64,
     /// Its record's state when it came to rest.
     rested: AtomicU32,
+    /// A read that its owner polls.
+    polled: AtomicU8,
+    /// Somebody else had ended it when it was looked at last.
+    was_ended: bool,
     answer: Option<Result<Answer, Error>>,
 }
 
@@ -38,6 +43,8 @@ enum Work {
         buf: Box<[u8]>,
         copied: usize,
     },
+    /// A read of so many bytes that has no buffer of its own.
+    Into(usize),
     Write(Box<[u8]>),
     Flush,
 }
@@ -58,17 +65,43 @@ impl Started {
     ///
     /// # Errors
     /// As [`Conn::start_read`].
-    pub fn read(conn: &Arc<Conn>, mut buf: Box<[u8]>) -> Result<Started, Error> {
-        let wait = Wait::new();
-        let read = conn.start_read(&wait, &mut buf)?;
-        let (index, answer) = read.leave();
+    pub fn read(conn: &Arc<Conn>, buf: Box<[u8]>) -> Result<Started, Error> {
+        Started::read_by(conn, buf, Poller::Bell)
+    }
+
+    /// The same for an owner that hears of its message in that way.
+    ///
+    /// # Errors
+    /// As [`Conn::start_read`].
+    pub fn read_by(conn: &Arc<Conn>, mut buf: Box<[u8]>, poller: Poller) -> Result<Started, Error> {
+        let begun = conn.begin_read(&mut buf, poller.how())?;
         let work = Work::Read { buf, copied: 0 };
-        Ok(Started::new(
-            conn,
-            work,
-            index,
-            answer.map(|a| a.map(Answer::Read)),
-        ))
+        Ok(Started::begun(conn, work, begun, poller))
+    }
+
+    /// A read without a buffer: what it brings lies in `room`, now or where [`Started::poll_into`] is given as much. For few
+    /// bytes, for which an allocation is dear.
+    ///
+    /// # Errors
+    /// As [`Conn::start_read`].
+    pub fn read_into(conn: &Arc<Conn>, room: &mut [u8], poller: Poller) -> Result<Started, Error> {
+        let begun = conn.begin_read(room, poller.how())?;
+        Ok(Started::begun(conn, Work::Into(room.len()), begun, poller))
+    }
+
+    fn begun(conn: &Arc<Conn>, work: Work, begun: Begun<Read>, poller: Poller) -> Started {
+        let (index, answer) = match begun {
+            Begun::Done(read) => (0, Some(Ok(Answer::Read(read)))),
+            Begun::Pends(index) => (index, None),
+        };
+        let started = Started::new(conn, work, index, answer);
+        if let (Poller::Caller, None) = (poller, answer) {
+            started.polled.store(1, Ordering::Relaxed);
+            // It rests from the first moment on.
+            let word = started.queue().records[index].rests();
+            started.rested.store(word.unwrap_or(0), Ordering::Relaxed);
+        }
+        started
     }
 
     /// [`Conn::start_write`] of data of its own.
@@ -137,13 +170,15 @@ impl Started {
             held: false,
             stamp: 0,
             rested: AtomicU32::new(0),
+            polled: AtomicU8::new(0),
+            was_ended: false,
             answer,
         }
     }
 
     fn queue(&self) -> Queue<'_> {
         match self.work {
-            Work::Read { .. } => self.conn.incoming(),
+            Work::Read { .. } | Work::Into(_) => self.conn.incoming(),
             Work::Write(_) | Work::Flush => self.conn.outgoing(),
         }
     }
@@ -156,17 +191,36 @@ impl Started {
 
     /// Never blocks: the answer once there is one, and the same from then on.
     pub fn poll(&mut self) -> Option<Result<Answer, Error>> {
+        self.poll_into(&mut [])
+    }
+
+    /// The same of any operation; one of [`Started::read_into`] puts into `room` what it brings, if there is as much as then.
+    /// [`Started::data_in`] says where it lies.
+    pub fn poll_into(&mut self, room: &mut [u8]) -> Option<Result<Answer, Error>> {
         if self.answer.is_some() {
             return self.answer;
         }
+        if let Work::Into(len) = self.work
+            && len > room.len()
+        {
+            let buf = vec![0; len].into();
+            self.work = Work::Read { buf, copied: 0 };
+        }
         let mut wakes = Wakes::default();
         let (conn, me, index) = (&*self.conn, self.conn.me(), self.index);
-        let stamp = self.queue().records[index].stamp.load(Ordering::Relaxed);
+        let record = &self.queue().records[index];
+        let stamp = record.stamp.load(Ordering::Relaxed);
+        let was_ended = matches!(record.phase(), Phase::Done | Phase::Withdrawn);
         let mut held: Option<Side> = None;
+        let mut in_room = 0;
         let answer = match &mut self.work {
             Work::Read { buf, copied } => conn
                 .incoming()
                 .poll_read(me, index, &mut **buf, copied, &mut wakes)
+                .map(|answer| answer.map(Answer::Read)),
+            Work::Into(len) => conn
+                .incoming()
+                .poll_read(me, index, &mut room[..*len], &mut in_room, &mut wakes)
                 .map(|answer| answer.map(Answer::Read)),
             Work::Write(data) => conn
                 .outgoing()
@@ -180,7 +234,16 @@ impl Started {
         conn.deliver(&mut wakes);
         self.held = held.is_some();
         self.stamp = stamp;
+        self.was_ended = was_ended;
         self.answer = answer.map(|answer| answer.map_err(|error| conn.after(error)));
+        if let (Work::Into(len), None, true) = (&self.work, self.answer, in_room != 0) {
+            // It streams: what has come is kept for the rest.
+            let buf = room[..*len].into();
+            self.work = Work::Read {
+                buf,
+                copied: in_room,
+            };
+        }
         self.answer
     }
 
@@ -196,13 +259,24 @@ impl Started {
         self.conn.learn_wait(from, to, self.stamp);
     }
 
-    /// What a read has brought, once it has completed.
+    /// What a read has brought, once it has completed, into a buffer of its own.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        match (&self.work, self.answer) {
-            (Work::Read { buf, .. }, Some(Ok(Answer::Read(read)))) => &buf[..read.count()],
-            _ => &[],
-        }
+        self.data_in(&[])
+    }
+
+    /// The same of any read; one without a buffer has put it into the `room` that it was given last.
+    #[must_use]
+    pub fn data_in<'d>(&'d self, room: &'d [u8]) -> &'d [u8] {
+        let Some(Ok(Answer::Read(read))) = self.answer else {
+            return &[];
+        };
+        let all = match &self.work {
+            Work::Read { buf, .. } => buf,
+            Work::Into(_) => room,
+            Work::Write(_) | Work::Flush => &[],
+        };
+        all.get(..read.count()).unwrap_or_default()
     }
 
     /// Its buffer: what a read was to fill, or what was written; none of a flush. One that has not completed is withdrawn.
@@ -213,7 +287,7 @@ impl Started {
         self.answer.get_or_insert(Err(Error::Cancelled));
         match std::mem::replace(&mut self.work, Work::Flush) {
             Work::Read { buf, .. } | Work::Write(buf) => buf,
-            Work::Flush => Box::default(),
+            Work::Into(_) | Work::Flush => Box::default(),
         }
     }
 
@@ -250,8 +324,11 @@ impl Started {
             return Rest::Soon;
         }
         let record = &self.queue().records[self.index];
-        record.belongs_to_the_bell();
-        match record.fall_asleep() {
+        let rests = record.rests().or_else(|| {
+            record.belongs_to_the_bell();
+            record.fall_asleep()
+        });
+        match rests {
             None => Rest::Look,
             Some(word) => {
                 self.rested.store(word, Ordering::Relaxed);
@@ -260,14 +337,122 @@ impl Started {
         }
     }
 
-    /// Whether there is something new since it came to rest. One load: for who looks at this one all the time, and so sees
+    /// Whether its caller is to poll it ([`Poller::Caller`]).
+    #[must_use]
+    #[inline]
+    pub fn is_polled(&self) -> bool {
+        self.polled.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether somebody else has ended it, who has marked, or is about to mark, its slot at the bell.
+    #[must_use]
+    pub fn was_rung_for(&self) -> bool {
+        self.was_ended
+    }
+
+    /// Nobody polls it any more: from now on it rests at the bell as any other. There may be something new: poll it once.
+    pub fn stop_polling(&self) {
+        if self.polled.swap(0, Ordering::Relaxed) == 0 || self.answer.is_some() {
+            return;
+        }
+        let mut wakes = Wakes::default();
+        let queue = self.queue();
+        queue.stop_polling();
+        queue.records[self.index].wake_up();
+        // A breach is found again by the read itself.
+        let _ = queue.settle_or_leave(self.conn.me(), &mut wakes);
+        self.conn.deliver(&mut wakes);
+    }
+
+    /// Whether there is something new since it came to rest. A few loads: for who looks at this one all the time, and so sees
     /// it before its bell says so.
     #[must_use]
     #[inline]
     pub fn has_news(&self) -> bool {
         // While a role is held it is looked at again by the clock.
         let record = &self.queue().records[self.index];
-        !self.held && record.state.load(Ordering::Relaxed) != self.rested.load(Ordering::Relaxed)
+        !self.held
+            && (record.state.load(Ordering::Relaxed) != self.rested.load(Ordering::Relaxed)
+                || self.is_polled() && self.queue().has_for_polled())
+    }
+}
+
+/// How the owner of a read that pends hears of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poller {
+    /// By its process's bell.
+    Bell,
+    /// Its caller is awake, and looks at [`Started::has_news`] all the time until there is something or it has called
+    /// [`Started::stop_polling`]. The writer does not ring then for what it brings, nor touch any memory for that but the
+    /// message's; everybody else finds the queue as if the read had been answered at once.
+    Caller,
+}
+
+impl Poller {
+    fn how(self) -> ReadHow {
+        match self {
+            Poller::Bell => ReadHow::Pend,
+            Poller::Caller => ReadHow::Polled,
+        }
+    }
+}
+
+/// An operation that has come to rest, as somebody sees it who has not the operation itself.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    conn: Arc<Conn>,
+    incoming: bool,
+    index: usize,
+    life: u32,
+}
+
+impl Started {
+    /// A look at it from outside, as long as it pends.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        Glance {
+            conn: self.conn.clone(),
+            incoming: matches!(self.work, Work::Read { .. } | Work::Into(_)),
+            index: self.index,
+            life: self.queue().records[self.index].word().life(),
+        }
+    }
+}
+
+impl Glance {
+    /// The connection.
+    #[must_use]
+    pub fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    /// Looks for a moment, where something is likely to come by then, at the two words that tell of it.
+    #[must_use]
+    #[inline]
+    pub fn look_for_a_moment(&self) -> bool {
+        if self.has_news() {
+            return true;
+        }
+        let queue = self.conn.line(self.incoming);
+        let state = &queue.records[self.index].state;
+        let rested = state.load(Ordering::Relaxed);
+        // Nobody passes the front while the first read in line pends.
+        let front = queue.front();
+        if !self.incoming || front.left != 0 || queue.is_untouched(front.pos) {
+            return false;
+        }
+        self.conn.look_until(u32::MAX, || {
+            queue.tag_is(front.pos) || state.load(Ordering::Relaxed) != rested
+        })
+    }
+
+    /// As [`Started::has_news`]. Of one that is over it may say anything.
+    #[must_use]
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        let queue = self.conn.line(self.incoming);
+        let word = queue.records[self.index].word();
+        !word.is_at_rest() || word.life() != self.life || self.incoming && queue.has_for_polled()
     }
 }
 

@@ -405,6 +405,15 @@ impl Spin {
         }
     }
 
+    /// Whether a wait is likely to be answered while it is awake: beside a peer at work on another CPU, or on this one by
+    /// giving way.
+    pub(crate) fn stays_awake(&self, peer_cpu: u32) -> bool {
+        self.quick_looks(peer_cpu) != 0
+            || peer_cpu == cpu::current()
+                && self.policy.load(Ordering::Relaxed) != 0
+                && self.turns.load(Ordering::Relaxed) > MOST_TURNS / 2
+    }
+
     /// One more frame of a stream of large ones had just come when it was read. A reader on the heels of its writer takes
     /// each line from the other CPU's cache, and both are slow; after several such frames it falls back by a few.
     #[cold]
