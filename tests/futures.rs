@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use npfs::tokio::Stream;
 use npfs::{
@@ -329,4 +329,38 @@ async fn a_message_pipe_is_no_stream() {
     let (_broker, namespace) = broker();
     let server = server(&namespace, "messages", PipeType::Message);
     assert!(matches!(Stream::new(server), Err(Error::InvalidMode)));
+}
+
+/// The answer comes at any moment while who waits for it looks, gives up looking and goes to sleep: it wakes, or does not sleep.
+#[test]
+fn a_polled_read_whose_owner_falls_asleep_is_answered() {
+    const ROUNDS: u64 = 10_000;
+    let (_broker, namespace) = broker();
+    let (server, client) = pair(&namespace, "asleep");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buf = [0; 16];
+            for round in 0..ROUNDS {
+                assert_eq!(client.read(&mut buf).expect("a request").count(), 8);
+                // From at once to longer than anybody looks.
+                let pause = Duration::from_nanos(round.wrapping_mul(0x9e37_79b9) % 90_000);
+                let begin = Instant::now();
+                while begin.elapsed() < pause {
+                    std::hint::spin_loop();
+                }
+                client.write(&round.to_le_bytes()).expect("an answer");
+            }
+        });
+        let queue = Completions::new();
+        let mut got = Vec::new();
+        for round in 0..ROUNDS {
+            server.submit(Op::read(vec![0; 16]), &queue, round);
+            server.write(b"request!").expect("a request");
+            let waited = queue.wait(&mut got, 1, Deadline::after(10 * SECOND));
+            assert_eq!(waited.ok(), Some(1), "asleep on answer {round}");
+            let completion = got.pop().expect("one");
+            assert_eq!(done(&completion), Some(Done::Read(Read::Whole(8))));
+            assert_eq!(completion.buffer[..8], round.to_le_bytes());
+        }
+    });
 }

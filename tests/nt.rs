@@ -1320,6 +1320,54 @@ fn np_close_02_np_write_14_the_peer_is_killed_with_everything_pending() {
     }
 }
 
+/// Answers that come from another process at any moment: before its reader waits, while it looks, and as it goes to sleep.
+#[test]
+fn np_io_07_a_port_hears_of_every_answer_of_another_process() {
+    const ROUNDS: usize = 20_000;
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let nt = Table::here(Nt::new(site.namespace()), Nt::new(site.namespace())).0;
+    let server = create(&nt, "echoed", |_| ()).expect("create");
+    let listens = untouched();
+    let none = Buffer::new(0);
+    let status = nt.fs_control_file(server, &listens, Control::LISTEN, &[], &none);
+    assert_eq!(status, NtStatus::PENDING);
+    let mut client = site.actor(npfs_tests::child_exe!());
+    client.must("open c echoed rw");
+    assert_eq!(awaited(&nt, &listens), (NtStatus::SUCCESS, 0));
+    client.start("echo c");
+    let port = Port::new();
+    nt.set_completion_port(server, &port, 7).expect("a port");
+    for round in 1..=ROUNDS {
+        let io = Io {
+            context: round,
+            ..Io::default()
+        };
+        let buffer = Buffer::new(16);
+        assert_eq!(nt.read_file(server, &io, &buffer), NtStatus::PENDING);
+        let sent = round.to_le_bytes();
+        let own = Io::with_event(Event::new());
+        assert_eq!(nt.write_file(server, &own, &sent), NtStatus::SUCCESS);
+        for _ in 0..round.wrapping_mul(0x9e37) % 4096 {
+            std::hint::spin_loop();
+        }
+        let waited = nt.wait(
+            &[Waitable::Port(port.clone())],
+            Deadline::after(10 * SECOND),
+        );
+        assert_eq!(waited, Ok(0), "asleep on answer {round}");
+        let packet = port.take().expect("a packet");
+        let expected = (7, round, NtStatus::SUCCESS, sent.len());
+        let PortPacket {
+            key,
+            context,
+            status,
+            information,
+        } = packet;
+        assert_eq!((key, context, status, information), expected);
+        assert_eq!(buffer.bytes()[..information], sent);
+    }
+}
+
 // ---- 18: information -----------------------------------------------------------------------------------------------
 
 #[test]

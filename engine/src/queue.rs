@@ -18,6 +18,8 @@ use crate::{Error, Result, jobs, lock::lock, reactor::REACTOR};
 /// A queue, and how many threads may be at work on what they took out of it.
 pub(crate) struct Queue<T> {
     line: Mutex<VecDeque<T>>,
+    /// How many those are; changes under the lock.
+    count: AtomicUsize,
     /// None: any number.
     gate: Option<Arc<Gate>>,
 }
@@ -71,22 +73,36 @@ impl<T> Queue<T> {
         };
         Queue {
             line: Mutex::default(),
+            count: AtomicUsize::new(0),
             gate: limit.map(gate),
         }
     }
 
     pub(crate) fn put(&self, one: T) {
-        lock(&self.line).push_back(one);
+        self.put_quietly(one);
         REACTOR.tell();
+    }
+
+    /// The caller tells of it.
+    pub(crate) fn put_quietly(&self, one: T) {
+        let mut line = lock(&self.line);
+        line.push_back(one);
+        self.count.store(line.len(), Ordering::SeqCst);
     }
 
     /// The oldest, whoever is at work.
     pub(crate) fn take(&self) -> Option<T> {
-        lock(&self.line).pop_front()
+        if self.is_empty() {
+            return None;
+        }
+        let mut line = lock(&self.line);
+        let one = line.pop_front();
+        self.count.store(line.len(), Ordering::Release);
+        one
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.line).is_empty()
+        self.count.load(Ordering::SeqCst) == 0
     }
 
     /// Waits until there is something that this thread may work on, and takes up to `most`, the oldest first; says how many
@@ -95,6 +111,9 @@ impl<T> Queue<T> {
         comes_back();
         let into = RefCell::new(into);
         let begin = || {
+            if self.is_empty() {
+                return None;
+            }
             let mut line = lock(&self.line);
             if line.is_empty() {
                 return None;
@@ -105,6 +124,7 @@ impl<T> Queue<T> {
             };
             let count = line.len().min(most.max(1));
             into.borrow_mut().extend(line.drain(..count));
+            self.count.store(line.len(), Ordering::Release);
             Some((count, entered))
         };
         let wait = |deadline| REACTOR.wait_until(deadline, begin);

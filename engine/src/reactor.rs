@@ -15,13 +15,13 @@ use std::{
     ops::Deref,
     sync::{
         Arc, Mutex, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use npfs_ringbuf::{Alarm, Answer, Conn, Deadline, Link, Rest, Started};
+use npfs_ringbuf::{Alarm, Answer, Conn, Deadline, Link, Poller, Rest, Started, thread_serial};
 
 use crate::{
     jobs,
@@ -37,8 +37,23 @@ pub(crate) trait Pending: Send + Sync {
     /// Moves it on; `None`: it is over, and is not looked at again.
     fn look(&self) -> Option<Rest>;
 
+    /// Its connection, while it pends or longer.
+    fn conn(&self) -> Option<Arc<Conn>>;
+
     /// Whether it may have something new, before its bell says so. Cheap.
     fn has_news(&self) -> bool;
+
+    /// Looks for a moment for something new, where that is likely to come.
+    fn look_for_a_moment(&self) -> bool {
+        self.conn()
+            .is_some_and(|conn| conn.look_until(LOOKS, || self.has_news()))
+    }
+
+    /// It was held ([`Reactor::hold`]) and is about to stand in the list. Called under a lock.
+    fn is_listed(self: Arc<Self>);
+
+    /// It rests at its bell from now on, as any other.
+    fn stop_polling(&self);
 }
 
 /// What a look at an operation has found.
@@ -75,6 +90,16 @@ pub(crate) struct Reactor {
     forgot_at: AtomicU64,
     /// How often the links have changed, plus one.
     version: AtomicU64,
+    /// The read that is polled, if there is one.
+    held: Mutex<Held>,
+    /// Whether there is; changes under that lock.
+    holds: AtomicBool,
+    /// How often one came, likewise: whoever looks at one looks at another then.
+    came: AtomicU32,
+    /// Reads to come that are not polled, since one was for nothing.
+    unpolled: AtomicU32,
+    /// Who looks after reads, whatever they are like: the environment variable `NPFS_READS` (`polled` or `rung`), for tests.
+    always: Option<Poller>,
     /// Places to look at again at that time: somebody is in the middle of a copy there.
     soon: Mutex<Vec<Place>>,
     soon_at: AtomicU64,
@@ -86,6 +111,8 @@ pub(crate) struct Reactor {
     moving: AtomicU32,
     /// Somebody pumps.
     pumped: AtomicBool,
+    /// The waiter that does, by its serial.
+    pumper: AtomicU32,
     /// When whoever pumps went to sleep last, and woke: what is found then was waited for.
     slept: [AtomicU64; 2],
     /// How often the last waiter has left.
@@ -138,6 +165,22 @@ impl Drop for Pumps<'_> {
     }
 }
 
+/// A waiter is the one that pumps.
+struct Pumper<'r>(&'r AtomicU32);
+
+impl Pumper<'_> {
+    fn begin(pumper: &AtomicU32) -> Pumper<'_> {
+        pumper.store(thread_serial(), Ordering::Relaxed);
+        Pumper(pumper)
+    }
+}
+
+impl Drop for Pumper<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 /// A thread is moving on what it has taken out of a bell.
 struct Moves<'r>(&'r AtomicU32);
 
@@ -167,8 +210,15 @@ struct Links {
     recent: Option<Arc<Watched>>,
     /// What the pump goes through; none: to be made again.
     all: Option<Arc<[Arc<Watched>]>>,
-    /// The last operation and its connection: the pace of its peer says how long to spin.
-    last: Option<(Weak<Conn>, Weak<dyn Pending>)>,
+    /// The last operation: the pace of its peer says how long to spin.
+    last: Option<Weak<dyn Pending>>,
+}
+
+#[derive(Default)]
+struct Held {
+    read: Option<Arc<dyn Pending>>,
+    /// Whoever pumps is asleep, or about to be: nobody polls.
+    sleeps: bool,
 }
 
 impl Links {
@@ -204,12 +254,22 @@ impl Reactor {
             has_idle_links: AtomicBool::new(false),
             forgot_at: AtomicU64::new(0),
             version: AtomicU64::new(1),
+            held: Mutex::default(),
+            holds: AtomicBool::new(false),
+            came: AtomicU32::new(0),
+            unpolled: AtomicU32::new(0),
+            always: match std::env::var("NPFS_READS").as_deref() {
+                Ok("polled") => Some(Poller::Caller),
+                Ok("rung") => Some(Poller::Bell),
+                _ => None,
+            },
             soon: Mutex::default(),
             soon_at: AtomicU64::new(u64::MAX),
             alarm: Alarm::new(),
             waiters: AtomicU32::new(0),
             moving: AtomicU32::new(0),
             pumped: AtomicBool::new(false),
+            pumper: AtomicU32::new(0),
             slept: Default::default(),
             left: AtomicU64::new(0),
             stage: AtomicU32::new(SLEEPS),
@@ -230,8 +290,14 @@ impl Reactor {
     // ---- operations --------------------------------------------------------------------------------------------
 
     /// An operation pends from now on. It may complete before this returns.
-    pub(crate) fn add(&'static self, conn: &Arc<Conn>, operation: Arc<dyn Pending>) {
-        let watched = self.watch(conn, &operation);
+    pub(crate) fn add(&'static self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>) {
+        let alone = self.enter(conn, operation);
+        self.first_look(conn, operation, alone);
+    }
+
+    /// It stands in the list. `true`: it is alone in its place.
+    fn enter(&self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>) -> bool {
+        let watched = self.watch(conn, operation);
         self.count.fetch_add(1, Ordering::SeqCst);
         let entry = Entry {
             operation: operation.clone(),
@@ -240,26 +306,176 @@ impl Reactor {
         let mut places = lock(&self.pended);
         let list = places.entry(place(conn)).or_default();
         list.push(entry);
-        let alone = list.len() == 1;
-        drop(places);
-        // What came between its start and its place in the list; and it comes to rest at the bell. Others may have
-        // completed through it (NP-IO-13).
-        match operation.look() {
-            Some(Rest::AtTheBell) if alone => {}
-            Some(Rest::AtTheBell) => self.settle(conn),
-            None => {
-                self.remove(place(conn), &operation);
-                self.settle(conn);
-            }
-            Some(Rest::Soon | Rest::Look) => self.look_again(place(conn)),
+        list.len() == 1
+    }
+
+    /// What came between its start and its place in the list; and it comes to rest at the bell. Others may have completed
+    /// through it (NP-IO-13).
+    fn first_look(&'static self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>, alone: bool) {
+        let over = self.move_on(place(conn), operation);
+        if over || !alone || self.holds.load(Ordering::SeqCst) {
+            self.settle(conn);
         }
         self.see_to_the_loop();
+    }
+
+    // ---- the read that is polled -------------------------------------------------------------------------------
+
+    /// Who looks after the next read on a connection: whoever waits for it, if that one is likely to be answered meanwhile.
+    pub(crate) fn poller(&self, conn: &Conn) -> Poller {
+        if let Some(always) = self.always {
+            return always;
+        }
+        let left = self.unpolled.load(Ordering::Relaxed);
+        if left != 0 {
+            self.unpolled.store(left - 1, Ordering::Relaxed);
+        } else if conn.is_worth_polling() {
+            return Poller::Caller;
+        }
+        Poller::Bell
+    }
+
+    /// A read pends from now on that whoever pumps polls. It stands in no list until another one comes, nobody is awake, or
+    /// somebody looks for what pends: two programs that take turns go without.
+    pub(crate) fn hold(&'static self, read: Arc<dyn Pending>) {
+        let mut held = lock(&self.held);
+        let before = self.let_go(&mut held);
+        held.read = Some(read);
+        self.holds.store(true, Ordering::SeqCst);
+        let came = self.came.load(Ordering::Relaxed);
+        self.came.store(came.wrapping_add(1), Ordering::Relaxed);
+        let own = if held.sleeps {
+            self.let_go(&mut held)
+        } else {
+            None
+        };
+        // Its message may have come before anybody could find it here, from another thread of this process (NP-IO-13).
+        fence(Ordering::SeqCst);
+        let news = held.read.as_ref().filter(|read| read.has_news()).cloned();
+        drop(held);
+        if before.is_some() {
+            // Several are read from at a time: for a while none of them is polled.
+            self.unpolled.store(UNPOLLED, Ordering::Relaxed);
+        }
+        self.rest(before);
+        if own.is_some() {
+            return self.rest(own);
+        }
+        if let Some(read) = news {
+            self.poll(&read);
+        }
+        self.see_to_the_loop();
+    }
+
+    /// What is held stands in the list from now on: for who looks for what pends.
+    pub(crate) fn list_held(&'static self) {
+        if !self.holds.load(Ordering::SeqCst) {
+            return;
+        }
+        let gone = self.let_go(&mut lock(&self.held));
+        self.rest(gone);
+    }
+
+    /// What is held stands in the list, at no moment in neither, unless it is over; the caller lets it rest
+    /// ([`Reactor::rest`]), without the lock.
+    #[must_use = "it is polled still"]
+    fn let_go(&self, held: &mut Held) -> Option<(Arc<Conn>, Arc<dyn Pending>)> {
+        let read = held.read.take()?;
+        let conn = read.conn();
+        if let Some(conn) = &conn {
+            read.clone().is_listed();
+            self.enter(conn, &read);
+        }
+        self.holds.store(false, Ordering::SeqCst);
+        Some((conn?, read))
+    }
+
+    /// One that was let go is polled no more, and leaves the list if it has ended meanwhile.
+    fn rest(&'static self, gone: Option<(Arc<Conn>, Arc<dyn Pending>)>) {
+        if let Some((conn, read)) = gone {
+            read.stop_polling();
+            self.first_look(&conn, &read, false);
+        }
+    }
+
+    /// What is held, if there is anything.
+    fn held(&self) -> Option<Arc<dyn Pending>> {
+        if !self.holds.load(Ordering::SeqCst) {
+            return None;
+        }
+        lock(&self.held).read.clone()
+    }
+
+    /// Moves on what is held at a place. `true`: it is over.
+    fn settle_held(&'static self, at: Place) -> bool {
+        let is_there = |read: &Arc<dyn Pending>| read.conn().is_none_or(|conn| place(&conn) == at);
+        let read = self.held().filter(is_there);
+        read.is_some_and(|read| self.poll(&read))
+    }
+
+    /// Moves on what is, or was, held; `true`: something has changed. Without a lock: whoever is told of its end may begin
+    /// another one.
+    fn poll(&'static self, read: &Arc<dyn Pending>) -> bool {
+        let rests = read.look();
+        if rests == Some(Rest::AtTheBell) {
+            return false;
+        }
+        let is_over = rests.is_none();
+        let mut held = lock(&self.held);
+        let is_it = |held: &Arc<dyn Pending>| Arc::ptr_eq(held, read);
+        if !held.read.as_ref().is_some_and(is_it) {
+            return is_over; // whoever has put it into the list looks whether it is over
+        }
+        if !is_over {
+            // It is not as it should be: as any other, then. That may be its end, too.
+            let gone = self.let_go(&mut held);
+            drop(held);
+            self.rest(gone);
+            return true;
+        }
+        let over = held.read.take();
+        self.holds.store(false, Ordering::SeqCst);
+        drop(held);
+        drop(over);
+        true
+    }
+
+    /// Waits for what is held, for a moment and without being counted among the waiters: two programs that take turns are
+    /// through before that would be done.
+    fn wait_for_held<T>(&'static self, ready: impl Fn() -> Option<T>) -> Option<T> {
+        let read = self.held()?;
+        if !read.look_for_a_moment() {
+            return None;
+        }
+        if self.poll(&read)
+            && self.count.load(Ordering::SeqCst) != 0
+            && let Some(conn) = read.conn()
+        {
+            self.settle(&conn);
+        }
+        // For the loop, which takes the pump where nobody comes and goes.
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.wrapping_add(1), Ordering::Relaxed);
+        ready()
+    }
+
+    /// Whoever pumps is about to sleep: what comes from now on is told by a bell.
+    fn falls_asleep(&'static self) {
+        let mut held = lock(&self.held);
+        held.sleeps = true;
+        let gone = self.let_go(&mut held);
+        drop(held);
+        self.rest(gone);
+    }
+
+    fn wakes_up(&self) {
+        lock(&self.held).sleeps = false;
     }
 
     fn watch(&self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>) -> Arc<Watched> {
         let link = conn.link();
         let mut links = lock(&self.links);
-        links.last = Some((Arc::downgrade(conn), Arc::downgrade(operation)));
+        links.last = Some(Arc::downgrade(operation));
         if let Some(watched) = links.of(link) {
             watched.one_more();
             return watched.clone();
@@ -278,7 +494,9 @@ impl Reactor {
         watched.was_early();
         if watched.one_less() {
             // It stays: something may pend there again in a moment.
-            self.has_idle_links.store(true, Ordering::SeqCst);
+            if !self.has_idle_links.load(Ordering::SeqCst) {
+                self.has_idle_links.store(true, Ordering::SeqCst);
+            }
         }
     }
 
@@ -303,19 +521,27 @@ impl Reactor {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Whether anything pends in this process.
+    fn has_pending(&self) -> bool {
+        self.count.load(Ordering::SeqCst) != 0 || self.holds.load(Ordering::SeqCst)
+    }
+
     /// How many operations pend on a connection in this process.
     pub(crate) fn pending_on(&self, conn: &Conn) -> usize {
-        lock(&self.pended).get(&place(conn)).map_or(0, Vec::len)
+        let is_there = |held: Arc<Conn>| place(&held) == place(conn);
+        let held = self.held().and_then(|read| read.conn());
+        let listed = lock(&self.pended).get(&place(conn)).map_or(0, Vec::len);
+        usize::from(held.is_some_and(is_there)) + listed
     }
 
     /// Moves on whatever pends on either end of a connection in this process (NP-IO-13).
-    pub(crate) fn settle(&self, conn: &Conn) {
+    pub(crate) fn settle(&'static self, conn: &Conn) {
         self.settle_at(place(conn));
     }
 
     /// Whether something has completed.
-    fn settle_at(&self, at: Place) -> bool {
-        let mut any = false;
+    fn settle_at(&'static self, at: Place) -> bool {
+        let mut any = self.settle_held(at);
         while self.count.load(Ordering::SeqCst) != 0 {
             let places = lock(&self.pended);
             // Mostly there is one.
@@ -328,14 +554,7 @@ impl Reactor {
             drop(places);
             let mut goes_on = false;
             for operation in std::iter::once(first).chain(more) {
-                match operation.look() {
-                    None => {
-                        self.remove(at, &operation);
-                        goes_on = true;
-                    }
-                    Some(Rest::AtTheBell) => {}
-                    Some(Rest::Soon | Rest::Look) => self.look_again(at),
-                }
+                goes_on |= self.move_on(at, &operation);
             }
             any |= goes_on;
             // One that completes may make room for one before it: all of them once more, then.
@@ -344,6 +563,19 @@ impl Reactor {
             }
         }
         any
+    }
+
+    /// `true`: it is over.
+    fn move_on(&'static self, at: Place, operation: &Arc<dyn Pending>) -> bool {
+        match operation.look() {
+            None => {
+                self.remove(at, operation);
+                return true;
+            }
+            Some(Rest::AtTheBell) => {}
+            Some(Rest::Soon | Rest::Look) => self.look_again(at),
+        }
+        false
     }
 
     fn remove(&self, at: Place, over: &Arc<dyn Pending>) {
@@ -374,14 +606,21 @@ impl Reactor {
         }
     }
 
-    /// Moves an operation on that is in shared memory.
-    pub(crate) fn advance(&self, started: &mut Started) -> Advanced {
+    /// Moves an operation on that is in shared memory; `room` is for what one without a buffer brings.
+    pub(crate) fn advance(&self, started: &mut Started, room: &mut [u8]) -> Advanced {
         let mut rounds = 0;
         loop {
-            if let Some(answer) = started.poll() {
+            if let Some(answer) = started.poll_into(room) {
                 let [from, to] = self.slept.each_ref().map(|at| at.load(Ordering::Relaxed));
                 // From when to when somebody slept for what is found now.
                 started.was_waited_for(from, to);
+                if started.is_polled() && started.was_rung_for() {
+                    // Its bell comes later, and finds nothing.
+                    let link = started.conn().link();
+                    if let Some(watched) = lock(&self.links).of(link) {
+                        watched.was_early();
+                    }
+                }
                 return Advanced::Over(answer);
             }
             match started.rest() {
@@ -421,7 +660,10 @@ impl Reactor {
     /// Something that a thread may wait for has changed. Either a waiter has seen what happened before this, or this sees
     /// the waiter.
     pub(crate) fn ring_alarm(&self) {
-        if self.waiters.load(Ordering::SeqCst) != 0 {
+        let waiters = self.waiters.load(Ordering::SeqCst);
+        // The only one may be this thread itself, in the middle of a turn: it looks after that.
+        let is_own = || self.pumper.load(Ordering::Relaxed) == thread_serial();
+        if waiters > 1 || waiters == 1 && !is_own() {
             self.alarm.ring();
         }
     }
@@ -434,11 +676,16 @@ impl Reactor {
 
     /// Waits until `ready` says something, pumping if nobody else does. `None`: the deadline has passed.
     pub(crate) fn wait_until<T>(
-        &self,
+        &'static self,
         deadline: Deadline,
         ready: impl Fn() -> Option<T>,
     ) -> Option<T> {
         if let Some(answer) = ready() {
+            return Some(answer);
+        }
+        if !deadline.passed()
+            && let Some(answer) = self.wait_for_held(&ready)
+        {
             return Some(answer);
         }
         let _waiting = Waiting::begin(self);
@@ -450,7 +697,10 @@ impl Reactor {
             }
             let pump = self.try_pump();
             let goes_on = match &pump {
-                Some(pump) => with_sleeper(|own| self.turn(pump, own, seen, deadline, false)),
+                Some(pump) => {
+                    let _counted = Pumper::begin(&self.pumper);
+                    with_sleeper(|own| self.turn(pump, own, seen, deadline, false))
+                }
                 None if !asked && self.stage.load(Ordering::SeqCst) == PUMPS => {
                     // The loop has it, perhaps asleep: it makes room, and rings.
                     asked = true;
@@ -460,7 +710,7 @@ impl Reactor {
                 None => self.alarm.wait(seen, deadline),
             };
             drop(pump);
-            if !goes_on {
+            if !goes_on || deadline.passed() {
                 // Something may have come at the last moment, and what somebody else is just moving on has.
                 with_sleeper(|own| self.scan(own));
                 let patience = Deadline::after(PATIENCE_AT_THE_END);
@@ -475,7 +725,7 @@ impl Reactor {
     /// One round of the pump: what is ready is moved on; if nothing is, it sleeps until something may be. `false`: the
     /// deadline has passed. `steady`: the thread does little else.
     fn turn(
-        &self,
+        &'static self,
         _pump: &Pumps<'_>,
         sleeper: &mut Sleeper,
         seen: u32,
@@ -485,27 +735,32 @@ impl Reactor {
         if self.scan(sleeper) {
             return true;
         }
-        let last = {
-            let links = lock(&self.links);
-            let last = links.last.as_ref();
-            last.and_then(|(conn, last)| Some((conn.upgrade()?, last.upgrade()?)))
-        };
+        let came = self.came.load(Ordering::Relaxed);
+        let held = self.held();
+        let is_held = held.is_some();
+        let last = held.or_else(|| lock(&self.links).last.as_ref()?.upgrade());
         let now = sys::now();
         sleeper.let_go(now);
         let active = || sleeper.active().iter().map(|active| &*active.watched);
         let heard = || active().filter(|watched| !watched.is_muted(now));
         let ready = || heard().any(|one| one.link.own_bell().is_ready()) || sleeper.has_news();
-        let changed = || self.alarm.now() != seen;
+        let changed = || self.alarm.now() != seen || self.came.load(Ordering::Relaxed) != came;
         // Who is rung for nothing does not spin for more of it.
         let in_vain = active().any(|watched| watched.rings_in_vain(now));
-        if let Some((conn, last)) = &last
-            && !in_vain
+        let conn = last.as_ref().and_then(|last| last.conn());
+        if let (Some(last), Some(conn), false) = (&last, &conn, in_vain)
             && conn.spin_until(|| last.has_news() || ready() || changed())
         {
-            if last.has_news() {
-                self.settle_at(place(conn));
+            let moved = match last.has_news() {
+                true if is_held => self.poll(last),
+                true => self.settle_at(place(conn)),
+                false => true,
+            };
+            // What stays news although it has been looked at (a role that is held by a thread that is stopped, a peer that
+            // scribbles) is waited for as anything else.
+            if moved || !last.has_news() {
+                return true;
             }
-            return true;
         }
         if self.has_idle_links.load(Ordering::Relaxed)
             && now.saturating_sub(self.forgot_at.load(Ordering::Relaxed)) > nanoseconds(KEEP)
@@ -516,14 +771,18 @@ impl Reactor {
             return true;
         }
         let soon = self.soon_at.load(Ordering::SeqCst);
+        // What completes from here on is told to this thread, too.
+        self.pumper.store(0, Ordering::Relaxed);
+        self.falls_asleep();
         sleeper.sleep(now, &self.alarm, seen, deadline, soon, steady);
+        self.wakes_up();
         self.slept[0].store(now, Ordering::Relaxed);
         self.slept[1].store(sys::now(), Ordering::Relaxed);
         !deadline.passed()
     }
 
     /// Takes what is ready and moves it on. `false`: nothing was.
-    fn scan(&self, sleeper: &mut Sleeper) -> bool {
+    fn scan(&'static self, sleeper: &mut Sleeper) -> bool {
         if sleeper.version != self.version.load(Ordering::SeqCst) {
             let mut links = lock(&self.links);
             let (all, version) = (links.all(), self.version.load(Ordering::SeqCst));
@@ -531,7 +790,9 @@ impl Reactor {
             sleeper.follow(version, &all);
         }
         sleeper.collect();
-        let mut any = false;
+        // No bell tells of one that is polled.
+        let held = self.held().filter(|read| read.has_news());
+        let mut any = held.is_some_and(|read| self.poll(&read));
         let mut slots = sleeper.slots();
         for active in sleeper.active() {
             let watched = &active.watched;
@@ -612,7 +873,7 @@ impl Reactor {
         true
     }
 
-    fn run(&self) {
+    fn run(&'static self) {
         loop {
             self.stand_by();
             if self.is_hosted() {
@@ -646,9 +907,7 @@ impl Reactor {
 
     /// Something pends and nobody waits, and nothing else has to be done before.
     fn is_the_loops(&self) -> bool {
-        self.waiters.load(Ordering::SeqCst) == 0
-            && self.count.load(Ordering::SeqCst) != 0
-            && !self.is_called_away()
+        self.waiters.load(Ordering::SeqCst) == 0 && self.has_pending() && !self.is_called_away()
     }
 
     /// There is something to do for the loop that is not pumping.
@@ -706,7 +965,7 @@ impl Reactor {
     }
 
     /// Sleeps until there may be something to do. `false`: the deadline has passed.
-    pub(crate) fn pump_wait(&self, deadline: Deadline) -> bool {
+    pub(crate) fn pump_wait(&'static self, deadline: Deadline) -> bool {
         loop {
             let seen = self.alarm.now();
             if self.kicked.swap(false, Ordering::SeqCst) || jobs::are_in_line() {
@@ -727,7 +986,7 @@ impl Reactor {
     }
 
     /// Moves on what is ready. `false`: nothing was.
-    pub(crate) fn pump_run(&self) -> bool {
+    pub(crate) fn pump_run(&'static self) -> bool {
         with_sleeper(|own| self.scan(own))
     }
 }
@@ -754,9 +1013,7 @@ impl Drop for Waiting<'_> {
         if reactor.is_hosted() {
             reactor.alarm.ring();
         }
-        if reactor.stage.load(Ordering::SeqCst) == SLEEPS
-            && reactor.count.load(Ordering::SeqCst) != 0
-        {
+        if reactor.stage.load(Ordering::SeqCst) == SLEEPS && reactor.has_pending() {
             reactor.wakes_the_loop.ring();
         }
     }
@@ -812,6 +1069,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const MOMENT: Duration = Duration::from_millis(50);
 const BETWEEN: Duration = Duration::from_micros(100);
 const STACK: usize = 256 << 10;
+/// Looks of a moment, each with a lock: some 2 us.
+const LOOKS: u32 = 64;
+/// Reads that are not polled after one that was and got no answer.
+const UNPOLLED: u32 = 64;
 /// When a place where somebody copies is looked at again.
 const SOON: Duration = Duration::from_millis(1);
 /// How long a wait that is over gives others to finish what they are at.

@@ -334,9 +334,10 @@ impl Call {
                 let room = buffer.len();
                 // Its own, so that the caller's memory is not asked for twice.
                 let mut own = Some(buffer.into_boxed_slice());
+                let poller = REACTOR.poller(&conn);
                 let start = || {
                     let buffer = own.take().unwrap_or_else(|| vec![0; room].into());
-                    Started::read(&conn, buffer)
+                    Started::read_by(&conn, buffer, poller)
                 };
                 REACTOR
                     .insist(&conn, MOMENT, start)
@@ -382,10 +383,16 @@ impl Call {
                     REACTOR.settle(&conn);
                 }
                 None => {
+                    let is_polled = started.is_polled();
                     let mut work = fresh;
                     *work = Work::Ring(Box::new(started));
                     drop(work);
-                    REACTOR.add(&conn, self.clone());
+                    if is_polled {
+                        REACTOR.hold(self.clone());
+                    } else {
+                        let call: Arc<dyn Pending> = self.clone();
+                        REACTOR.add(&conn, &call);
+                    }
                 }
             },
         }
@@ -431,10 +438,25 @@ impl Call {
 }
 
 impl Pending for Call {
+    fn conn(&self) -> Option<Arc<Conn>> {
+        match &*lock(&self.work) {
+            Work::Ring(started) => Some(started.conn().clone()),
+            _ => None,
+        }
+    }
+
     fn has_news(&self) -> bool {
         match self.work.try_lock().as_deref() {
             Ok(Work::Ring(started)) => started.has_news(),
             _ => false,
+        }
+    }
+
+    fn is_listed(self: Arc<Self>) {}
+
+    fn stop_polling(&self) {
+        if let Work::Ring(started) = &*lock(&self.work) {
+            started.stop_polling();
         }
     }
 
@@ -443,7 +465,7 @@ impl Pending for Call {
         let Work::Ring(started) = &mut *work else {
             return None;
         };
-        let answer = match REACTOR.advance(started) {
+        let answer = match REACTOR.advance(started, &mut []) {
             Advanced::Rests(rest) => return Some(rest),
             Advanced::Over(answer) => answer,
         };

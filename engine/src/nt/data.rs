@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     Error, Mask, NtStatus,
-    lock::lock,
     reactor::{PATIENCE, REACTOR},
 };
 
@@ -56,8 +55,10 @@ impl Nt {
             file.has_consumed(id, read);
             return Ok(report(&file, io, Ok(of_read(read))));
         }
-        let started = REACTOR.insist(&conn, PATIENCE, || {
-            Started::read(&conn, vec![0; room].into())
+        let poller = REACTOR.poller(&conn);
+        let started = REACTOR.insist(&conn, PATIENCE, || match small.get_mut(..room) {
+            Some(bytes) => Started::read_into(&conn, bytes, poller),
+            None => Started::read_by(&conn, vec![0; room].into(), poller),
         });
         let started = started.map_err(|error| file.why(error, false))?;
         // What pends is looked at once it stands in its list.
@@ -66,7 +67,7 @@ impl Nt {
             return Ok(NtStatus::PENDING);
         };
         if answer.is_ok() {
-            buffer.fill(started.data());
+            buffer.fill(started.data_in(&small));
         }
         REACTOR.settle(&conn);
         let answer = answer.map_err(|error| file.why(error, false));
@@ -143,7 +144,7 @@ impl Nt {
     pub fn cancel_io_file(&self, handle: Handle) -> NtResult<()> {
         let me = calling_thread();
         let file = self.entry(handle)?.file;
-        let pended = lock(&file.pended).clone();
+        let pended = file.pended();
         for one in pended.iter().filter(|one| one.is_of(me)) {
             one.cancel();
         }
@@ -157,7 +158,7 @@ impl Nt {
     /// NOT_FOUND: nothing does (NP-CANCEL-04). INVALID_HANDLE.
     pub fn cancel_io_file_ex(&self, handle: Handle, with: Option<&StatusBlock>) -> NtResult<()> {
         let file = self.entry(handle)?.file;
-        let pended = lock(&file.pended).clone();
+        let pended = file.pended();
         let mut any = false;
         for one in &pended {
             if with.is_none_or(|with| one.io.status.is(with)) {
@@ -242,4 +243,4 @@ pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus
 }
 
 /// Bytes that a read may have room for to go without a buffer of its own.
-const SMALL: usize = 512;
+pub(super) const SMALL: usize = 256;

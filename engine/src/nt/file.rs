@@ -33,7 +33,7 @@ pub(super) struct File {
     /// Calls of a synchronous file object, one after the other (NP-IO-10).
     pub(super) turn: Mutex<()>,
     pub(super) pended: Mutex<Vec<Arc<Operation>>>,
-    pub(super) notes: Mutex<Notes>,
+    pub(super) notes: Notes,
     /// The server has read, or peeked at, something of this connection's client (NP-IMP-04).
     consumed: Mutex<Option<ConnectionId>>,
     handles: AtomicUsize,
@@ -72,7 +72,7 @@ impl File {
             signal,
             turn: Mutex::new(()),
             pended: Mutex::default(),
-            notes: Mutex::default(),
+            notes: Notes::default(),
             consumed: Mutex::default(),
             handles: AtomicUsize::new(0),
             shut: AtomicBool::new(false),
@@ -221,6 +221,12 @@ impl File {
         }
     }
 
+    /// What pends on it.
+    pub(super) fn pended(&self) -> Vec<Arc<Operation>> {
+        REACTOR.list_held();
+        lock(&self.pended).clone()
+    }
+
     /// Whether its last handle has gone.
     pub(super) fn is_shut(&self) -> bool {
         self.shut.load(Ordering::SeqCst)
@@ -251,7 +257,7 @@ impl File {
         if let Some(conn) = conn {
             REACTOR.settle(&conn);
         }
-        let left = lock(&self.pended).clone();
+        let left = self.pended();
         if self.may_be_anothers() && goes_on {
             // Other processes have it still: nothing that was issued here ends for that (NP-CLOSE-01).
             left.iter().for_each(|operation| operation.keep(self));

@@ -1,6 +1,8 @@
 //! NtQueryInformationFile, NtSetInformationFile, NtQueryVolumeInformationFile and the security of an object: sections 6,
 //! 18 and 19 of the specification.
 
+use std::sync::atomic::Ordering;
+
 use npfs_ringbuf::PipeType;
 
 use super::{
@@ -200,9 +202,9 @@ impl Nt {
         let Entry { file, granted } = self.entry(handle)?;
         if class == InfoClass::IO_COMPLETION_NOTIFICATION {
             let flags = word(data, 0).ok_or(NtStatus::INFO_LENGTH_MISMATCH)?;
-            let mut notes = crate::lock::lock(&file.notes);
-            notes.skip_port |= flags & 1 != 0; // NP-IO-08
-            notes.skip_signal |= flags & 2 != 0;
+            let notes = &file.notes;
+            notes.skip_port.fetch_or(flags & 1 != 0, Ordering::SeqCst); // NP-IO-08
+            notes.skip_signal.fetch_or(flags & 2 != 0, Ordering::SeqCst);
             return Ok(());
         }
         if file.side().is_none() {
@@ -244,12 +246,9 @@ impl Nt {
         key: usize,
     ) -> NtResult<()> {
         let file = self.entry(handle)?.file;
-        let mut notes = crate::lock::lock(&file.notes);
-        if notes.port.is_some() || file.is_synchronous() {
+        if file.is_synchronous() || file.notes.port.set((port.clone(), key)).is_err() {
             return Err(NtStatus::INVALID_PARAMETER);
         }
-        notes.port = Some((port.clone(), key));
-        drop(notes);
         // Who waits for it already may have something to wait for now.
         crate::reactor::REACTOR.ring_alarm();
         Ok(())

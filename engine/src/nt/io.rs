@@ -5,15 +5,16 @@ use std::{
     fmt,
     num::NonZeroUsize,
     sync::{
-        Arc, Condvar, Mutex, PoisonError, Weak,
+        Arc, Condvar, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
-use npfs_ringbuf::{Answer, Deadline, Read, Rest, Started};
+use npfs_ringbuf::{Answer, Conn, Deadline, Glance, Read, Rest, Started};
 
 use super::{
     Handle, Nt,
+    data::SMALL,
     file::File,
     thread::{CallingThread, calling_thread, owns},
 };
@@ -134,8 +135,13 @@ impl Event {
 
     /// NtSetEvent.
     pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.set_quietly();
         REACTOR.tell();
+    }
+
+    /// The caller tells of it.
+    fn set_quietly(&self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 
     /// NtResetEvent: what is set after this is seen, by whoever looks for its reason first and waits then.
@@ -344,11 +350,12 @@ fn of_a_wait(error: Error) -> NtStatus {
 /// What a file object does with completions besides.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    pub(super) port: Option<(Port, usize)>,
+    /// And the file object's key there.
+    pub(super) port: OnceLock<(Port, usize)>,
     /// FILE_SKIP_COMPLETION_PORT_ON_SUCCESS.
-    pub(super) skip_port: bool,
+    pub(super) skip_port: AtomicBool,
     /// FILE_SKIP_SET_EVENT_ON_HANDLE.
-    pub(super) skip_signal: bool,
+    pub(super) skip_signal: AtomicBool,
 }
 
 /// Something that [`Nt::wait`] waits for.
@@ -375,36 +382,35 @@ pub(super) fn complete(
     pended: bool,
 ) {
     io.status.set(status, information);
-    let Some(file) = file else {
-        // The last handle has gone, and with it the file object; the caller's event is the caller's.
-        if let Some(event) = &io.event {
-            event.set();
+    let mut any = false;
+    // The last handle may have gone, and with it the file object; the caller's event is the caller's.
+    if let Some(file) = file {
+        let notes = &file.notes;
+        if let Some((port, key)) = notes.port.get()
+            && io.context != 0
+            && (pended || !notes.skip_port.load(Ordering::Relaxed))
+        {
+            port.0.put_quietly(PortPacket {
+                key: *key,
+                context: io.context,
+                status,
+                information,
+            });
+            any = true;
         }
-        if let Some(callback) = &io.callback {
-            callback.tell(status, information);
+        let skip_signal = notes.skip_signal.load(Ordering::Relaxed);
+        // NP-IO-05: instead of the event; on synchronous file objects in any case.
+        if (io.event.is_none() || file.is_synchronous()) && !skip_signal {
+            file.signal.set_quietly();
+            any = true;
         }
-        return;
-    };
-    let notes = lock(&file.notes);
-    if let Some((port, key)) = &notes.port
-        && io.context != 0
-        && (pended || !notes.skip_port)
-    {
-        port.post(PortPacket {
-            key: *key,
-            context: io.context,
-            status,
-            information,
-        });
     }
-    let skip_signal = notes.skip_signal;
-    drop(notes);
     if let Some(event) = &io.event {
-        event.set();
+        event.set_quietly();
+        any = true;
     }
-    // NP-IO-05: instead of the event; on synchronous file objects in any case.
-    if (io.event.is_none() || file.is_synchronous()) && !skip_signal {
-        file.signal.set();
+    if any {
+        REACTOR.tell();
     }
     if let Some(callback) = &io.callback {
         callback.tell(status, information);
@@ -432,7 +438,7 @@ pub(super) fn begin(file: &File, io: &Io) -> Result<(), NtStatus> {
         event.begins();
     }
     file.signal.begins();
-    if io.callback.is_some() && lock(&file.notes).port.is_some() {
+    if io.callback.is_some() && file.notes.port.get().is_some() {
         return Err(NtStatus::INVALID_PARAMETER);
     }
     Ok(())
@@ -459,6 +465,13 @@ pub(super) struct Operation {
     over: Condvar,
     /// The file object, if its last handle here has gone and other processes still have some.
     kept: Mutex<Option<Arc<File>>>,
+    is_kept: AtomicBool,
+    /// A look at what is in shared memory without the lock.
+    glance: Option<Glance>,
+    /// The same of a role that is in its way: it is looked at by the clock.
+    soon: AtomicBool,
+    /// It stands in its file object's list.
+    is_listed: AtomicBool,
     /// [`sys::forks`] when it was issued: a child of fork(2) has not even its memory.
     forks: u32,
 }
@@ -466,7 +479,7 @@ pub(super) struct Operation {
 #[derive(Debug)]
 enum Work {
     /// In shared memory; what a read brings goes to the buffer.
-    Ring(Box<Started>, Option<Buffer>),
+    Ring(Started, Option<Buffer>),
     /// At the broker.
     Broker(Arc<Channel>, Tag),
     /// Told to the broker, whose name for it is not known yet.
@@ -476,6 +489,11 @@ enum Work {
 
 impl Operation {
     fn new(file: &Arc<File>, io: &Io, work: Work) -> Arc<Operation> {
+        let started = match &work {
+            Work::Ring(started, _) => Some(started),
+            _ => None,
+        };
+        let glance = started.map(Started::glance);
         let operation = Arc::new(Operation {
             file: Arc::downgrade(file),
             io: io.clone(),
@@ -483,6 +501,10 @@ impl Operation {
             work: Mutex::new(work),
             over: Condvar::new(),
             kept: Mutex::default(),
+            is_kept: AtomicBool::new(false),
+            glance,
+            soon: AtomicBool::new(false),
+            is_listed: AtomicBool::new(false),
             forks: sys::forks(),
         });
         owns(&operation);
@@ -491,19 +513,29 @@ impl Operation {
 
     /// One in shared memory. Its completion may come from any thread from now on.
     pub(super) fn ring(file: &Arc<File>, io: &Io, started: Started, buffer: Option<Buffer>) {
-        let conn = started.conn().clone();
-        let operation = Operation::new(file, io, Work::Ring(Box::new(started), buffer));
-        lock(&file.pended).push(operation.clone());
-        REACTOR.add(&conn, operation.clone());
+        let is_polled = started.is_polled();
+        let operation = Operation::new(file, io, Work::Ring(started, buffer));
+        let this = Arc::as_ptr(&operation);
+        if is_polled {
+            REACTOR.hold(operation);
+        } else if let Some(conn) = operation.conn() {
+            operation.enlist(file);
+            let operation: Arc<dyn Pending> = operation;
+            REACTOR.add(&conn, &operation);
+        }
         if file.is_shut() {
-            operation.end_with_its_file();
+            let pended = file.pended();
+            let own = pended.iter().find(|one| Arc::as_ptr(one) == this);
+            if let Some(own) = own {
+                own.end_with_its_file();
+            }
         }
     }
 
     /// One at the broker.
     pub(super) fn broker(file: &Arc<File>, io: &Io) -> Arc<Operation> {
         let operation = Operation::new(file, io, Work::Asking);
-        lock(&file.pended).push(operation.clone());
+        operation.enlist(file);
         operation
     }
 
@@ -561,16 +593,35 @@ impl Operation {
     }
 
     fn leave(&self) {
-        let kept = lock(&self.kept).take();
-        if let Some(file) = self.file.upgrade() {
-            lock(&file.pended).retain(|other| !std::ptr::eq(&**other, self));
+        self.leave_file(self.file.upgrade());
+    }
+
+    fn enlist(self: &Arc<Self>, file: &File) {
+        lock(&file.pended).push(self.clone());
+        self.is_listed.store(true, Ordering::SeqCst);
+    }
+
+    fn leave_file(&self, file: Option<Arc<File>>) {
+        if let Some(file) = file
+            && self.is_listed.load(Ordering::SeqCst)
+        {
+            let mut pended = lock(&file.pended);
+            let at = pended.iter().position(|other| std::ptr::eq(&**other, self));
+            let gone = at.map(|at| pended.remove(at));
+            drop(pended);
+            drop(gone);
         }
-        drop(kept);
+        // As `keep` does it: the note after the file object, and this after the work was over.
+        if self.is_kept.load(Ordering::SeqCst) {
+            let kept = lock(&self.kept).take();
+            drop(kept);
+        }
     }
 
     /// It goes on without a handle of this process, and its completion is the file object's all the same.
     pub(super) fn keep(&self, file: &Arc<File>) {
         *lock(&self.kept) = Some(file.clone());
+        self.is_kept.store(true, Ordering::SeqCst);
         // It may have ended meanwhile, and nobody else would let go of it then.
         if matches!(*lock(&self.work), Work::Over) {
             self.leave();
@@ -623,10 +674,31 @@ impl Operation {
 }
 
 impl Pending for Operation {
+    fn conn(&self) -> Option<Arc<Conn>> {
+        self.glance.as_ref().map(|glance| glance.conn().clone())
+    }
+
+    fn look_for_a_moment(&self) -> bool {
+        let glance = self.glance.as_ref();
+        glance.is_some_and(Glance::look_for_a_moment)
+    }
+
     fn has_news(&self) -> bool {
-        match self.work.try_lock().as_deref() {
-            Ok(Work::Ring(started, _)) => started.has_news(),
-            _ => false,
+        let glance = self.glance.as_ref();
+        !self.soon.load(Ordering::Relaxed) && glance.is_some_and(Glance::has_news)
+    }
+
+    fn is_listed(self: Arc<Self>) {
+        let work = lock(&self.work);
+        // What is over has left already.
+        if let (Work::Ring(..), Some(file)) = (&*work, self.file.upgrade()) {
+            self.enlist(&file);
+        }
+    }
+
+    fn stop_polling(&self) {
+        if let Work::Ring(started, _) = &*lock(&self.work) {
+            started.stop_polling();
         }
     }
 
@@ -635,15 +707,19 @@ impl Pending for Operation {
         let Work::Ring(started, buffer) = &mut *work else {
             return None;
         };
-        let answer = match REACTOR.advance(started) {
-            Advanced::Rests(rest) => return Some(rest),
+        let mut room = [0; SMALL];
+        let answer = match REACTOR.advance(started, &mut room) {
+            Advanced::Rests(rest) => {
+                self.soon.store(rest == Rest::Soon, Ordering::Relaxed);
+                return Some(rest);
+            }
             Advanced::Over(answer) => answer,
         };
         let file = self.file.upgrade();
         let (status, information) = match answer {
             Ok(Answer::Read(read)) => {
                 if let Some(buffer) = buffer {
-                    buffer.fill(started.data());
+                    buffer.fill(started.data_in(&room));
                 }
                 if let Some(file) = &file {
                     file.has_consumed(started.conn().id(), read);
@@ -657,7 +733,7 @@ impl Pending for Operation {
         complete(file.as_deref(), &self.io, status, information, true);
         *work = Work::Over;
         drop(work);
-        self.leave();
+        self.leave_file(file);
         None
     }
 }
