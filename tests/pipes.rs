@@ -519,10 +519,12 @@ fn a_server_end_may_be_used_by_many_threads_while_it_is_disconnected_again_and_a
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                let mut buf = [0; 16];
                 loop {
+                    let mut buf = [0xee; 16];
                     match server.read(&mut buf) {
-                        Ok(Read::Whole(count)) => assert_eq!(&buf[..count], b"message"),
+                        Ok(Read::Whole(count)) => {
+                            assert_eq!(&buf[..count], b"message", "{count} bytes of {buf:?}");
+                        }
                         Ok(Read::Part(_)) => panic!("part of a short message"),
                         Err(Error::Disconnected | Error::NotConnected | Error::Broken) => {}
                         Err(Error::InvalidState) => break,
