@@ -10,6 +10,7 @@
 //! stands by and looks every few milliseconds whether they still do; it sleeps when nothing pends, and when a wait lasts.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     ops::Deref,
@@ -78,11 +79,19 @@ fn place_of(link: &Link, slot: u32) -> Place {
     (first, second, slot)
 }
 
+thread_local! {
+    /// Where this thread has found nothing last, and how often something had been listed by then ([`Reactor::listed`]): a busy
+    /// connection among ten thousand that only wait does not look them up.
+    static EMPTY: Cell<Option<(Place, u64)>> = const { Cell::new(None) };
+}
+
 /// One for each process.
 pub(crate) struct Reactor {
     pended: Mutex<Places>,
     /// How many that is.
     count: AtomicUsize,
+    /// How often one was put there; no reactor of this process begins where another one goes on.
+    listed: AtomicU64,
     links: Mutex<Links>,
     /// On some of them nothing pends any more.
     has_idle_links: AtomicBool,
@@ -150,7 +159,7 @@ impl Deref for Current {
                 .checked_sub(1)
                 .and_then(|parent| ALL[parent].get());
             let hosted = parent.is_some_and(|parent| parent.is_hosted());
-            Box::new(Reactor::new(hosted))
+            Box::new(Reactor::new(hosted, generation))
         })
     }
 }
@@ -246,10 +255,11 @@ const STANDS_BY: u32 = 1;
 const SLEEPS: u32 = 2;
 
 impl Reactor {
-    fn new(hosted: bool) -> Reactor {
+    fn new(hosted: bool, generation: usize) -> Reactor {
         Reactor {
             pended: Mutex::default(),
             count: AtomicUsize::new(0),
+            listed: AtomicU64::new((generation as u64) << 48),
             links: Mutex::default(),
             has_idle_links: AtomicBool::new(false),
             forgot_at: AtomicU64::new(0),
@@ -306,6 +316,8 @@ impl Reactor {
         let mut places = lock(&self.pended);
         let list = places.entry(place(conn)).or_default();
         list.push(entry);
+        // Under the lock: who has found nothing before this has an older number in mind.
+        self.listed.fetch_add(1, Ordering::SeqCst);
         list.len() == 1
     }
 
@@ -543,10 +555,15 @@ impl Reactor {
     fn settle_at(&'static self, at: Place) -> bool {
         let mut any = self.settle_held(at);
         while self.count.load(Ordering::SeqCst) != 0 {
+            let listed = self.listed.load(Ordering::SeqCst);
+            if EMPTY.get() == Some((at, listed)) {
+                break;
+            }
             let places = lock(&self.pended);
             // Mostly there is one.
             let Some((first, more)) = places.get(&at).and_then(|entries| entries.split_first())
             else {
+                EMPTY.set(Some((at, listed)));
                 break;
             };
             let first = first.operation.clone();
