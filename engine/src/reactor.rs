@@ -105,8 +105,9 @@ pub(crate) struct Reactor {
     holds: AtomicBool,
     /// How often one came, likewise: whoever looks at one looks at another then.
     came: AtomicU32,
-    /// Reads to come that are not polled, since one was for nothing.
+    /// Reads to come that are not polled, since one was for nothing; and how many that will be next time.
     unpolled: AtomicU32,
+    penalty: AtomicU32,
     /// Who looks after reads, whatever they are like: the environment variable `NPFS_READS` (`polled` or `rung`), for tests.
     always: Option<Poller>,
     /// Places to look at again at that time: somebody is in the middle of a copy there.
@@ -268,6 +269,7 @@ impl Reactor {
             holds: AtomicBool::new(false),
             came: AtomicU32::new(0),
             unpolled: AtomicU32::new(0),
+            penalty: AtomicU32::new(UNPOLLED),
             always: match std::env::var("NPFS_READS").as_deref() {
                 Ok("polled") => Some(Poller::Caller),
                 Ok("rung") => Some(Poller::Bell),
@@ -317,7 +319,8 @@ impl Reactor {
         let list = places.entry(place(conn)).or_default();
         list.push(entry);
         // Under the lock: who has found nothing before this has an older number in mind.
-        self.listed.fetch_add(1, Ordering::SeqCst);
+        let listed = self.listed.load(Ordering::Relaxed);
+        self.listed.store(listed + 1, Ordering::Release);
         list.len() == 1
     }
 
@@ -366,8 +369,11 @@ impl Reactor {
         let news = held.read.as_ref().filter(|read| read.has_news()).cloned();
         drop(held);
         if before.is_some() {
-            // Several are read from at a time: for a while none of them is polled.
-            self.unpolled.store(UNPOLLED, Ordering::Relaxed);
+            // Several are read from at a time: for a while none of them is polled, and for longer each time.
+            let penalty = self.penalty.load(Ordering::Relaxed);
+            self.unpolled.store(penalty, Ordering::Relaxed);
+            let next = MOST_UNPOLLED.min(4 * penalty);
+            self.penalty.store(next, Ordering::Relaxed);
         }
         self.rest(before);
         if own.is_some() {
@@ -449,6 +455,12 @@ impl Reactor {
         self.holds.store(false, Ordering::SeqCst);
         drop(held);
         drop(over);
+        // It was worth it.
+        let penalty = self.penalty.load(Ordering::Relaxed);
+        if penalty != UNPOLLED {
+            self.penalty
+                .store(UNPOLLED.max(penalty / 2), Ordering::Relaxed);
+        }
         true
     }
 
@@ -1088,8 +1100,9 @@ const BETWEEN: Duration = Duration::from_micros(100);
 const STACK: usize = 256 << 10;
 /// Looks of a moment, each with a lock: some 2 us.
 const LOOKS: u32 = 64;
-/// Reads that are not polled after one that was and got no answer.
+/// Reads that are not polled after one that was and got no answer; and after many such.
 const UNPOLLED: u32 = 64;
+const MOST_UNPOLLED: u32 = 1 << 16;
 /// When a place where somebody copies is looked at again.
 const SOON: Duration = Duration::from_millis(1);
 /// How long a wait that is over gives others to finish what they are at.
