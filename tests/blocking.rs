@@ -125,7 +125,6 @@ fn a_sleeper_and_a_writer_that_keeps_its_role_do_not_miss_each_other() {
 
 /// The same of a read that was polled until its owner goes to sleep, at the bell.
 #[test]
-#[ignore = "seen to sleep on a message once in ten million reads, beside many other threads; not explained yet"]
 fn an_owner_that_stops_polling_and_a_writer_that_keeps_its_role_do_not_miss_each_other() {
     within(120, || {
         let pair = message_pair(65_536);
@@ -140,7 +139,7 @@ fn an_owner_that_stops_polling_and_a_writer_that_keeps_its_role_do_not_miss_each
                     let mut read = Started::read_by(&server, buf, Poller::Caller).expect("a read");
                     // For a moment it is awake.
                     let found = (0..turn % 64).any(|_| read.has_news());
-                    // A look may find the lock held, and nothing.
+                    // What it has seen may be a skip frame whose message is not there yet: it stops before it sleeps.
                     if !found || read.poll().is_none() {
                         read.stop_polling();
                     }

@@ -383,7 +383,8 @@ pub enum Poller {
     /// By its process's bell.
     Bell,
     /// Its caller is awake, and looks at [`Started::has_news`] all the time until the read has its answer, or it has called
-    /// [`Started::stop_polling`]: before it sleeps, in any case. The writer does not ring then for what it brings, nor touch any memory for that but the
+    /// [`Started::stop_polling`]: before it sleeps, also if there was news and no answer (the writer commits a skip frame a
+    /// moment before its message). The writer does not ring then for what it brings, nor touch any memory for that but the
     /// message's; everybody else finds the queue as if the read had been answered at once.
     Caller,
 }
