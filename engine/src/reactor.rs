@@ -108,8 +108,7 @@ pub(crate) struct Reactor {
     /// Reads to come that are not polled, since one was for nothing; and how many that will be next time.
     unpolled: AtomicU32,
     penalty: AtomicU32,
-    /// Who looks after reads, whatever they are like: the environment variable `NPFS_READS` (`polled`, or `adaptive`: none).
-    /// Nobody polls unless it says so.
+    /// Who looks after reads, whatever they are like: the environment variable `NPFS_READS` (`polled` or `rung`), for tests.
     always: Option<Poller>,
     /// Places to look at again at that time: somebody is in the middle of a copy there.
     soon: Mutex<Vec<Place>>,
@@ -273,8 +272,8 @@ impl Reactor {
             penalty: AtomicU32::new(UNPOLLED),
             always: match std::env::var("NPFS_READS").as_deref() {
                 Ok("polled") => Some(Poller::Caller),
-                Ok("adaptive") => None,
-                _ => Some(Poller::Bell),
+                Ok("rung") => Some(Poller::Bell),
+                _ => None,
             },
             soon: Mutex::default(),
             soon_at: AtomicU64::new(u64::MAX),
