@@ -2,11 +2,10 @@
 //! no other CPU. For the cost between processes see `npfs bench`.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use npfs_ringbuf::books::{ConnSpec, LinkBooks, LinkConfig};
-use npfs_ringbuf::{CompletionMode, Conn, Link, PipeType, Read, ReadMode};
+use npfs_ringbuf::{CompletionMode, Conn, Link, PipeType, Read, ReadMode, Shared};
 
 /// Both ends of a message pipe, and the books that must outlive them.
 struct Pair {
@@ -25,8 +24,8 @@ impl Pair {
         let (first, second) = (books.add_process(None)?, books.add_process(None)?);
         let spec = ConnSpec::new(PipeType::Message, 64 << 10);
         let (_, to_server, to_client) = books.connect(&spec, first, second)?;
-        let server: Arc<Link> = Link::attach(books.share()?, first)?;
-        let client: Arc<Link> = Link::attach(books.share()?, second)?;
+        let server: Shared<Link> = Link::attach(books.share()?, first)?;
+        let client: Shared<Link> = Link::attach(books.share()?, second)?;
         let pair = Pair {
             server: Conn::open(&server, &to_server)?,
             client: Conn::open(&client, &to_client)?,

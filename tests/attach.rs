@@ -1,13 +1,12 @@
 //! Descriptors and grants that are not what they should be: each is refused with a reason, none crashes.
 
 use npfs_ringbuf::books::{ConnSpec, LinkBooks, LinkConfig};
-use npfs_ringbuf::{AttachError, Conn, Error, Grant, Link, PipeType, ProcessIndex};
+use npfs_ringbuf::{AttachError, Conn, Error, Grant, Link, PipeType, ProcessIndex, Shared};
 use npfs_tests::sys::{self, Map};
 use npfs_tests::{Rng, within};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// Where the link's header keeps them, in bytes.
@@ -358,7 +357,7 @@ fn books_that_refuse() {
 
 // -------------------------------------------------------------------------------------------------------- grants
 
-fn link_and_grant() -> (LinkBooks, Arc<Link>, Grant, Grant) {
+fn link_and_grant() -> (LinkBooks, Shared<Link>, Grant, Grant) {
     let mut books = books();
     let index = books.add_process(None).unwrap();
     let link = Link::attach(books.share().unwrap(), index).unwrap();

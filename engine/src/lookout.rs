@@ -264,7 +264,7 @@ mod tests {
             .collect()
     }
 
-    fn links(count: usize) -> Vec<Arc<Link>> {
+    fn links(count: usize) -> Vec<npfs_ringbuf::Shared<Link>> {
         let link = |_| {
             let mut books = LinkBooks::create(&Default::default()).expect("a link");
             let me = books.add_process(None).expect("a process");

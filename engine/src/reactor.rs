@@ -22,7 +22,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use npfs_ringbuf::{Alarm, Answer, Conn, Deadline, Link, Poller, Rest, Started, thread_serial};
+use npfs_ringbuf::{
+    Alarm, Answer, Conn, Deadline, Link, Poller, Rest, Shared, Started, thread_serial,
+};
 
 use crate::{
     jobs,
@@ -233,8 +235,8 @@ struct Held {
 
 impl Links {
     /// The one of a link, if it is watched.
-    fn of(&mut self, link: &Arc<Link>) -> Option<&Arc<Watched>> {
-        let is_it = |watched: &Arc<Watched>| Arc::ptr_eq(&watched.link, link);
+    fn of(&mut self, link: &Shared<Link>) -> Option<&Arc<Watched>> {
+        let is_it = |watched: &Arc<Watched>| Shared::is(&watched.link, link);
         if !self.recent.as_ref().is_some_and(is_it) {
             let watched = self.watched.get(&address(link))?;
             self.recent = Some(watched.clone());
@@ -1056,8 +1058,8 @@ fn patience_here(patience: Duration) -> Duration {
     }
 }
 
-fn address(link: &Arc<Link>) -> usize {
-    Arc::as_ptr(link).addr()
+fn address(link: &Shared<Link>) -> usize {
+    Shared::address(link)
 }
 
 /// Places by tokens, which are random numbers of the broker's, and slots.

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use npfs_ringbuf::{Alarm, Deadline, Link, wait_at_bells};
+use npfs_ringbuf::{Alarm, Deadline, Link, Shared, wait_at_bells};
 use slab::Slab;
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
 /// A link on which something pends.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Shared<Link>,
     /// How many operations pend there.
     pending: AtomicUsize,
     /// Completions that were seen before their bell was.
@@ -43,7 +43,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    pub(crate) fn new(link: &Arc<Link>) -> Watched {
+    pub(crate) fn new(link: &Shared<Link>) -> Watched {
         Watched {
             link: link.clone(),
             pending: AtomicUsize::new(0),

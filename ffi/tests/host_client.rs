@@ -16,7 +16,7 @@ use std::{
 
 use npfs_ffi::host::{client::*, types::*};
 use npfs_ringbuf::{
-    CompletionMode, Conn, Error, Grant, Link, PipeType, ProcessIndex, Read, ReadMode,
+    CompletionMode, Conn, Error, Grant, Link, PipeType, ProcessIndex, Read, ReadMode, Shared,
     books::{ConnSpec, LinkBooks, LinkConfig},
 };
 
@@ -119,7 +119,7 @@ fn turn() -> MutexGuard<'static, ()> {
 struct Server {
     books: LinkBooks,
     own: ProcessIndex,
-    peer: Arc<Link>,
+    peer: Shared<Link>,
 }
 
 impl Server {

@@ -200,7 +200,7 @@ impl<'a> Area<'a> {
         if got == 0 {
             Ok(())
         } else {
-            Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+            Err(crate::futex::errno())
         }
     }
 }

@@ -7,6 +7,11 @@
 //! what the rare one stored before.
 
 use crate::sync::{Ordering, fence};
+#[cfg(not(any(loom, miri)))]
+use crate::{
+    environment,
+    sync::process::{AtomicU32, AtomicU64},
+};
 
 /// The frequent side's fence: none at all for the CPU.
 #[inline(always)]
@@ -41,26 +46,40 @@ pub(crate) fn heavy_here() {
 /// The variable's values: `given-back`, or a number of turns. For tests and for doubts; read once per process.
 #[cfg(not(any(loom, miri)))]
 pub(crate) fn keep_after() -> u32 {
-    static AFTER: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    *AFTER.get_or_init(|| {
-        let wanted = match std::env::var("NPFS_ROLES").as_deref() {
-            Ok("given-back") => return KEEP_NEVER,
-            Ok(number) => number.parse().unwrap_or(KEEP_AFTER),
-            Err(_) => KEEP_AFTER,
-        };
-        if kernel::register() {
-            wanted
-        } else {
-            KEEP_NEVER
-        }
-    })
+    // Not known yet: 0 below, the turns plus one else. Several threads may find out at a time, and come to the same.
+    static AFTER: AtomicU64 = AtomicU64::new(0);
+    if let Some(known) = AFTER.load(Ordering::Relaxed).checked_sub(1) {
+        return u32::try_from(known).unwrap_or(KEEP_NEVER);
+    }
+    let wanted = environment::var(c"NPFS_ROLES", |set| match set {
+        Some("given-back") => KEEP_NEVER,
+        Some(number) => number.parse().unwrap_or(KEEP_AFTER),
+        None => KEEP_AFTER,
+    });
+    let after = if wanted != KEEP_NEVER && kernel::register() {
+        wanted
+    } else {
+        KEEP_NEVER
+    };
+    AFTER.store(u64::from(after) + 1, Ordering::Relaxed);
+    after
 }
 
 /// Whether this process can ask for a role that another keeps.
 #[cfg(not(any(loom, miri)))]
 pub(crate) fn can_ask() -> bool {
-    static CAN: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *CAN.get_or_init(kernel::expedited)
+    const UNKNOWN: u32 = 0;
+    const NO: u32 = 1;
+    const YES: u32 = 2;
+    static CAN: AtomicU32 = AtomicU32::new(UNKNOWN);
+    match CAN.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let can = kernel::expedited();
+            CAN.store(if can { YES } else { NO }, Ordering::Relaxed);
+            can
+        }
+        known => known == YES,
+    }
 }
 
 /// Models keep a role where they say so; Miri has no kernel.
@@ -121,6 +140,12 @@ mod kernel {
         // A sandbox that forbids the call to us and not to the peer, and a role that was kept before we came (from then
         // on `Keep::keeper` says so). A store leaves its CPU's buffer within a microsecond, and a preempted thread's
         // at once: a millisecond of sleep is no proof, but enough.
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        // (nanosleep(2) itself: a signal may end it early, and std's own asserts that nothing else does.)
+        let mut left = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 1_000_000,
+        };
+        // SAFETY: reads and writes `left`, which outlives the calls.
+        while unsafe { libc::nanosleep(&raw const left, &raw mut left) } != 0 {}
     }
 }

@@ -202,7 +202,8 @@ impl LinkBooks {
         let fd = region::create(geometry.size).map_err(BooksError::Io)?;
         region::allocate(fd.as_fd(), 0, SLOTS_OFF).map_err(no_memory)?;
         let map = Region::map(fd.as_fd(), geometry.data_off).map_err(BooksError::Io)?;
-        let region = Region::new(map, geometry);
+        let region =
+            Region::new(map, geometry).ok_or(BooksError::Config("the mapping is short"))?;
         let mut secrets = [0; 32];
         region::fill_random(&mut secrets).map_err(BooksError::Io)?;
         let mut secrets = Vec::from(secrets);
@@ -293,10 +294,7 @@ impl LinkBooks {
             Err(error) => return Err(BooksError::Io(error)),
         };
         self.processes[index.get() as usize] = Some(Process { pidfd });
-        self.region
-            .bell(index.get())
-            .dead
-            .store(0, Ordering::Relaxed);
+        self.region.bell(index).dead.store(0, Ordering::Relaxed);
         Ok(index)
     }
 
@@ -562,10 +560,7 @@ impl LinkBooks {
 
     /// A process is known to have exited: the same, without a pidfd.
     pub fn bury(&mut self, process: ProcessIndex) {
-        self.region
-            .bell(process.get())
-            .dead
-            .store(1, Ordering::SeqCst);
+        self.region.bell(process).dead.store(1, Ordering::SeqCst);
         // Its operations first: a write that it left pending is cancelled (NP-CANCEL-08), not left behind as by a
         // close.
         self.sweep(process, None);
@@ -597,7 +592,7 @@ impl LinkBooks {
         // It may have disarmed a bell on a slot that it has no end of any more, and died before it woke anybody.
         for other in ProcessIndex::all() {
             if self.processes[other.get() as usize].is_some() {
-                Bell::new(self.region.bell(other.get())).wake();
+                Bell::new(self.region.bell(other)).wake();
             }
         }
     }
@@ -711,7 +706,7 @@ pub(crate) fn close_end(region: &Region, slot: u32, end: End) {
 /// Wakes sleepers of a slot, and rings bells for it: those, too, that somebody has disarmed and died before he woke anybody.
 fn deliver(region: &Region, slot: u32, wakes: &mut Wakes<'_>) {
     wakes.deliver(|process| {
-        let bell = Bell::new(region.bell(process.get()));
+        let bell = Bell::new(region.bell(process));
         let _ = bell.mark(slot);
         bell.wake();
     });

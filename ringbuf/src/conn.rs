@@ -3,10 +3,8 @@
 //! Three ways to call, one engine under them: `try_` answers at once, the plain calls block the calling thread and
 //! nobody else, `start_` takes the operation's place in line and lets the caller come back for the answer.
 
-use std::sync::Arc;
-
 use crate::{
-    Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite,
+    Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite, Shared,
     SpinPolicy, Wait,
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
     barrier,
@@ -72,7 +70,7 @@ impl Conn {
     ///
     /// # Errors
     /// [`AttachError::Grant`] if the grant is of another link or names memory that the link does not have.
-    pub fn open(link: &Arc<Link>, grant: &Grant) -> Result<Conn, AttachError> {
+    pub fn open(link: &Shared<Link>, grant: &Grant) -> Result<Conn, AttachError> {
         let geometry = link.region().geometry();
         if grant.token != link.token() {
             return Err(AttachError::Grant("it is of another link"));
@@ -85,8 +83,11 @@ impl Conn {
         {
             return Err(AttachError::Grant("its areas"));
         }
+        let Some(refs) = SlotRefs::new(link.clone(), grant.slot, grant.areas) else {
+            return Err(AttachError::Grant("its areas"));
+        };
         let conn = Conn {
-            refs: SlotRefs::new(link.clone(), grant.slot, grant.areas),
+            refs,
             end: grant.end,
             pipe_type: grant.pipe_type,
             access: grant.access,
@@ -132,7 +133,7 @@ impl Conn {
 
     /// The link that it is on.
     #[must_use]
-    pub fn link(&self) -> &Arc<Link> {
+    pub fn link(&self) -> &Shared<Link> {
         self.refs.link()
     }
 

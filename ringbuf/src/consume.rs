@@ -442,7 +442,7 @@ impl<'a> Queue<'a> {
         let Some((index, life)) = self.begin_record(me, Kind::Read, phase) else {
             return ReadStop::TableFull;
         };
-        self.records[index]
+        self.record(index)
             .len
             .store(u32::try_from(len).unwrap_or(u32::MAX), Ordering::Relaxed);
         self.publish_record(index);
@@ -514,7 +514,7 @@ impl<'a> Queue<'a> {
         copied: &mut usize,
         wakes: &mut Wakes<'a>,
     ) -> Option<Result<Read, Error>> {
-        let record = &self.records[index];
+        let record = self.record(index);
         // A kick asks for one round; a change of phase for another.
         for _ in 0..4 {
             let word = record.word();
@@ -596,7 +596,7 @@ impl<'a> Queue<'a> {
         outcome: Outcome,
         wakes: &mut Wakes<'a>,
     ) -> Result<Read, Error> {
-        let record = &self.records[index];
+        let record = self.record(index);
         let count = record.count.load(Ordering::Relaxed) as usize;
         let pos = record.pos.load(Ordering::Relaxed);
         let copied = if count <= buf.len() {
@@ -649,7 +649,7 @@ impl<'a> Queue<'a> {
             Taken::Clean | Taken::Dirty => true,
             Taken::Mine | Taken::Held(_) => {
                 if !self.consumer().leave(crate::role::SETTLE) {
-                    self.records[index].kick();
+                    self.record(index).kick();
                 }
                 false
             }
@@ -658,7 +658,7 @@ impl<'a> Queue<'a> {
 
     /// Under the role: the state of a read that streams. `None`: it does not, or not any more.
     pub(crate) fn stream_word(&self, index: usize, copied: &mut usize) -> Option<Word> {
-        let record = &self.records[index];
+        let record = self.record(index);
         let word = record.word();
         if word.phase() != Phase::Stream {
             return None;
@@ -722,7 +722,7 @@ impl<'a> Queue<'a> {
         step: &Step,
         copied: &mut usize,
     ) -> Option<Read> {
-        let record = &self.records[index];
+        let record = self.record(index);
         *copied = step.copied;
         if step.in_vain {
             // What it was to stream has been withdrawn: on with waiting.
@@ -753,7 +753,7 @@ impl<'a> Queue<'a> {
         index: usize,
         wakes: &mut Wakes<'a>,
     ) -> Option<Error> {
-        let record = &self.records[index];
+        let record = self.record(index);
         let word = record.word();
         let error = match word.outcome() {
             Outcome::Disconnected => Error::Disconnected,
@@ -777,7 +777,7 @@ impl<'a> Queue<'a> {
     /// The owner withdraws its own operation: `true` if it had not completed. Needs no lock.
     pub(crate) fn withdraw_own(&self, me: Owner, index: usize, wakes: &mut Wakes<'a>) -> bool {
         let _ = self.settle_polled(me, wakes);
-        let record = &self.records[index];
+        let record = self.record(index);
         let made = record
             .change(Phase::Pending, Phase::Abandoned, Outcome::Whole)
             .made()
@@ -793,7 +793,7 @@ impl<'a> Queue<'a> {
     /// After a breach by the peer: leaves the record to whoever settles next.
     pub(crate) fn give_up(&self, me: Owner, index: usize, wakes: &mut Wakes<'a>) {
         if !self.withdraw_own(me, index, wakes) {
-            let record = &self.records[index];
+            let record = self.record(index);
             for phase in [Phase::Done, Phase::Withdrawn] {
                 if let Change::Made | Change::Wake =
                     record.change(phase, Phase::Copied, Outcome::Whole)
@@ -813,7 +813,7 @@ impl<'a> Queue<'a> {
         held: &mut Option<Side>,
         wakes: &mut Wakes<'a>,
     ) -> Option<Result<usize, Error>> {
-        let record = &self.records[index];
+        let record = self.record(index);
         let mut rounds = 4;
         *held = None;
         while rounds != 0 {
@@ -896,7 +896,7 @@ impl<'a> Queue<'a> {
         let Some((index, life)) = self.begin_record(me, Kind::Flush, Phase::Pending) else {
             return Err(ReadStop::TableFull);
         };
-        self.records[index].end.store(
+        self.record(index).end.store(
             self.back_snapshot()
                 .bytes
                 .wrapping_sub(self.header.table.0.cancelled.load(Ordering::Relaxed)),
@@ -915,7 +915,7 @@ impl<'a> Queue<'a> {
         index: usize,
         wakes: &mut Wakes<'a>,
     ) -> Option<Result<(), Error>> {
-        let record = &self.records[index];
+        let record = self.record(index);
         for _ in 0..4 {
             match record.phase() {
                 Phase::Pending => {
@@ -1010,7 +1010,7 @@ impl<'a> Queue<'a> {
                 || !peeked.any && self.attention().has(UNPLACED))
                 && let Some(index) = self.first_unplaced()
             {
-                peeked.message_len += u64::from(self.records[index].count.load(Ordering::Relaxed));
+                peeked.message_len += u64::from(self.record(index).count.load(Ordering::Relaxed));
                 peeked.any = true;
             }
             peeked.partial = (peeked.copied as u64) < peeked.message_len;

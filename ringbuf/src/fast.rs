@@ -214,7 +214,9 @@ impl<'a> Queue<'a> {
         self.claim(&mut front, segment, segment.len);
         self.prepare_front(&front);
         // Only its owner, or a peer that scribbles, may have ended it: then the frame stays.
-        let ended = self.records[index].change(Phase::Pending, Phase::Free, Outcome::Whole);
+        let ended = self
+            .record(index)
+            .change(Phase::Pending, Phase::Free, Outcome::Whole);
         if !ended.made() {
             return None;
         }

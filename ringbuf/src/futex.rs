@@ -83,19 +83,17 @@ pub(crate) const MOST_WORDS: usize = 128;
 /// The same for several shared words, and one of the caller's own; without futex_waitv(2) in slices of a millisecond on
 /// the own one. `false`: the deadline has passed.
 #[cfg(all(not(loom), not(miri)))]
-pub(crate) fn wait_many(
-    shared: &[(&AtomicU32, u32)],
-    own: &AtomicU32,
+pub(crate) fn wait_many<'w>(
+    shared: impl Iterator<Item = (&'w AtomicU32, u32)>,
+    own: &'w AtomicU32,
     own_value: u32,
     deadline: crate::Deadline,
 ) -> bool {
     use crate::sync::process;
 
     if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
-        let mut waiters = Vec::with_capacity(shared.len() + 1);
-        waiters.extend(shared.iter().map(|&(word, value)| waiter(word, value)));
-        waiters.push(waiter(own, own_value));
-        match waitv(&waiters, deadline.0) {
+        let words = shared.take(MOST_WORDS - 1).chain([(own, own_value)]);
+        match waitv_for(words, deadline.0) {
             Err(libc::ETIMEDOUT) => return false,
             Err(libc::ENOSYS | libc::EPERM) => NO_WAITV.store(1, process::Ordering::Relaxed),
             _ => return true,
@@ -108,9 +106,9 @@ pub(crate) fn wait_many(
 /// The same, without a deadline, for one who has to know which of the shared words was rung: the last, if several were. `None`:
 /// one of them is another already, or the own one was rung; or nothing at all, for a moment, if it is to be a `slice`.
 #[cfg(all(not(loom), not(miri)))]
-pub(crate) fn wait_for_a_ring(
-    shared: &[(&AtomicU32, u32)],
-    own: &AtomicU32,
+pub(crate) fn wait_for_a_ring<'w>(
+    shared: impl Iterator<Item = (&'w AtomicU32, u32)>,
+    own: &'w AtomicU32,
     own_value: u32,
     slice: bool,
 ) -> Option<usize> {
@@ -118,11 +116,9 @@ pub(crate) fn wait_for_a_ring(
 
     let soon = now().saturating_add(1_000_000);
     if NO_WAITV.load(process::Ordering::Relaxed) == 0 {
-        let mut waiters = Vec::with_capacity(shared.len() + 1);
-        // First, so that it hides no other.
-        waiters.push(waiter(own, own_value));
-        waiters.extend(shared.iter().map(|&(word, value)| waiter(word, value)));
-        match waitv(&waiters, if slice { soon } else { u64::MAX }) {
+        // The own one first, so that it hides no other.
+        let words = [(own, own_value)].into_iter().chain(shared);
+        match waitv_for(words, if slice { soon } else { u64::MAX }) {
             Ok(which) => return which.checked_sub(1),
             Err(libc::ENOSYS | libc::EPERM) => NO_WAITV.store(1, process::Ordering::Relaxed),
             Err(_) => return None,
@@ -133,9 +129,9 @@ pub(crate) fn wait_for_a_ring(
 }
 
 #[cfg(miri)]
-pub(crate) fn wait_for_a_ring(
-    shared: &[(&AtomicU32, u32)],
-    own: &AtomicU32,
+pub(crate) fn wait_for_a_ring<'w>(
+    shared: impl Iterator<Item = (&'w AtomicU32, u32)>,
+    own: &'w AtomicU32,
     own_value: u32,
     _: bool,
 ) -> Option<usize> {
@@ -144,13 +140,13 @@ pub(crate) fn wait_for_a_ring(
 }
 
 #[cfg(miri)]
-pub(crate) fn wait_many(
-    shared: &[(&AtomicU32, u32)],
-    own: &AtomicU32,
+pub(crate) fn wait_many<'w>(
+    mut shared: impl Iterator<Item = (&'w AtomicU32, u32)>,
+    own: &'w AtomicU32,
     own_value: u32,
     deadline: crate::Deadline,
 ) -> bool {
-    let word = shared.first().copied().unwrap_or((own, own_value));
+    let word = shared.next().unwrap_or((own, own_value));
     wait(word.0, word.1, own, own_value, deadline) != Woke::TimedOut
 }
 
@@ -165,6 +161,16 @@ struct Waiter {
 }
 
 #[cfg(all(not(loom), not(miri)))]
+impl Waiter {
+    const NONE: Waiter = Waiter {
+        value: 0,
+        address: 0,
+        flags: 0,
+        reserved: 0,
+    };
+}
+
+#[cfg(all(not(loom), not(miri)))]
 fn waiter(word: &AtomicU32, value: u32) -> Waiter {
     const FUTEX_32: u32 = 2;
     Waiter {
@@ -173,6 +179,21 @@ fn waiter(word: &AtomicU32, value: u32) -> Waiter {
         flags: FUTEX_32,
         reserved: 0,
     }
+}
+
+/// Waits on words, the first 128 of them, on the stack: as [`waitv`].
+#[cfg(all(not(loom), not(miri)))]
+fn waitv_for<'w>(
+    words: impl Iterator<Item = (&'w AtomicU32, u32)>,
+    deadline: u64,
+) -> Result<usize, i32> {
+    let mut waiters = [const { Waiter::NONE }; MOST_WORDS];
+    let mut count = 0;
+    for ((word, value), place) in words.zip(&mut waiters) {
+        *place = waiter(word, value);
+        count += 1;
+    }
+    waitv(waiters.get(..count).unwrap_or_default(), deadline)
 }
 
 /// Waits on words that outlive the call, each made by [`waiter`] of a reference: which of them was rung, the last if several
@@ -246,9 +267,12 @@ fn timespec(deadline: u64) -> Option<libc::timespec> {
     })
 }
 
-#[cfg(all(not(loom), not(miri)))]
-fn errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+/// Of the last system call of this thread that failed. (Not by way of `io::Error`, which may own something that may panic when
+/// it is dropped, for all that a compiler knows.)
+#[cfg(not(loom))]
+pub(crate) fn errno() -> i32 {
+    // SAFETY: the place is this thread's own, and there as long as the thread is.
+    unsafe { *libc::__errno_location() }
 }
 
 // Models and Miri have no kernel: a wait looks again at once, a wake needs nobody.

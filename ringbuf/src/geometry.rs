@@ -57,8 +57,9 @@ impl Geometry {
         if size > len {
             return Err(AttachError::TooSmall { len });
         }
-        let geometry = Geometry::new(size, header.slots.load(Ordering::Relaxed))
-            .ok_or(AttachError::Geometry)?;
+        let Some(geometry) = Geometry::new(size, header.slots.load(Ordering::Relaxed)) else {
+            return Err(AttachError::Geometry);
+        };
         if size != len || header.data_off.load(Ordering::Relaxed) != geometry.data_off {
             return Err(AttachError::Geometry);
         }

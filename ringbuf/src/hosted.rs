@@ -173,7 +173,7 @@ impl Task {
         if self.answer.is_none() && !self.is_placed() {
             self.issue(conn, work);
             if let Stage::Placed(index) = self.stage {
-                self.life = queue_of(conn, work).records[index].word().life();
+                self.life = queue_of(conn, work).record(index).word().life();
                 if self.spun && is_incoming(work) {
                     // Here and not in `block`, which holds nothing: it takes a role.
                     conn.before_sleep();
@@ -242,7 +242,7 @@ impl Task {
 
     /// Somebody has taken the record back, for its thread was swept: it may be another's by now.
     fn is_swept(&self, conn: &Conn, work: Work<'_>, index: usize) -> bool {
-        let word = queue_of(conn, work).records[index].word();
+        let word = queue_of(conn, work).record(index).word();
         word.life() != self.life || matches!(word.phase(), Phase::Free | Phase::Abandoned)
     }
 
@@ -368,7 +368,7 @@ impl Task {
         if self.held.is_some() {
             return Rest::Soon;
         }
-        let record = &queue_of(conn, work).records[index];
+        let record = queue_of(conn, work).record(index);
         // From here on whoever runs the pump looks after it: it does not end with the thread that has begun it.
         let process = Owner::whole(conn.link().process());
         record.owner.store(process.raw(), Ordering::Relaxed);
@@ -383,7 +383,7 @@ impl Task {
     pub fn leave_with(&self, conn: &Conn, work: Work<'_>, wait: &Wait) {
         if let Stage::Placed(index) = self.stage {
             let entered = std::mem::ManuallyDrop::new(wait.resume());
-            entered.holds(&queue_of(conn, work).records[index]);
+            entered.holds(queue_of(conn, work).record(index));
         }
     }
 }

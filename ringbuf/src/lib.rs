@@ -53,8 +53,8 @@
 //! `layout` (what two processes agree on), `frame`, `queue` (the books of both sides), `produce`, `consume`, `record`,
 //! `settle` (how pended operations meet writes), `matching` (the rules of that, pure), `role`, `wait`, `pending`,
 //! `conn`, [`books`]; for hosts `memory`, `outside` (reads into memory that may not be touched under a lock), `hosted`, `signal`,
-//! `slow` (what a server needs that never waits). Unsafe code is in `area`, `barrier`, `cpu`, `current`, `futex`, `memory`,
-//! `region` and one function of `wait`.
+//! `slow` (what a server needs that never waits), `shared` (memory that may not be had). Unsafe code is in `area`, `barrier`, `cpu`,
+//! `current`, `environment`, `futex`, `memory`, `region`, `shared` and one function of `wait`.
 
 #![cfg_attr(
     loom,
@@ -81,6 +81,7 @@ mod consume;
 mod cpu;
 mod current;
 mod doorbell;
+mod environment;
 mod error;
 mod fast;
 pub mod fault;
@@ -109,6 +110,7 @@ mod record;
 mod region;
 mod role;
 mod settle;
+mod shared;
 mod signal;
 #[cfg(not(loom))]
 mod slow;
@@ -135,6 +137,7 @@ pub use memory::{UserBuffer, UserMemory};
 #[cfg(not(loom))]
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};
+pub use shared::{Faint, Shared, push};
 #[cfg(not(loom))]
 pub use slow::{Spot, Totals, wait_at_spots};
 #[cfg(not(loom))]

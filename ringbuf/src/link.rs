@@ -1,8 +1,8 @@
 //! A pair of processes and the memory between them, and what the broker tells a process about one connection.
 
 use std::{
+    io,
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
 };
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     geometry::Geometry,
     layout::{ABI_VERSION, PAGE},
     region::{self, Region},
+    shared::{self, Shared},
     sync::process::{AtomicU64, Ordering},
     types::{Access, End, PipeType, ProcessIndex},
 };
@@ -39,7 +40,7 @@ impl Link {
     /// # Errors
     /// Whatever is not a sealed memfd of this very layout is refused with the reason; nothing of it is believed
     /// before it is checked.
-    pub fn attach(fd: OwnedFd, process: ProcessIndex) -> Result<Arc<Link>, AttachError> {
+    pub fn attach(fd: OwnedFd, process: ProcessIndex) -> Result<Shared<Link>, AttachError> {
         Link::attach_as(fd, process, true)
     }
 
@@ -49,7 +50,10 @@ impl Link {
     ///
     /// # Errors
     /// As [`Link::attach`].
-    pub fn attach_in_a_hurry(fd: OwnedFd, process: ProcessIndex) -> Result<Arc<Link>, AttachError> {
+    pub fn attach_in_a_hurry(
+        fd: OwnedFd,
+        process: ProcessIndex,
+    ) -> Result<Shared<Link>, AttachError> {
         Link::attach_as(fd, process, false)
     }
 
@@ -57,7 +61,7 @@ impl Link {
         fd: OwnedFd,
         process: ProcessIndex,
         is_patient: bool,
-    ) -> Result<Arc<Link>, AttachError> {
+    ) -> Result<Shared<Link>, AttachError> {
         let len = region::check(fd.as_fd())?;
         if len < PAGE {
             return Err(AttachError::TooSmall { len });
@@ -74,9 +78,12 @@ impl Link {
             .map(|half| half.load(Ordering::Relaxed));
         drop(first);
         let map = Region::map(fd.as_fd(), len).map_err(AttachError::Io)?;
-        let slots = geometry.slots as usize;
-        Ok(Arc::new(Link {
-            region: Region::new(map, geometry),
+        let open = shared::zeros(geometry.slots as usize).ok_or_else(no_memory)?;
+        let Some(region) = Region::new(map, geometry) else {
+            return Err(AttachError::Geometry);
+        };
+        let link = Link {
+            region,
             process,
             // Who is in a hurry is not asked for a role that it keeps, and has none between its calls (`Conn::reclaim`).
             keep_after: if is_patient {
@@ -86,8 +93,9 @@ impl Link {
             },
             is_patient,
             token,
-            open: (0..slots).map(|_| AtomicU64::new(0)).collect(),
-        }))
+            open,
+        };
+        Shared::new(link).map_err(|_| no_memory())
     }
 
     /// This process's index.
@@ -123,7 +131,7 @@ impl Link {
     /// The bell of a process of this link.
     #[must_use]
     pub fn bell(&self, process: ProcessIndex) -> Bell<'_> {
-        Bell::new(self.region.bell(process.get()))
+        Bell::new(self.region.bell(process))
     }
 
     pub(crate) fn region(&self) -> &Region {
@@ -251,15 +259,14 @@ impl Link {
     /// ([`crate::books::LinkBooks::bury`] does the same for a broker).
     pub fn bury_others(&self, gone: u8, exited: bool) {
         let gone = u32::from(gone) & !self.own_bit();
-        let others = ProcessIndex::all().filter(|index| gone & 1 << index.get() != 0);
-        let others: Vec<ProcessIndex> = others.collect();
+        let others = || ProcessIndex::all().filter(|index| gone & 1 << index.get() != 0);
         for slot in 0..self.region.geometry().slots {
             if !self.has(slot, End::Client) && !self.has(slot, End::Server) {
                 continue;
             }
             if exited {
-                for other in &others {
-                    books::sweep_slot(&self.region, slot, *other, None, true);
+                for other in others() {
+                    books::sweep_slot(&self.region, slot, other, None, true);
                 }
             }
             for end in [End::Client, End::Server] {
@@ -272,6 +279,10 @@ impl Link {
             }
         }
     }
+}
+
+fn no_memory() -> AttachError {
+    AttachError::Io(io::ErrorKind::OutOfMemory.into())
 }
 
 /// The bits of both ends' counts in a slot's word.
@@ -381,12 +392,13 @@ impl Grant {
             _ => return Err(AttachError::Grant("its pipe type")),
         };
         let access = |byte: u8| {
-            (byte < 4)
-                .then_some(Access {
-                    read: byte & 1 != 0,
-                    write: byte & 2 != 0,
-                })
-                .ok_or(AttachError::Grant("its access"))
+            if byte >= 4 {
+                return Err(AttachError::Grant("its access"));
+            }
+            Ok(Access {
+                read: byte & 1 != 0,
+                write: byte & 2 != 0,
+            })
         };
         let queue = |reader: usize| 32 + 32 * reader;
         Ok(Grant {

@@ -6,6 +6,8 @@
 //! to free room and commits afterwards; a read copies first, and then takes what it has copied if that is still the first
 //! of what is queued (`outside.rs`).
 
+use std::marker::PhantomData;
+
 use crate::error::{Error, Fault};
 
 /// What is written.
@@ -74,8 +76,8 @@ impl Sink for [u8] {
     }
 }
 
-/// How a host lets its users' memory be touched.
-pub trait UserMemory {
+/// How a host lets its users' memory be touched. A copy is called as C's functions are: one that panics ends the process.
+pub trait UserMemory: Sized {
     /// Copies `len` bytes of user memory at `from` to `to`. `false`: some of them cannot be read.
     ///
     /// # Safety
@@ -92,9 +94,54 @@ pub trait UserMemory {
 /// A piece of a user's memory.
 #[derive(Clone, Copy)]
 pub struct UserBuffer<'a> {
-    memory: &'a dyn UserMemory,
+    /// What implements it, ...
+    memory: *const (),
+    /// ... and its functions. Not as a trait object: calls through one may unwind, and whoever does so from C has to be ready for
+    /// that with code that panics.
+    copies: &'static Copies,
+    lifetime: PhantomData<&'a ()>,
     address: usize,
     len: usize,
+}
+
+struct Copies {
+    into: unsafe extern "C" fn(*const (), usize, *mut u8, usize) -> bool,
+    out_of: unsafe extern "C" fn(*const (), usize, *const u8, usize) -> bool,
+}
+
+trait HasCopies {
+    const COPIES: Copies;
+}
+
+impl<M: UserMemory> HasCopies for M {
+    const COPIES: Copies = Copies {
+        into: copy_in::<M>,
+        out_of: copy_out::<M>,
+    };
+}
+
+/// # Safety
+/// `memory` points to an `M`; and as [`UserMemory::copy_in`].
+unsafe extern "C" fn copy_in<M: UserMemory>(
+    memory: *const (),
+    from: usize,
+    to: *mut u8,
+    len: usize,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*memory.cast::<M>()).copy_in(from, to, len) }
+}
+
+/// # Safety
+/// `memory` points to an `M`; and as [`UserMemory::copy_out`].
+unsafe extern "C" fn copy_out<M: UserMemory>(
+    memory: *const (),
+    to: usize,
+    from: *const u8,
+    len: usize,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*memory.cast::<M>()).copy_out(to, from, len) }
 }
 
 impl std::fmt::Debug for UserBuffer<'_> {
@@ -107,9 +154,11 @@ impl<'a> UserBuffer<'a> {
     /// `len` bytes at `address`, which only `memory` touches.
     #[must_use]
     #[inline]
-    pub fn new(memory: &'a dyn UserMemory, address: usize, len: usize) -> UserBuffer<'a> {
+    pub fn new<M: UserMemory>(memory: &'a M, address: usize, len: usize) -> UserBuffer<'a> {
         UserBuffer {
-            memory,
+            memory: std::ptr::from_ref(memory).cast(),
+            copies: &M::COPIES,
+            lifetime: PhantomData,
             address,
             len,
         }
@@ -151,8 +200,9 @@ impl Source for UserBuffer<'_> {
 
     #[inline]
     unsafe fn copy_to(self, to: *mut u8) -> Result<(), Error> {
-        // SAFETY: as the caller promises.
-        let copied = self.len == 0 || unsafe { self.memory.copy_in(self.address, to, self.len) };
+        // SAFETY: as the caller promises; `memory` is what `copies` was made for.
+        let copied =
+            self.len == 0 || unsafe { (self.copies.into)(self.memory, self.address, to, self.len) };
         if copied {
             Ok(())
         } else {
@@ -172,11 +222,10 @@ impl Sink for UserBuffer<'_> {
 
     #[inline]
     unsafe fn put(&mut self, at: usize, from: *const u8, len: usize) -> Result<(), Error> {
-        // SAFETY: as the caller promises.
+        // SAFETY: as the caller promises; `memory` is what `copies` was made for.
         let copied = len == 0
             || unsafe {
-                self.memory
-                    .copy_out(self.address.wrapping_add(at), from, len)
+                (self.copies.out_of)(self.memory, self.address.wrapping_add(at), from, len)
             };
         if copied {
             Ok(())

@@ -233,14 +233,14 @@ impl<'a> Queue<'a> {
             }
         }
         // Somebody cancels without end; once more when it is looked at next.
-        self.records[index].kick();
+        self.record(index).kick();
         Ok(None)
     }
 
     /// A read was given its bytes, and its buffer cannot take them: they are the next read's, unless one that was matched
     /// after it has taken more already, or the lock is not to be had in reasonable time. Its record ends.
     pub(crate) fn give_back(&self, me: Owner, index: usize, wakes: &mut Wakes<'a>) {
-        let record = &self.records[index];
+        let record = self.record(index);
         for turn in 0..LOCK_TRIES {
             // Asking for a role that is kept costs a system call: not each time.
             if turn != 0 && !self.consumer().is_free() {
@@ -264,7 +264,7 @@ impl<'a> Queue<'a> {
     }
 
     fn give_back_locked(&self, index: usize) {
-        let record = &self.records[index];
+        let record = self.record(index);
         let mut front = self.front();
         let begin = record.end.load(Ordering::Relaxed);
         let count = record.count.load(Ordering::Relaxed);

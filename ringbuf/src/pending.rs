@@ -47,7 +47,7 @@ impl<'a, T: Copy> Op<'a, T> {
             held: None,
             answer: None,
         };
-        op.entered.holds(&op.queue().records[index]);
+        op.entered.holds(op.queue().record(index));
         op
     }
 
@@ -109,7 +109,7 @@ impl Place {
         begin: &mut Option<u64>,
     ) -> Result<(), Error> {
         let queue = conn.line(self.incoming);
-        let record = &queue.records[self.index];
+        let record = queue.record(self.index);
         let before = record.word();
         let common = &queue.header.common.0;
         let peer = if self.incoming {

@@ -112,7 +112,7 @@ impl<'a> Queue<'a> {
         fault::at(Point::BeforeRing);
         self.release_producer(me, wakes);
         if let Err(WriteStop::Pended(index, _)) = done
-            && self.records[index].count.load(Ordering::Relaxed) != 0
+            && self.record(index).count.load(Ordering::Relaxed) != 0
         {
             fault::at(Point::MidStream);
         }
@@ -686,7 +686,7 @@ impl<'a> Queue<'a> {
         let Some((index, life)) = self.begin_record(me, Kind::Write, Phase::Pending) else {
             return Err(WriteStop::TableFull);
         };
-        let record = &self.records[index];
+        let record = self.record(index);
         record.len.store(len, Ordering::Relaxed);
         record.count.store(len, Ordering::Relaxed);
         record.pos.store(u64::MAX, Ordering::Relaxed);
@@ -721,7 +721,7 @@ impl<'a> Queue<'a> {
                 let Some((index, _)) = self.begin_record(me, Kind::Write, Phase::Abandoned) else {
                     return Err(WriteStop::TableFull);
                 };
-                let record = &self.records[index];
+                let record = self.record(index);
                 record.len.store(0, Ordering::Relaxed);
                 record.pos.store(u64::MAX, Ordering::Relaxed);
                 record.empties.store(0, Ordering::Relaxed);
@@ -729,7 +729,7 @@ impl<'a> Queue<'a> {
                 index
             }
         };
-        let empties = &self.records[index].empties;
+        let empties = &self.record(index).empties;
         let count = empties.load(Ordering::Relaxed);
         if count >= MAX_EMPTIES {
             return Err(Error::NoMemory.into());
@@ -797,7 +797,7 @@ impl<'a> Queue<'a> {
 
     /// Commits a piece of a write that has a record, under the lock.
     fn commit_part(&self, index: usize, placed: &Placed) {
-        let record = &self.records[index];
+        let record = self.record(index);
         let first = !placed.header.flags.has(Flags::CONTINUED);
         if first {
             record.pos.store(placed.at, Ordering::Relaxed);
@@ -833,7 +833,7 @@ impl<'a> Queue<'a> {
         data: S,
         wakes: &mut Wakes<'a>,
     ) -> Result<bool, WriteStop> {
-        let record = &self.records[index];
+        let record = self.record(index);
         match self.take_producer(me) {
             Taken::Clean | Taken::Dirty => {}
             Taken::Mine => return Err(Error::Busy.into()),
@@ -855,7 +855,7 @@ impl<'a> Queue<'a> {
         data: S,
         wakes: &mut Wakes<'a>,
     ) -> Result<bool, WriteStop> {
-        let record = &self.records[index];
+        let record = self.record(index);
         let rest = record.count.load(Ordering::Relaxed) as usize;
         if rest == 0 && record.empties.load(Ordering::Relaxed) == 0
             || record.phase() != Phase::Pending

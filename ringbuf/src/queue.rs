@@ -96,6 +96,13 @@ pub(crate) fn mode_bits(read: ReadMode, completion: CompletionMode) -> u32 {
 }
 
 impl<'a> Queue<'a> {
+    /// The record of an index, which is a bit's place among those of records: masked rather than checked, for a host is promised
+    /// code without a panic in it (`npfs_host.h`).
+    #[inline(always)]
+    pub(crate) fn record(&self, index: usize) -> &'a Record {
+        &self.records[index % RECORDS]
+    }
+
     #[inline]
     pub(crate) fn attention(&self) -> Attention {
         Attention::load(&self.header.common.0.attention)
@@ -192,12 +199,12 @@ impl<'a> Queue<'a> {
     #[inline]
     pub(crate) fn front(&self) -> Front {
         let front = &self.header.front.0;
-        self.front_copy(front.sel.load(Ordering::Acquire) & 1)
+        self.front_copy(front.sel.load(Ordering::Acquire))
     }
 
     fn front_copy(&self, sel: u32) -> Front {
         let front = &self.header.front.0;
-        let sel = sel as usize;
+        let sel = (sel & 1) as usize;
         #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
         Front {
             pos: front.pos[sel].load(Ordering::Relaxed),
@@ -246,7 +253,7 @@ impl<'a> Queue<'a> {
 
     /// The state that a dead holder had prepared and perhaps not put in force.
     pub(crate) fn prepared_front(&self) -> Front {
-        self.front_copy(!self.header.front.0.sel.load(Ordering::Relaxed) & 1)
+        self.front_copy(!self.header.front.0.sel.load(Ordering::Relaxed))
     }
 
     /// Tells producers what is taken. `calm`: no record can hold anything back.
@@ -264,7 +271,7 @@ impl<'a> Queue<'a> {
     pub(crate) fn head(&self, front: &Front) -> u64 {
         self.attention()
             .each_record()
-            .map(|index| &self.records[index])
+            .map(|index| self.record(index))
             .filter(|record| {
                 record.kind_of() == Kind::Read
                     && record.phase() == Phase::Done
@@ -414,8 +421,8 @@ impl<'a> Queue<'a> {
             wakes.add(&self.header.front.0.role);
         }
         for index in self.attention().each_record() {
-            if self.records[index].kick() {
-                wakes.add_owner(&self.records[index]);
+            if self.record(index).kick() {
+                wakes.add_owner(self.record(index));
                 break;
             }
         }
@@ -511,7 +518,7 @@ impl<'a> Queue<'a> {
             writes: 0,
         };
         for index in self.attention().each_record() {
-            let record = &self.records[index];
+            let record = self.record(index);
             let kind = record.kind_of();
             if kind == Kind::Write {
                 // Empty messages are there whatever becomes of the write in front of them.
@@ -613,7 +620,7 @@ pub(crate) fn close<'a>(
     let attention = header.common.0.attention.fetch_or(closed, Ordering::SeqCst);
     crate::sync::fence_after_rmw();
     for index in Attention(attention).each_record() {
-        let record = &records[index];
+        let record = &records[index % RECORDS];
         let is_owed = Attention(attention).has(OWED);
         let outcome = match (record.kind_of(), closed) {
             // A frame may be its own by now: its owner looks.

@@ -7,39 +7,86 @@
 
 use std::{
     io,
-    mem::ManuallyDrop,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr::NonNull,
 };
 
-use memmap2::{MmapOptions, MmapRaw};
-
 use crate::{
+    Link, ProcessIndex, Shared,
     area::Area,
     error::AttachError,
     geometry::Geometry,
     layout::{
-        BELLS_OFF, BellPage, LinkHeader, PAGE, PROCESSES, RecordTables, SLOT_SIZE, SLOTS_OFF,
-        SlotHeader, TABLES_SIZE,
+        BELLS_OFF, BellPage, LinkHeader, PAGE, RecordTables, SLOT_SIZE, SLOTS_OFF, SlotHeader,
+        TABLES_SIZE,
     },
 };
 
 /// A mapping of a link, whole or up to its data areas.
 #[derive(Debug)]
 pub(crate) struct Region {
-    map: ManuallyDrop<MmapRaw>,
+    map: Map,
     geometry: Geometry,
-    /// The process that has it mapped: a child of fork(2) has something else there, or nothing (MADV_DONTFORK).
-    process: u32,
 }
 
-impl Drop for Region {
+/// Pages of a link, one at least.
+#[derive(Debug)]
+pub(crate) struct Map {
+    at: NonNull<u8>,
+    len: usize,
+    /// The process that has them mapped: a child of fork(2) has something else there, or nothing (MADV_DONTFORK).
+    process: libc::pid_t,
+}
+
+// SAFETY: an address and a length; what is behind them is shared between processes, and its users see to that.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Maps `len` bytes of a descriptor for reading and writing. (Not by a crate's hand: none does so without a division that
+    /// could panic, for offsets that are not used here.)
+    fn new(fd: BorrowedFd<'_>, len: u64) -> io::Result<Map> {
+        let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let len = usize::try_from(len).map_err(|_| out_of_memory())?;
+        if len < PAGE as usize {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: a new mapping at a place of the kernel's choice takes nothing from anybody.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_NORESERVE,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Map {
+            at: NonNull::new(at.cast()).ok_or_else(out_of_memory)?,
+            len,
+            process: own_process(),
+        })
+    }
+}
+
+impl Drop for Map {
     fn drop(&mut self) {
-        if self.process == std::process::id() {
-            // SAFETY: dropped here and nowhere else, and not used after it.
-            unsafe { ManuallyDrop::drop(&mut self.map) };
+        if self.process == own_process() {
+            // SAFETY: the mapping of `new`, which nobody uses after this.
+            unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
         }
     }
+}
+
+/// (Of std's nobody knows that it does not unwind, and each mapping would be ready for that.)
+fn own_process() -> libc::pid_t {
+    // SAFETY: the call takes nothing and cannot fail.
+    unsafe { libc::getpid() }
 }
 
 /// Seals without which a peer could take the memory from under us.
@@ -109,40 +156,30 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<u64, AttachError> {
 
 impl Region {
     /// Maps `len` bytes of a checked descriptor, of which the first page is known to be there.
-    pub(crate) fn map(fd: BorrowedFd<'_>, len: u64) -> io::Result<MmapRaw> {
-        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let map = MmapOptions::new()
-            .len(len)
-            .no_reserve_swap()
-            .map_raw(fd.as_raw_fd())?;
+    pub(crate) fn map(fd: BorrowedFd<'_>, len: u64) -> io::Result<Map> {
+        let map = Map::new(fd, len)?;
         // SAFETY: the range is the mapping just made; both advices only change what fork and core dumps do with it.
         unsafe {
-            libc::madvise(map.as_mut_ptr().cast(), len, libc::MADV_DONTFORK);
-            libc::madvise(map.as_mut_ptr().cast(), len, libc::MADV_DONTDUMP);
+            libc::madvise(map.at.as_ptr().cast(), map.len, libc::MADV_DONTFORK);
+            libc::madvise(map.at.as_ptr().cast(), map.len, libc::MADV_DONTDUMP);
         }
         Ok(map)
     }
 
-    /// The header of a mapping that is at least one page long.
-    pub(crate) fn header_of(map: &MmapRaw) -> &LinkHeader {
-        assert!(map.len() >= PAGE as usize);
+    /// The header of a mapping.
+    pub(crate) fn header_of(map: &Map) -> &LinkHeader {
         // SAFETY:
-        // - Mappings are page-aligned, hence aligned for `LinkHeader`, and the assertion keeps it inside.
+        // - Mappings are page-aligned, hence aligned for `LinkHeader`, and have a page at least.
         // - `check` found F_SEAL_SHRINK and the length, so no access can fault for want of file.
         // - Every field is an atomic integer: any bit pattern is valid, and a store by a peer at any moment yields
         //   some value, never an invalid one.
         // - The mapping lives as long as the reference.
-        unsafe { &*map.as_mut_ptr().cast::<LinkHeader>() }
+        unsafe { map.at.cast::<LinkHeader>().as_ref() }
     }
 
-    /// A mapping whose header was checked against its length.
-    pub(crate) fn new(map: MmapRaw, geometry: Geometry) -> Region {
-        assert!(map.len() as u64 >= geometry.data_off);
-        Region {
-            map: ManuallyDrop::new(map),
-            geometry,
-            process: std::process::id(),
-        }
+    /// A mapping whose header was checked against its length; `None`: it is shorter than its geometry.
+    pub(crate) fn new(map: Map, geometry: Geometry) -> Option<Region> {
+        (map.len as u64 >= geometry.data_off).then_some(Region { map, geometry })
     }
 
     pub(crate) fn geometry(&self) -> &Geometry {
@@ -154,15 +191,15 @@ impl Region {
     }
 
     fn at(&self, offset: u64) -> NonNull<u8> {
-        // SAFETY: callers stay below `data_off`, which is inside the mapping; a mapping is never null.
-        unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(offset as usize)) }
+        // SAFETY: callers stay below `data_off`, or within a data area, both inside the mapping.
+        unsafe { self.map.at.add(offset as usize) }
     }
 
-    pub(crate) fn bell(&self, process: u8) -> &BellPage {
-        assert!((process as usize) < PROCESSES);
-        // SAFETY: as for the header; bell pages are page-aligned and before `data_off` by the layout's assertions.
+    pub(crate) fn bell(&self, process: ProcessIndex) -> &BellPage {
+        // SAFETY: as for the header; bell pages are page-aligned and before `data_off` by the layout's assertions, one for each
+        // index that there can be.
         unsafe {
-            self.at(BELLS_OFF + u64::from(process) * PAGE)
+            self.at(BELLS_OFF + u64::from(process.get()) * PAGE)
                 .cast::<BellPage>()
                 .as_ref()
         }
@@ -183,22 +220,24 @@ impl Region {
     }
 
     fn slot_off(&self, slot: u32) -> u64 {
-        assert!(slot < self.geometry.slots);
-        SLOTS_OFF + u64::from(slot) * SLOT_SIZE
+        SLOTS_OFF + u64::from(self.within(slot)) * SLOT_SIZE
     }
 
     fn tables_off(&self, slot: u32) -> u64 {
-        assert!(slot < self.geometry.slots);
-        self.geometry.tables_off + u64::from(slot) * TABLES_SIZE
+        self.geometry.tables_off + u64::from(self.within(slot)) * TABLES_SIZE
     }
 
-    /// A data area of a whole mapping; `offset` and `len` as [`Geometry::area`] accepts them.
-    pub(crate) fn area(&self, offset: u64, len: u64) -> Area<'_> {
-        assert!(self.geometry.area(offset, len) && offset + len <= self.map.len() as u64);
-        // SAFETY:
-        // - The assertion: inside the mapping, aligned to pages, a power of two.
-        // - Nobody makes references to payload bytes; the mapping lives as long as the area.
-        unsafe { Area::new(self.at(offset), len, true) }
+    /// Callers have checked the number. If one has not, that is a bug, and it gets another slot of the link: memory that its peer
+    /// may write to anyway.
+    fn within(&self, slot: u32) -> u32 {
+        debug_assert!(slot < self.geometry.slots);
+        slot.min(self.geometry.slots - 1)
+    }
+
+    /// Where a data area of a whole mapping begins; `None`: it does not stand there ([`Geometry::area`]).
+    fn area_at(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
+        let stands = self.geometry.area(offset, len) && offset + len <= self.map.len as u64;
+        stands.then(|| self.at(offset))
     }
 }
 
@@ -208,7 +247,7 @@ pub(crate) struct SlotRefs {
     slot: NonNull<SlotHeader>,
     areas: [NonNull<u8>; 2],
     /// Keeps the mapping.
-    link: std::sync::Arc<crate::Link>,
+    link: Shared<Link>,
     /// Of the areas; the largest has 128 MiB.
     lens: [u32; 2],
     /// From the slot's header to its record tables, bytes: both are before `data_off`, within 16 MiB.
@@ -223,32 +262,30 @@ unsafe impl Send for SlotRefs {}
 unsafe impl Sync for SlotRefs {}
 
 impl SlotRefs {
-    /// `areas` as (offset, length), by the index of the end that reads.
-    pub(crate) fn new(
-        link: std::sync::Arc<crate::Link>,
-        slot: u32,
-        areas: [(u64, u64); 2],
-    ) -> SlotRefs {
+    /// `areas` as (offset, length), by the index of the end that reads. `None`: one of them does not stand there.
+    pub(crate) fn new(link: Shared<Link>, slot: u32, areas: [(u64, u64); 2]) -> Option<SlotRefs> {
         let region = link.region();
-        for (offset, len) in areas {
-            let _checked = region.area(offset, len);
-        }
+        let [(first, first_len), (second, second_len)] = areas;
+        let bases = [
+            region.area_at(first, first_len)?,
+            region.area_at(second, second_len)?,
+        ];
         let (header, tables) = (region.slot_off(slot), region.tables_off(slot));
-        SlotRefs {
+        Some(SlotRefs {
             slot: region.at(header).cast(),
-            areas: areas.map(|(offset, _)| region.at(offset)),
-            lens: areas.map(|(_, len)| len as u32),
+            areas: bases,
+            lens: [first_len as u32, second_len as u32],
             tables: (tables - header) as u32,
             number: slot,
             link,
-        }
+        })
     }
 
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
-    pub(crate) fn link(&self) -> &std::sync::Arc<crate::Link> {
+    pub(crate) fn link(&self) -> &Shared<Link> {
         &self.link
     }
 
@@ -274,7 +311,9 @@ impl SlotRefs {
     #[inline(always)]
     pub(crate) fn area(&self, reader: usize) -> Area<'_> {
         let (base, len) = (self.areas[reader], self.lens[reader]);
-        // SAFETY: checked by `Region::area` in `new`; the mapping lives as long as `self`.
+        // SAFETY:
+        // - Checked by `Region::area_at` in `new`: inside the mapping, aligned to pages, a power of two long.
+        // - Nobody makes references to payload bytes; the mapping lives as long as `self`.
         unsafe { Area::new(base, u64::from(len), true) }
     }
 }

@@ -52,12 +52,12 @@ impl<'a> Queue<'a> {
     fn free_index(&self) -> Option<usize> {
         let used = self.attention().records();
         (0..RECORDS)
-            .find(|index| used & 1 << index == 0 && self.records[*index].phase() == Phase::Free)
+            .find(|index| used & 1 << index == 0 && self.record(*index).phase() == Phase::Free)
     }
 
     /// A record that begins: whose it is, and its place in line.
     fn number(&self, me: Owner, index: usize) -> &'a Record {
-        let record = &self.records[index];
+        let record = self.record(index);
         record.owner.store(me.raw(), Ordering::Relaxed);
         let table = &self.header.table.0;
         let order = table.order.load(Ordering::Relaxed);
@@ -100,7 +100,7 @@ impl<'a> Queue<'a> {
     /// The record that the last polled read has left.
     pub(crate) fn left_by_polling(&self, attention: Attention) -> Option<usize> {
         let index = attention.each_record().next()?;
-        (attention.0 == self.only_polled(index) && self.records[index].phase() == Phase::Free)
+        (attention.0 == self.only_polled(index) && self.record(index).phase() == Phase::Free)
             .then_some(index)
     }
 
@@ -136,7 +136,7 @@ impl<'a> Queue<'a> {
             .attention
             .fetch_or(1 << index, Ordering::SeqCst); // 1: pairs with c, in `write`
         fence(Ordering::SeqCst); // 2: pairs with b, in `write`
-        if self.records[index].kind_of() == Kind::Read {
+        if self.record(index).kind_of() == Kind::Read {
             self.producer().fence_kept(); // 2, of a producer that keeps its role
         }
     }
@@ -144,7 +144,7 @@ impl<'a> Queue<'a> {
     /// Pended reads of no bytes are all there is, and a write that is dropped completes them (NP-READ-17, NP-WRITE-11).
     pub(crate) fn feed_empty_reads(&self, wakes: &mut Wakes<'a>) {
         for index in self.attention().each_record() {
-            let record = &self.records[index];
+            let record = self.record(index);
             if record.kind_of() == Kind::Read && record.len.load(Ordering::Relaxed) == 0 {
                 self.done(record, wakes);
             }
@@ -153,7 +153,7 @@ impl<'a> Queue<'a> {
 
     /// The record's life is over, and with it what was said of it: a polled read is the only one.
     pub(crate) fn free_record(&self, index: usize, wakes: &mut Wakes<'a>) {
-        let record = &self.records[index];
+        let record = self.record(index);
         record.end_life();
         self.header
             .common
@@ -176,18 +176,18 @@ impl<'a> Queue<'a> {
         attention
             .each_record()
             .filter(|index| {
-                let record = &self.records[*index];
+                let record = self.record(*index);
                 after.is_none_or(|after| age(record.order.load(Ordering::Relaxed)) < age(after))
                     && wanted(record)
             })
-            .max_by_key(|index| age(self.records[*index].order.load(Ordering::Relaxed)))
+            .max_by_key(|index| age(self.record(*index).order.load(Ordering::Relaxed)))
     }
 
     /// The sum of the lengths of the pended reads.
     pub(crate) fn pended_bytes(&self) -> u64 {
         self.attention()
             .each_record()
-            .map(|index| &self.records[index])
+            .map(|index| self.record(index))
             .filter(|record| record.kind_of() == Kind::Read && record.phase() == Phase::Pending)
             .map(|record| u64::from(record.len.load(Ordering::Relaxed)))
             .sum()
@@ -196,7 +196,7 @@ impl<'a> Queue<'a> {
     /// Whether reads stand in front of one that comes now.
     pub(crate) fn has_pended_reads(&self, attention: Attention) -> bool {
         attention.each_record().any(|index| {
-            let record = &self.records[index];
+            let record = self.record(index);
             record.kind_of() == Kind::Read
                 && matches!(record.phase(), Phase::Pending | Phase::Stream)
         })
@@ -214,12 +214,12 @@ impl<'a> Queue<'a> {
         self.attention()
             .each_record()
             .filter(|index| {
-                let record = &self.records[*index];
+                let record = self.record(*index);
                 record.kind_of() == Kind::Write
                     && (record.phase() == Phase::Pending || is_unplaced(record))
             })
             .min_by_key(|index| {
-                base.wrapping_sub(self.records[*index].order.load(Ordering::Relaxed))
+                base.wrapping_sub(self.record(*index).order.load(Ordering::Relaxed))
             })
     }
 
@@ -230,7 +230,9 @@ impl<'a> Queue<'a> {
         let settled = self.settle(wakes);
         if settled.is_err() {
             for phase in [Phase::Pending, Phase::Stream, Phase::Done, Phase::Withdrawn] {
-                let _ = self.records[index].change(phase, Phase::Copied, Outcome::Whole);
+                let _ = self
+                    .record(index)
+                    .change(phase, Phase::Copied, Outcome::Whole);
             }
         }
         settled
@@ -318,7 +320,7 @@ impl<'a> Queue<'a> {
         wakes: &mut Wakes<'a>,
     ) {
         for index in attention.each_record() {
-            let record = &self.records[index];
+            let record = self.record(index);
             if which(record.kind_of()) {
                 for phase in [Phase::Pending, Phase::Stream] {
                     if record.change(phase, Phase::Withdrawn, outcome) == Change::Wake {
@@ -343,7 +345,7 @@ impl<'a> Queue<'a> {
             self.next_in_order(attention, None, |record| is_read(record, Phase::Stream))
         {
             let more = self.first(&mut front.clone())?.is_some();
-            let record = &self.records[streaming];
+            let record = self.record(streaming);
             if (more || !attention.has(UNPLACED)) && record.kick() {
                 wakes.add_owner(record);
             }
@@ -359,7 +361,7 @@ impl<'a> Queue<'a> {
             let Some(segment) = self.first(front)? else {
                 return Ok(false);
             };
-            let record = &self.records[index];
+            let record = self.record(index);
             let wanted = record.len.load(Ordering::Relaxed);
             let more = segment.flags.has(Flags::MORE);
             if more && wanted > segment.len {
@@ -424,7 +426,7 @@ impl<'a> Queue<'a> {
     /// Completes stalled writes that the quota has room for, in issue order (NP-QUEUE-03, 04).
     fn complete_writes(&self, attention: Attention, front: &Front, wakes: &mut Wakes<'a>) {
         for index in attention.each_record() {
-            let record = &self.records[index];
+            let record = self.record(index);
             // Ends grow with the order, so each can be judged alone.
             if record.kind_of() == Kind::Write
                 && record.phase() == Phase::Pending
@@ -449,9 +451,9 @@ impl<'a> Queue<'a> {
             .next_in_order(attention, None, |record| {
                 is_unplaced(record) && record.count.load(Ordering::Relaxed) != 0
             })
-            .map(|index| age(&self.records[index]));
+            .map(|index| age(self.record(index)));
         for index in attention.each_record() {
-            let record = &self.records[index];
+            let record = self.record(index);
             if record.kind_of() == Kind::Flush
                 && record.phase() == Phase::Pending
                 && unplaced.is_none_or(|unplaced| age(record) > unplaced)
@@ -466,7 +468,7 @@ impl<'a> Queue<'a> {
     pub(crate) fn move_later(&self, order: u32, kinds: &[Kind], by: u64) {
         let base = self.header.table.0.order.load(Ordering::Relaxed);
         for index in self.attention().each_record() {
-            let other = &self.records[index];
+            let other = self.record(index);
             let later =
                 base.wrapping_sub(other.order.load(Ordering::Relaxed)) < base.wrapping_sub(order);
             if later && kinds.contains(&other.kind_of()) {
@@ -496,7 +498,7 @@ impl<'a> Queue<'a> {
                     .fetch_and(!UNPLACED, Ordering::SeqCst);
                 return laid;
             };
-            let record = &self.records[index];
+            let record = self.record(index);
             if record.phase() == Phase::Abandoned {
                 // One that was not reaped yet has bytes to take back first.
                 if record.count.load(Ordering::Relaxed) != 0 {
@@ -524,7 +526,7 @@ impl<'a> Queue<'a> {
     pub(crate) fn after_producer(&self, me: Owner, wakes: &mut Wakes<'a>) {
         // A role that was kept needs none: who found it held has asked for it.
         fence_after_rmw();
-        let left_behind = |index: usize| self.records[index].phase() == Phase::Abandoned;
+        let left_behind = |index: usize| self.record(index).phase() == Phase::Abandoned;
         if self.attention().has(UNPLACED) && self.first_unplaced().is_some_and(left_behind) {
             let _ = self.settle_or_leave(me, wakes);
         }
@@ -562,7 +564,7 @@ impl<'a> Queue<'a> {
     /// Frees records whose owners are through with them, and takes back what cancelled writes left unread.
     fn reap(&self, attention: Attention, front: &mut Front, wakes: &mut Wakes<'a>) {
         for index in attention.each_record() {
-            let record = &self.records[index];
+            let record = self.record(index);
             match record.phase() {
                 Phase::Abandoned if record.kind_of() == Kind::Write => {
                     if !attention.has(DISCONNECTED) {
@@ -583,7 +585,7 @@ impl<'a> Queue<'a> {
     /// A write is over. Empty messages behind it that are not laid down yet were written before (NP-WRITE-04) and have
     /// their place in line: the record stays for them, without an owner.
     fn leave_empties(&self, index: usize, attention: Attention, wakes: &mut Wakes<'a>) {
-        let record = &self.records[index];
+        let record = self.record(index);
         if record.empties.load(Ordering::Relaxed) == 0
             || attention.has(READER_CLOSED)
             || attention.has(DISCONNECTED)
@@ -774,7 +776,7 @@ impl<'a> Queue<'a> {
     /// The message that a streaming read is in the middle of will not be finished.
     fn cut_streaming_read(&self, wakes: &mut Wakes<'a>) {
         for index in self.attention().each_record() {
-            let record = &self.records[index];
+            let record = self.record(index);
             if record.kind_of() == Kind::Read && record.phase() == Phase::Stream {
                 let change = record.change(Phase::Stream, Phase::Stream, Outcome::Cut);
                 if change == Change::Wake || record.kick() {
@@ -826,7 +828,7 @@ impl<'a> Queue<'a> {
             unread += u64::from(segment.len);
             messages = messages.wrapping_add(walk.messages.wrapping_sub(before));
             for index in self.attention().each_record() {
-                let record = &self.records[index];
+                let record = self.record(index);
                 if record.kind_of() == Kind::Write
                     && record.phase() != Phase::Free
                     && record.next.load(Ordering::Relaxed) == walk.pos

@@ -6,10 +6,8 @@
 //! an io_uring(7) or a thread: who gives the role back, closes the connection, or sweeps it wakes that. So nobody pays for the
 //! server but who finds it waiting.
 
-use std::sync::Arc;
-
 use crate::{
-    Alarm, Conn, End, Link, futex,
+    Alarm, Conn, End, Link, Shared, futex,
     layout::RECORDS,
     queue::Queue,
     role::Role,
@@ -19,7 +17,7 @@ use crate::{
 /// A word of a link to wait at, by whatever means: until it is rung, or is something else than it was.
 #[derive(Clone, Debug)]
 pub struct Spot {
-    link: Arc<Link>,
+    link: Shared<Link>,
     place: Place,
     value: u32,
 }
@@ -36,7 +34,7 @@ enum Place {
 impl Spot {
     /// The bell of this process, armed. `None`: a slot is ready already.
     #[must_use]
-    pub fn at_own_bell(link: &Arc<Link>) -> Option<Spot> {
+    pub fn at_own_bell(link: &Shared<Link>) -> Option<Spot> {
         link.own_bell().arm().map(|value| Spot {
             link: link.clone(),
             place: Place::Bell,
@@ -93,10 +91,10 @@ pub fn wait_at_spots<'s>(spots: impl Iterator<Item = &'s Spot>, alarm: &Alarm, s
     }
     // The kernel tells of the last that was rung.
     let all = bells.iter().chain(&others).take(most);
-    let words: Vec<_> = all.map(|spot| (spot.word(), spot.value)).collect();
     let is_short = !later.is_empty() || others.len() > most;
     let _asleep = alarm.fall_asleep();
-    let rung = futex::wait_for_a_ring(&words, alarm.word(), seen, is_short);
+    let words = all.map(|spot| (spot.word(), spot.value));
+    let rung = futex::wait_for_a_ring(words, alarm.word(), seen, is_short);
     rung.is_some_and(|which| which >= bells.len())
 }
 
@@ -117,7 +115,7 @@ impl Conn {
             // What pends has left its work to whoever was believed to be there.
             for queue in [self.incoming(), self.outgoing()] {
                 for index in queue.attention().each_record() {
-                    queue.records[index].kick();
+                    queue.record(index).kick();
                 }
             }
             self.link().own_bell().ring(self.slot());
@@ -216,6 +214,7 @@ mod tests {
         role::{Owner, Taken},
     };
     use std::{
+        sync::Arc,
         thread,
         time::{Duration, Instant},
     };

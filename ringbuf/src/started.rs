@@ -208,7 +208,7 @@ impl Started {
         }
         let mut wakes = Wakes::default();
         let (conn, me, index) = (&*self.conn, self.conn.me(), self.index);
-        let record = &self.queue().records[index];
+        let record = self.queue().record(index);
         let stamp = record.stamp.load(Ordering::Relaxed);
         let was_ended = matches!(record.phase(), Phase::Done | Phase::Withdrawn);
         let mut held: Option<Side> = None;
@@ -323,7 +323,7 @@ impl Started {
         if self.held {
             return Rest::Soon;
         }
-        let record = &self.queue().records[self.index];
+        let record = self.queue().record(self.index);
         let rests = record.rests().or_else(|| {
             record.belongs_to_the_bell();
             record.fall_asleep()
@@ -358,7 +358,7 @@ impl Started {
         let mut wakes = Wakes::default();
         let queue = self.queue();
         queue.stop_polling();
-        queue.records[self.index].wake_up();
+        queue.record(self.index).wake_up();
         // A breach is found again by the read itself.
         let _ = queue.settle_or_leave(self.conn.me(), &mut wakes);
         self.conn.deliver(&mut wakes);
@@ -370,7 +370,7 @@ impl Started {
     #[inline]
     pub fn has_news(&self) -> bool {
         // While a role is held it is looked at again by the clock.
-        let record = &self.queue().records[self.index];
+        let record = self.queue().record(self.index);
         !self.held
             && (record.state.load(Ordering::Relaxed) != self.rested.load(Ordering::Relaxed)
                 || self.is_polled() && self.queue().has_for_polled())
@@ -415,7 +415,7 @@ impl Started {
             conn: self.conn.clone(),
             incoming: matches!(self.work, Work::Read { .. } | Work::Into(_)),
             index: self.index,
-            life: self.queue().records[self.index].word().life(),
+            life: self.queue().record(self.index).word().life(),
         }
     }
 }
@@ -435,7 +435,7 @@ impl Glance {
             return true;
         }
         let queue = self.conn.line(self.incoming);
-        let state = &queue.records[self.index].state;
+        let state = &queue.record(self.index).state;
         let rested = state.load(Ordering::Relaxed);
         // Nobody passes the front while the first read in line pends.
         let front = queue.front();
@@ -452,7 +452,7 @@ impl Glance {
     #[inline]
     pub fn has_news(&self) -> bool {
         let queue = self.conn.line(self.incoming);
-        let word = queue.records[self.index].word();
+        let word = queue.record(self.index).word();
         !word.is_at_rest() || word.life() != self.life || self.incoming && queue.has_for_polled()
     }
 }
@@ -520,7 +520,7 @@ impl Alarm {
 
     /// Sleeps until it has rung since `seen`, or the deadline has passed (`false`).
     pub fn wait(&self, seen: u32, deadline: Deadline) -> bool {
-        self.sleep(&[], seen, deadline)
+        self.sleep(std::iter::empty(), seen, deadline)
     }
 
     /// Whoever took its value before this does not sleep, or is woken.
@@ -531,7 +531,12 @@ impl Alarm {
         }
     }
 
-    fn sleep(&self, words: &[(&AtomicU32, u32)], seen: u32, deadline: Deadline) -> bool {
+    fn sleep<'w>(
+        &'w self,
+        words: impl Iterator<Item = (&'w AtomicU32, u32)>,
+        seen: u32,
+        deadline: Deadline,
+    ) -> bool {
         let _asleep = self.fall_asleep(); // 1
         let woken = futex::wait_many(words, &self.word, seen, deadline); // 2
         woken || !deadline.passed()
@@ -577,21 +582,23 @@ const MOST_BELLS: usize = futex::MOST_WORDS - 1;
 #[must_use]
 pub fn wait_at_bells<'l>(
     links: impl Iterator<Item = &'l Link>,
-    alarm: &Alarm,
+    alarm: &'l Alarm,
     seen: u32,
     deadline: Deadline,
 ) -> bool {
-    let mut words = Vec::with_capacity(8);
+    // On the stack: a host's pump may not depend on there being memory.
+    let mut words = [None; MOST_BELLS];
+    let mut places = words.iter_mut();
     let mut until = deadline;
     for link in links {
         let bell = link.own_bell();
-        match bell.arm() {
-            None => return true,
-            Some(value) if words.len() < MOST_BELLS => words.push((bell.word(), value)),
-            Some(_) => until = deadline.min(Deadline::after(SLICE)),
+        let Some(value) = bell.arm() else { return true };
+        match places.next() {
+            Some(place) => *place = Some((bell.word(), value)),
+            None => until = deadline.min(Deadline::after(SLICE)),
         }
     }
-    alarm.sleep(&words, seen, until) || !deadline.passed()
+    alarm.sleep(words.into_iter().flatten(), seen, until) || !deadline.passed()
 }
 
 const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
@@ -600,6 +607,7 @@ const SLICE: std::time::Duration = std::time::Duration::from_millis(1);
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
+    use crate::Shared;
     use crate::{
         books::*,
         types::{PipeType, ProcessIndex},
@@ -607,7 +615,7 @@ mod tests {
     use std::{os::fd::AsFd, thread, time::Duration};
 
     /// Books of a link that this process is on, with itself or with another one, and the link.
-    fn linked(with_itself: bool) -> (LinkBooks, Arc<Link>, [ProcessIndex; 2]) {
+    fn linked(with_itself: bool) -> (LinkBooks, Shared<Link>, [ProcessIndex; 2]) {
         let mut books = LinkBooks::create(&LinkConfig::default()).expect("a link");
         let me = books.add_process(None).expect("a process");
         let peer = if with_itself {

@@ -6,7 +6,7 @@
 //! then it sleeps. While asleep it holds no role and no lock.
 
 use crate::{
-    Deadline, cpu,
+    Deadline, cpu, environment,
     error::Error,
     futex::{self, Woke},
     layout::Record,
@@ -303,13 +303,13 @@ impl SpinPolicy {
     /// From the environment variable `NPFS_SPIN`; what cannot be read is `Adaptive`.
     #[must_use]
     pub fn from_env() -> SpinPolicy {
-        match std::env::var("NPFS_SPIN").as_deref() {
-            Ok("never") => SpinPolicy::Never,
-            Ok(number) => number
+        environment::var(c"NPFS_SPIN", |set| match set {
+            Some("never") => SpinPolicy::Never,
+            Some(number) => number
                 .parse()
                 .map_or(SpinPolicy::Adaptive, SpinPolicy::Fixed),
-            Err(_) => SpinPolicy::Adaptive,
-        }
+            None => SpinPolicy::Adaptive,
+        })
     }
 
     fn encode(self) -> u32 {

@@ -6,7 +6,8 @@ use crate::sys::{self, Map};
 use crate::user;
 use npfs_ringbuf::{
     Answer, Conn, Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact,
-    PendingWrite, Poller, ProcessIndex, Read, Started, Task, Wait, Work, fault, thread_serial,
+    PendingWrite, Poller, ProcessIndex, Read, Shared, Started, Task, Wait, Work, fault,
+    thread_serial,
 };
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -229,7 +230,7 @@ struct Blocked {
 
 /// One end of one connection, and its operations under way.
 pub struct Driver {
-    link: Arc<Link>,
+    link: Shared<Link>,
     /// for scribbling only
     memory: Option<OwnedFd>,
     ops: BTreeMap<OpId, Op>,
@@ -256,7 +257,7 @@ impl Driver {
     }
 
     /// On a link that is joined already.
-    pub fn on(link: Arc<Link>) -> Driver {
+    pub fn on(link: Shared<Link>) -> Driver {
         Driver {
             link,
             memory: None,

@@ -6,7 +6,8 @@ use crate::driver::Driver;
 use npfs_ringbuf::books::{ConnId, ConnSpec, LinkBooks, LinkConfig};
 use npfs_ringbuf::fault::{Action, Point};
 use npfs_ringbuf::{
-    CompletionMode, Conn, End, Error, Grant, Info, Link, Peek, ProcessIndex, ReadMode, State,
+    CompletionMode, Conn, End, Error, Grant, Info, Link, Peek, ProcessIndex, ReadMode, Shared,
+    State,
 };
 use std::sync::Arc;
 
@@ -254,7 +255,7 @@ impl Rig {
     /// If the books refuse.
     pub fn with(place: Place<'_>, spec: &ConnSpec, config: &LinkConfig) -> Rig {
         let mut books = LinkBooks::create(config).expect("a link");
-        let mut here: Option<(Arc<Link>, ProcessIndex)> = None;
+        let mut here: Option<(Shared<Link>, ProcessIndex)> = None;
         let mut party = |books: &mut LinkBooks, exe: Option<&str>| match exe {
             Some(exe) => {
                 let mut child = Child::spawn(exe, books.share().expect("a duplicate"));
@@ -343,7 +344,7 @@ pub struct Pair {
     /// the broker's part
     pub books: LinkBooks,
     /// this process's mapping
-    pub link: Arc<Link>,
+    pub link: Shared<Link>,
     /// this process
     pub index: ProcessIndex,
     /// the connection
@@ -393,7 +394,7 @@ impl Pair {
 
 fn open_both(
     books: &mut LinkBooks,
-    link: &Arc<Link>,
+    link: &Shared<Link>,
     index: ProcessIndex,
     spec: &ConnSpec,
 ) -> (ConnId, Arc<Conn>, Arc<Conn>) {

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use npfs_ringbuf::{AttachError, Conn, Deadline, End, Link, ProcessIndex};
+use npfs_ringbuf::{AttachError, Conn, Deadline, End, Faint, Link, ProcessIndex, Shared};
 
 use super::{
     gift::{ClientEnd, EndToken},
@@ -83,7 +83,7 @@ struct State {
 
 #[derive(Debug)]
 struct Attached {
-    link: Arc<Link>,
+    link: Shared<Link>,
     /// The other process, if its number means something here.
     peer: Option<u32>,
     /// The same, as the broker knows it, for all server ends on the link.
@@ -93,7 +93,7 @@ struct Attached {
 /// A link whose broker has gone, for as long as something is open on it.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
-    link: Weak<Link>,
+    link: Faint<Link>,
     /// The other process, if its number means something here.
     peer: Option<u32>,
 }
@@ -101,7 +101,7 @@ pub(super) struct Kept {
 impl Kept {
     /// Whether somebody may wait here for something that the other process does.
     pub(super) fn is_of_use(&self) -> bool {
-        self.link.upgrade().is_some_and(|link| link.is_shared())
+        self.link.find().is_some_and(|link| link.is_shared())
     }
 }
 
@@ -750,7 +750,7 @@ impl Channel {
             Reply::PeerLost(token, gone, exited) => {
                 let kept = lock(&self.state).kept.get(&token).cloned();
                 if let Some(kept) = kept
-                    && let Some(link) = kept.link.upgrade()
+                    && let Some(link) = kept.link.find()
                 {
                     if let Some(index) = link.peer()
                         && kept.peer.is_some_and(sys::process_has_exited)
@@ -899,7 +899,7 @@ impl Channel {
         self: &Arc<Self>,
         conn: &WireConn,
         fd: Option<OwnedFd>,
-    ) -> std::result::Result<Arc<Link>, AttachError> {
+    ) -> std::result::Result<Shared<Link>, AttachError> {
         let Some(fd) = fd else {
             let state = lock(&self.state);
             let link = state.links.get(&conn.link);
@@ -947,7 +947,7 @@ impl Channel {
         let kept = state.kept.drain().map(|(_, kept)| kept);
         let mut links: Vec<Kept> = kept.collect();
         links.extend(state.links.drain().map(|(_, attached)| Kept {
-            link: Arc::downgrade(&attached.link),
+            link: Shared::faint(&attached.link),
             peer: attached.peer,
         }));
         drop(state);
@@ -958,7 +958,7 @@ impl Channel {
     /// Tells this broker of links that an earlier one made, and remembers them.
     pub(super) fn rejoin(self: &Arc<Self>, links: Vec<Kept>) {
         for kept in links {
-            if let Some(link) = kept.link.upgrade() {
+            if let Some(link) = kept.link.find() {
                 let token = link.token();
                 link.close_what_never_came();
                 lock(&self.state).kept.insert(token, kept);

@@ -5,16 +5,18 @@ use std::{
     mem::{align_of, size_of},
     os::fd::{FromRawFd, OwnedFd},
     ptr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use npfs_ringbuf::{
-    ABI_VERSION, Alarm, Answer, Conn, Deadline, Error, Grant, Link, ProcessIndex, Read, Task,
-    UserBuffer, UserMemory, Wait, Work, layout_hash, wait_at_bells,
+    ABI_VERSION, Alarm, Answer, Conn, Deadline, Error, Grant, Link, ProcessIndex, Read, Shared,
+    Task, UserBuffer, UserMemory, Wait, Work, layout_hash, push, wait_at_bells,
 };
 
 use super::{
     HostResult, guard, of_memory,
+    once::Once,
     operations::{self, Filter, Submitted},
     out,
     table::{self, Number, Use},
@@ -75,7 +77,7 @@ unsafe impl Send for Host {}
 // SAFETY: as above.
 unsafe impl Sync for Host {}
 
-static HOST: OnceLock<Host> = OnceLock::new();
+static HOST: Once<Host> = Once::new();
 
 impl Host {
     pub(super) fn get() -> Option<&'static Host> {
@@ -116,10 +118,12 @@ impl UserMemory for Host {
 }
 
 /// The links of this process, by what they are known by; mapped until the host says that it is done with one.
-static LINKS: Mutex<Vec<Arc<Link>>> = Mutex::new(Vec::new());
+static LINKS: Mutex<Vec<Shared<Link>>> = Mutex::new(Vec::new());
 
-pub(super) fn links() -> Vec<Arc<Link>> {
-    LINKS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// One of them, by a number below how many there are.
+pub(super) fn link(number: usize) -> Option<Shared<Link>> {
+    let links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
+    links.get(number).cloned()
 }
 
 /// Tells the pump to look around.
@@ -238,9 +242,9 @@ pub unsafe extern "C" fn npfs_host_attach(
         let (end, conn) = unsafe { (memory::read(end).map_err(of_memory)?, out(conn)?) };
         let process = u8::try_from(end.process).ok().and_then(ProcessIndex::new);
         let process = process.ok_or(NPFS_HOST_MISMATCH)?;
-        let grant = Grant::from_bytes(&end.grant).map_err(|_| NPFS_HOST_MISMATCH)?;
+        let grant = Grant::from_bytes(&end.grant).map_err(of_attach)?;
         let link = joined(&end, process, memfd)?;
-        let opened = Conn::open(&link, &grant).map_err(|error| of_attach(&error))?;
+        let opened = Conn::open(&link, &grant).map_err(of_attach)?;
         conn.put(table::insert(opened).map_err(|opened| {
             opened.leave_to_broker();
             NPFS_HOST_NO_MEMORY
@@ -254,7 +258,7 @@ fn joined(
     end: &npfs_host_end,
     process: ProcessIndex,
     memfd: Option<OwnedFd>,
-) -> HostResult<Arc<Link>> {
+) -> HostResult<Shared<Link>> {
     let mut links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
     let known = links
         .iter()
@@ -263,11 +267,11 @@ fn joined(
         return Ok(link.clone());
     }
     let link = Link::attach(memfd.ok_or(NPFS_HOST_FALLBACK)?, process);
-    let link = link.map_err(|error| of_attach(&error))?;
+    let link = link.map_err(of_attach)?;
     if link.token() != end.link {
         return Err(NPFS_HOST_MISMATCH);
     }
-    links.push(link.clone());
+    push(&mut links, link.clone()).map_err(|_| NPFS_HOST_NO_MEMORY)?;
     // The pump sleeps at the bells of those that it knew.
     ALARM.ring();
     Ok(link)
@@ -706,7 +710,8 @@ pub const NPFS_HOST_SIGNAL: u32 = 2;
 /// Submits a read of `len` bytes to user memory at `buf`, a write of those there, or a flush (`kind`). It tries first: with
 /// `NPFS_HOST_OK` and `NPFS_HOST_MORE_DATA` it is done, `count` is written and `complete` is not called, nor is it for
 /// an error. `NPFS_HOST_PENDING`: it has its place in the order of issue, and `complete` is called once, with `cookie`, in
-/// `npfs_host_pump_run` or a cancel. `flags`: `NPFS_HOST_KEEP`, `NPFS_HOST_SIGNAL`. May allocate. Any thread.
+/// `npfs_host_pump_run` or a cancel. `flags`: `NPFS_HOST_KEEP`, `NPFS_HOST_SIGNAL`. May allocate; with
+/// `NPFS_HOST_NO_MEMORY` it was withdrawn again. Any thread.
 ///
 /// # Safety
 /// `op` can be written and is the library's while it pends; `count` can be written unless it is NULL.
@@ -794,8 +799,21 @@ unsafe fn submit(
         };
         // SAFETY: writable, aligned, and the library's until it completes.
         unsafe { place.write(submitted) };
-        operations::add(place, conn, place_of);
-        NPFS_HOST_PENDING
+        if operations::add(place, conn, place_of) {
+            return NPFS_HOST_PENDING;
+        }
+        // No memory to know it by. (Or, from the withdrawal, what it has come to meanwhile.)
+        // SAFETY: just written, and known to nobody else. Its use is kept, and ends here.
+        let (task, used) = unsafe { (&mut (*place).task, table::resume((*place).number)) };
+        let Some(used) = used else {
+            return NPFS_HOST_STALE;
+        };
+        let answer = task.withdraw(&used, plan.work(host), Error::NoMemory);
+        if signals {
+            used.signal();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { tell(answer, count) }
     })
 }
 
@@ -864,8 +882,15 @@ pub extern "C" fn npfs_host_pump_wait(deadline: u64) -> npfs_host_status {
         if operations::is_due() {
             return NPFS_HOST_OK;
         }
-        let links = links();
-        let until = operations::soon(Deadline::at(deadline));
+        let mut until = operations::soon(Deadline::at(deadline));
+        let mut links = Vec::new();
+        while let Some(link) = link(links.len()) {
+            if push(&mut links, link).is_err() {
+                // Nobody would tell of the others.
+                until = until.min(Deadline::after(Duration::from_millis(1)));
+                break;
+            }
+        }
         if wait_at_bells(links.iter().map(|link| &**link), &ALARM, seen, until)
             || !Deadline::at(deadline).passed()
         {

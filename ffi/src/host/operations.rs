@@ -3,19 +3,20 @@
 //! An operation's state is the host's memory ([`Submitted`]), which one thread at a time works on: whoever has set its
 //! entry busy, under the lock, and does so without the lock, since copies may block. Who finds it busy leaves word: look
 //! again, or cancel. Whoever ends it takes its entry out first, and so completes it alone.
+//!
+//! Only a new entry needs memory: moving one on, cancelling and completing it does not.
 
 use std::{
-    collections::{HashMap, VecDeque},
     mem::ManuallyDrop,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use npfs_ringbuf::{Deadline, Error, Rest, Task};
-use slab::Slab;
 
 use super::{
-    client::{ALARM, Host, Plan, links, of_answer},
+    client::{ALARM, Host, Plan, link, of_answer},
+    rows::{At, Key, List, Rows},
     table::{self, Number},
     types::npfs_host_status,
 };
@@ -41,16 +42,12 @@ pub(super) struct Filter {
     pub(super) kept_too: bool,
 }
 
-/// Where it pends: a link and a slot, as bells tell it.
-type At = ([u64; 2], u32);
-
 struct Entry {
     op: Op,
     conn: Number,
     thread: u32,
     cookie: u64,
     kept: bool,
-    at: At,
     /// Which came first.
     turn: u64,
     /// The directions in which it takes a place.
@@ -63,13 +60,16 @@ struct Entry {
     worker: u32,
     /// ... and is to look once more,
     again: bool,
-    /// ... or to withdraw it.
-    cancel: bool,
+    /// ... or to withdraw it, for this cancel.
+    cancel: Option<u64>,
+    /// It is over, and its host is to be told.
+    over: Option<Over>,
 }
 
 impl Filter {
     fn is_for(&self, entry: &Entry) -> bool {
-        self.conn.is_none_or(|conn| conn == entry.conn)
+        entry.over.is_none()
+            && self.conn.is_none_or(|conn| conn == entry.conn)
             && self.thread.is_none_or(|thread| thread == entry.thread)
             && self.cookie.is_none_or(|cookie| cookie == entry.cookie)
             && (self.kept_too || !entry.kept)
@@ -82,29 +82,35 @@ struct Op(*mut Submitted);
 // SAFETY: the memory is the library's until the operation completes, and one thread at a time uses it (`Entry::busy`).
 unsafe impl Send for Op {}
 
-#[derive(Default)]
 struct Pending {
-    all: Slab<Entry>,
-    at: HashMap<At, Vec<usize>>,
-    /// To be looked at, whatever the bells say.
-    due: Vec<usize>,
-    /// Somebody was in the middle of a copy: to be looked at in a moment.
-    soon: Vec<usize>,
-    /// To be told of.
-    over: VecDeque<Over>,
+    all: Rows<Entry>,
     turns: u64,
+    cancels: u64,
     has_pump: bool,
 }
 
-static PENDING: Mutex<Option<Pending>> = Mutex::new(None);
+/// To be looked at, whatever the bells say.
+const DUE: List = 0;
+/// Somebody was in the middle of a copy: to be looked at in a moment.
+const SOON: List = 1;
+/// To be told of.
+const OVER: List = 2;
+
+static PENDING: Mutex<Pending> = Mutex::new(Pending {
+    all: Rows::new(),
+    turns: 0,
+    cancels: 0,
+    has_pump: false,
+});
 
 fn pending<T>(look: impl FnOnce(&mut Pending) -> T) -> T {
-    let mut pending: MutexGuard<'_, Option<Pending>> =
+    let mut pending: MutexGuard<'_, Pending> =
         PENDING.lock().unwrap_or_else(PoisonError::into_inner);
-    look(pending.get_or_insert_default())
+    look(&mut pending)
 }
 
 /// One that is over: what its host is told.
+#[derive(Clone, Copy)]
 struct Over {
     cookie: u64,
     status: npfs_host_status,
@@ -116,8 +122,9 @@ pub(super) fn is_behind(conn: Number, at: At, plan: Plan) -> bool {
     pending(|pending| pending.is_behind(conn, at, lanes(plan), u64::MAX))
 }
 
-/// It pends from here on. `op` is the library's.
-pub(super) fn add(op: *mut Submitted, conn: Number, at: At) {
+/// It pends from here on. `op` is the library's. `false`: there is no memory to know it by.
+#[must_use]
+pub(super) fn add(op: *mut Submitted, conn: Number, at: At) -> bool {
     // SAFETY: the caller has just written it.
     let (thread, cookie, kept, lanes, placed) = unsafe {
         let op = &*op;
@@ -129,63 +136,58 @@ pub(super) fn add(op: *mut Submitted, conn: Number, at: At) {
             op.task.is_placed(),
         )
     };
-    let (key, first) = pending(|pending| {
+    let added = pending(|pending| {
         let turn = pending.turns;
-        pending.turns += 1;
-        let key = pending.all.insert(Entry {
+        pending.turns = turn.wrapping_add(1);
+        let entry = Entry {
             op: Op(op),
             conn,
             thread,
             cookie,
             kept,
-            at,
             turn,
             lanes,
             placed,
             busy: false,
             worker: 0,
             again: false,
-            cancel: false,
-        });
-        pending.at.entry(at).or_default().push(key);
-        (key, !std::mem::replace(&mut pending.has_pump, true))
+            cancel: None,
+            over: None,
+        };
+        let key = pending.all.insert(at, entry).ok()?;
+        Some((key, !std::mem::replace(&mut pending.has_pump, true)))
     });
-    let Some(host) = Host::get() else { return };
-    // To rest at the bell, from which on the pump is told. If it has completed meanwhile, the pump says so: its host does
-    // not know yet that it pends.
-    if let Some(over) = step(host, key) {
-        pending(|pending| pending.over.push_back(over));
-        ALARM.ring();
-    }
+    let Some((key, first)) = added else {
+        return false;
+    };
+    let Some(host) = Host::get() else { return true };
+    // To rest at the bell, from which on the pump is told. If it completes meanwhile, the pump says so: its host does not know yet
+    // that it pends.
+    step(host, key, Telling::ByThePump);
     if first {
         host.start_pump();
     }
+    true
 }
 
-/// Moves one on. `Some`: it is over, and gone from here.
-fn step(host: &'static Host, key: usize) -> Option<Over> {
-    let (op, mut cancel) = pending(|pending| {
-        let entry = pending.all.get_mut(key)?;
-        if entry.busy {
-            entry.again = true;
-            return None;
-        }
-        let (conn, at, lanes, turn) = (entry.conn, entry.at, entry.lanes, entry.turn);
-        if !entry.placed && !entry.cancel && pending.is_behind(conn, at, lanes, turn) {
-            pending.soon.push(key);
-            ALARM.ring();
-            return None;
-        }
-        let entry = pending.all.get_mut(key)?;
-        entry.busy = true;
-        entry.worker = npfs_ringbuf::thread_serial();
-        entry.again = false;
-        Some((entry.op, entry.cancel))
-    })?;
+/// Who tells the host that an operation is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    AtOnce,
+    ByThePump,
+}
+
+/// Moves one on. `true`: it is over now, and has been told of, or will be.
+fn step(host: &'static Host, key: Key, telling: Telling) -> bool {
+    let Some((op, mut cancel)) = pending(|pending| pending.begin(key)) else {
+        return false;
+    };
     // SAFETY: it pends, and this thread has made it busy: nobody else uses it.
     let submitted = unsafe { &mut *op.0 };
     // SAFETY: its use is kept until it is over.
-    let used = ManuallyDrop::new(unsafe { table::resume(submitted.number) }?);
+    let Some(used) = (unsafe { table::resume(submitted.number) }).map(ManuallyDrop::new) else {
+        return false;
+    };
     let work = submitted.plan.work(host);
     let mut rounds = 0;
     loop {
@@ -204,9 +206,13 @@ fn step(host: &'static Host, key: usize) -> Option<Over> {
             if submitted.signals {
                 used.signal();
             }
-            pending(|pending| pending.remove(key));
+            pending(|pending| pending.end(key, over, telling));
             drop(ManuallyDrop::into_inner(used));
-            return Some(over);
+            match telling {
+                Telling::AtOnce => host.complete(over.cookie, over.status, over.information),
+                Telling::ByThePump => ALARM.ring(),
+            }
+            return true;
         }
         rounds += 1;
         let rest = submitted.task.rest(&used, work);
@@ -214,22 +220,26 @@ fn step(host: &'static Host, key: usize) -> Option<Over> {
         let goes_on = pending(|pending| {
             let entry = pending.all.get_mut(key)?;
             entry.placed = placed;
-            if entry.cancel || entry.again && rounds < MOST_ROUNDS {
+            let cancel = entry.cancel.is_some();
+            if cancel || entry.again && rounds < MOST_ROUNDS {
                 entry.again = false;
-                return Some(entry.cancel);
+                return Some(cancel);
             }
+            let again = entry.again;
             match rest {
                 Rest::Look if rounds < MOST_ROUNDS => return Some(false),
-                Rest::AtTheBell if !entry.again => {}
+                Rest::AtTheBell if !again => entry.busy = false,
                 _ => {
-                    pending.soon.push(key);
-                    ALARM.ring();
+                    entry.busy = false;
+                    pending.look_soon(key);
                 }
             }
-            entry.busy = false;
             None
         });
-        cancel = goes_on?;
+        match goes_on {
+            Some(withdraw) => cancel = withdraw,
+            None => return false,
+        }
     }
 }
 
@@ -244,57 +254,117 @@ fn lanes(plan: Plan) -> u8 {
 
 impl Pending {
     fn is_behind(&self, conn: Number, at: At, lanes: u8, turn: u64) -> bool {
-        let keys = self.at.get(&at).into_iter().flatten();
-        keys.filter_map(|key| self.all.get(*key)).any(|other| {
+        self.all.at(at).any(|other| {
             !other.placed && other.conn == conn && other.lanes & lanes != 0 && other.turn < turn
         })
     }
 
-    fn remove(&mut self, key: usize) {
-        if let Some(entry) = self.all.try_remove(key)
-            && let Some(keys) = self.at.get_mut(&entry.at)
-        {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
-                self.at.remove(&entry.at);
-            }
+    /// Makes an entry busy: its operation, and whether it is to be withdrawn. `None`: somebody else sees to it.
+    fn begin(&mut self, key: Key) -> Option<(Op, bool)> {
+        let at = self.all.place_of(key)?;
+        let entry = self.all.get_mut(key)?;
+        if entry.over.is_some() {
+            return None;
+        }
+        if entry.busy {
+            entry.again = true;
+            return None;
+        }
+        let (conn, lanes, turn) = (entry.conn, entry.lanes, entry.turn);
+        if !entry.placed && entry.cancel.is_none() && self.is_behind(conn, at, lanes, turn) {
+            self.look_soon(key);
+            return None;
+        }
+        let entry = self.all.get_mut(key)?;
+        entry.busy = true;
+        entry.worker = npfs_ringbuf::thread_serial();
+        entry.again = false;
+        Some((entry.op, entry.cancel.is_some()))
+    }
+
+    fn look_soon(&mut self, key: Key) {
+        if !self.all.is_listed(key) {
+            self.all.enlist(key, SOON);
+        }
+        ALARM.ring();
+    }
+
+    /// An operation is over: nobody finds it any more, but who is to tell of it.
+    fn end(&mut self, key: Key, over: Over, telling: Telling) {
+        if telling == Telling::AtOnce {
+            self.all.remove(key);
+        } else if let Some(entry) = self.all.get_mut(key) {
+            entry.over = Some(over);
+            entry.busy = false;
+            self.all.leave_place(key);
+            self.all.enlist(key, OVER);
         }
     }
 }
 
 /// Withdraws them; how many there were.
 pub(super) fn cancel(filter: &Filter) -> usize {
-    let keys: Vec<usize> = pending(|pending| {
-        let meant = pending.all.iter_mut();
-        let meant = meant.filter(|(_, entry)| filter.is_for(entry) && !entry.cancel);
-        meant
-            .map(|(key, entry)| {
-                entry.cancel = true;
-                key
-            })
-            .collect()
+    let (this, count) = pending(|pending| {
+        pending.cancels = pending.cancels.wrapping_add(1);
+        let this = pending.cancels;
+        let mut count = 0;
+        let mut next = pending.all.next_from(0);
+        while let Some(key) = next {
+            if let Some(entry) = pending.all.get_mut(key)
+                && filter.is_for(entry)
+                && entry.cancel.is_none()
+            {
+                entry.cancel = Some(this);
+                count += 1;
+            }
+            next = pending.all.next_from(key.saturating_add(1));
+        }
+        (this, count)
     });
     let Some(host) = Host::get() else { return 0 };
-    for key in &keys {
-        if let Some(over) = step(host, *key) {
-            host.complete(over.cookie, over.status, over.information);
-        }
+    let mut left = count;
+    let mut from = 0;
+    // One at a time: the numbers of those that others have ended meanwhile may be others' again.
+    while left != 0
+        && let Some(key) = pending(|pending| pending.next_of_cancel(from, this))
+    {
+        step(host, key, Telling::AtOnce);
+        from = key.saturating_add(1);
+        left -= 1;
     }
-    keys.len()
+    count
+}
+
+impl Pending {
+    fn next_of_cancel(&self, from: Key, cancel: u64) -> Option<Key> {
+        let mut next = self.all.next_from(from);
+        while let Some(key) = next {
+            if self.all.get(key)?.cancel == Some(cancel) {
+                return Some(key);
+            }
+            next = self.all.next_from(key.saturating_add(1));
+        }
+        None
+    }
 }
 
 /// A thread has ended, perhaps in the middle of a copy: what it worked on is looked at by others.
 pub(super) fn left_by(thread: u32) {
     let left = pending(|pending| {
-        let worked_on = pending.all.iter_mut();
-        let worked_on = worked_on.filter(|(_, entry)| entry.busy && entry.worker == thread);
-        let keys = worked_on.map(|(key, entry)| {
-            entry.busy = false;
-            key
-        });
-        let keys: Vec<usize> = keys.collect();
-        pending.due.extend(&keys);
-        !keys.is_empty()
+        let mut left = false;
+        let mut next = pending.all.next_from(0);
+        while let Some(key) = next {
+            if let Some(entry) = pending.all.get_mut(key)
+                && entry.busy
+                && entry.worker == thread
+            {
+                entry.busy = false;
+                pending.all.enlist(key, DUE);
+                left = true;
+            }
+            next = pending.all.next_from(key.saturating_add(1));
+        }
+        left
     });
     if left {
         ALARM.ring();
@@ -303,60 +373,61 @@ pub(super) fn left_by(thread: u32) {
 
 /// Whether anything pends on a link.
 pub(super) fn pend_on(link: [u64; 2]) -> bool {
-    pending(|pending| pending.at.keys().any(|(token, _)| *token == link))
+    pending(|pending| {
+        let mut all = pending.all.all();
+        all.any(|((token, _), entry)| token == link && entry.over.is_none())
+    })
 }
 
 /// Whether there is something to do that no bell tells of.
 pub(super) fn is_due() -> bool {
-    pending(|pending| !pending.due.is_empty() || !pending.over.is_empty())
+    pending(|pending| !pending.all.is_empty(DUE) || !pending.all.is_empty(OVER))
 }
 
 /// When to look again at the latest.
 pub(super) fn soon(deadline: Deadline) -> Deadline {
-    if pending(|pending| pending.soon.is_empty()) {
+    if pending(|pending| pending.all.is_empty(SOON)) {
         deadline
     } else {
-        deadline.min(Deadline::after(SOON))
+        deadline.min(Deadline::after(IN_A_MOMENT))
     }
 }
 
 /// Moves on what may have news, and completes at most so many; how many it was.
 pub(super) fn run(most: usize) -> usize {
     let Some(host) = Host::get() else { return 0 };
-    let mut ready: Vec<At> = Vec::new();
-    for link in links() {
-        link.own_bell()
-            .take(|slot| ready.push((link.token(), slot)));
-    }
-    let keys = pending(|pending| {
-        let mut keys = std::mem::take(&mut pending.due);
-        keys.append(&mut pending.soon);
-        for at in &ready {
-            keys.extend(pending.at.get(at).into_iter().flatten());
+    pending(|pending| {
+        while let Some(key) = pending.all.take_first(SOON) {
+            pending.all.enlist(key, DUE);
         }
-        keys
     });
+    let mut number = 0;
+    while let Some(link) = link(number) {
+        let token = link.token();
+        link.own_bell()
+            .take(|slot| pending(|pending| pending.all.enlist_at((token, slot), DUE)));
+        number += 1;
+    }
     let mut count = 0;
     while count < most
-        && let Some(over) = pending(|pending| pending.over.pop_front())
+        && let Some(over) = pending(|pending| {
+            let key = pending.all.take_first(OVER)?;
+            pending.all.remove(key)?.over
+        })
     {
         host.complete(over.cookie, over.status, over.information);
         count += 1;
     }
-    let mut keys = keys.into_iter();
-    while count < most {
-        let Some(key) = keys.next() else {
-            return count;
-        };
-        if let Some(over) = step(host, key) {
-            host.complete(over.cookie, over.status, over.information);
+    while count < most
+        && let Some(key) = pending(|pending| pending.all.take_first(DUE))
+    {
+        if step(host, key, Telling::AtOnce) {
             count += 1;
         }
     }
-    pending(|pending| pending.due.extend(keys));
     count
 }
 
-const SOON: Duration = Duration::from_millis(1);
+const IN_A_MOMENT: Duration = Duration::from_millis(1);
 /// Looks at one operation in a row.
 const MOST_ROUNDS: u32 = 16;

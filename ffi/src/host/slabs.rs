@@ -13,7 +13,7 @@ use std::{
 
 use npfs::Lookout;
 use npfs_ringbuf::{
-    AttachError, BooksError, Conn, End, Grant, Link, ProcessIndex, Spot,
+    AttachError, BooksError, Conn, End, Grant, Link, ProcessIndex, Shared, Spot,
     books::{ConnId, ConnSpec, LinkBooks, LinkConfig},
 };
 
@@ -213,7 +213,7 @@ impl Slab {
         }
         let own = books.add_further_process(None).map_err(refused)?;
         let fd = books.share().map_err(refused)?;
-        let link = Link::attach_in_a_hurry(fd, own).map_err(|error| of_attach(&error))?;
+        let link = Link::attach_in_a_hurry(fd, own).map_err(of_attach)?;
         Ok(Rc::new(OnLink {
             link,
             books: RefCell::new(books),
@@ -263,7 +263,7 @@ pub(super) struct Made {
 /// A link, with its books.
 #[derive(Debug)]
 pub(super) struct OnLink {
-    pub(super) link: Arc<Link>,
+    pub(super) link: Shared<Link>,
     pub(super) books: RefCell<LinkBooks>,
     /// Who has which index; the server's own is not among them.
     pids: RefCell<Vec<(u32, ProcessIndex)>>,
@@ -328,7 +328,7 @@ impl OnLink {
                 Err(match error {
                     // Made a moment ago, and another already.
                     AttachError::Grant(_) => NPFS_HOST_BROKEN,
-                    error => of_attach(&error),
+                    error => of_attach(error),
                 })
             }
         }

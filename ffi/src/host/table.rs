@@ -12,23 +12,28 @@
 
 use std::{
     cell::UnsafeCell,
-    collections::VecDeque,
     fmt,
+    mem::ManuallyDrop,
     ops::Deref,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
-use npfs_ringbuf::Conn;
+use npfs_ringbuf::{Conn, push};
+
+use super::once::Once;
 
 /// The number of a connection: above 0, the generation above the index.
 pub(super) type Number = i32;
 
 struct Place {
     state: AtomicU64,
-    conn: UnsafeCell<Option<Conn>>,
+    /// Places stay for good, and are never dropped.
+    conn: UnsafeCell<ManuallyDrop<Option<Conn>>>,
+    /// Of those that were returned: the one that was next.
+    returned_next: AtomicU32,
 }
 
 // SAFETY: `conn` is written only by who has made the place his own by a change of `state` (CLEARING, or a free place that was
@@ -49,9 +54,13 @@ const GENERATIONS: u32 = 1 << (31 - INDEX_BITS);
 const CHUNK: usize = 1024;
 const CHUNKS: usize = (1 << INDEX_BITS) / CHUNK;
 
-static PLACES: [OnceLock<Box<[Place]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+static PLACES: [Once<Vec<Place>>; CHUNKS] = [const { Once::new() }; CHUNKS];
 /// The oldest first, so that a generation is long gone when it comes again.
-static RETURNED: Mutex<VecDeque<u32>> = Mutex::new(VecDeque::new());
+static RETURNED: Mutex<Returned> = Mutex::new(Returned {
+    first: NONE,
+    last: NONE,
+});
+/// How many there are; changes under that lock.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Somebody has left a place that may have to be cleared, and could not do it himself.
 static LEFT: AtomicBool = AtomicBool::new(false);
@@ -76,38 +85,78 @@ fn split(number: Number) -> Option<(u32, u32)> {
     Some((number & ((1 << INDEX_BITS) - 1), number >> INDEX_BITS))
 }
 
+/// Places that served and were cleared, linked through them.
+struct Returned {
+    first: u32,
+    last: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl Returned {
+    fn push(&mut self, index: u32) {
+        let Some(own) = place(index) else { return };
+        own.returned_next.store(NONE, Ordering::Relaxed);
+        match place(self.last) {
+            Some(last) => last.returned_next.store(index, Ordering::Relaxed),
+            None => self.first = index,
+        }
+        self.last = index;
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let index = self.first;
+        self.first = place(index)?.returned_next.load(Ordering::Relaxed);
+        if self.first == NONE {
+            self.last = NONE;
+        }
+        Some(index)
+    }
+}
+
+#[cold]
+fn new_chunk() -> Option<Vec<Place>> {
+    let mut places = Vec::new();
+    places.try_reserve_exact(CHUNK).ok()?;
+    while places.len() < CHUNK {
+        let fresh = Place {
+            state: AtomicU64::new(FREE),
+            conn: UnsafeCell::new(ManuallyDrop::new(None)),
+            returned_next: AtomicU32::new(NONE),
+        };
+        push(&mut places, fresh).ok()?;
+    }
+    Some(places)
+}
+
+/// A place that serves nobody: one that was returned, or a new one.
+fn free_place() -> Option<u32> {
+    let mut returned = RETURNED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(index) = returned.pop() {
+        return Some(index);
+    }
+    let next = NEXT.load(Ordering::Relaxed);
+    let chunk = PLACES.get(next as usize / CHUNK)?;
+    if chunk.get().is_none() {
+        chunk.set(new_chunk()?).ok()?;
+    }
+    NEXT.store(next + 1, Ordering::Release);
+    Some(next)
+}
+
 /// Puts a connection into the table; back if there is no room.
+// Inline, so that the optimizer sees, as everywhere else on the host's client side, that nothing here unwinds.
+#[inline(always)]
 pub(super) fn insert(conn: Conn) -> Result<Number, Conn> {
     if LEFT.swap(false, Ordering::AcqRel) {
         (0..NEXT.load(Ordering::Acquire)).for_each(clear);
     }
-    let returned = RETURNED
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .pop_front();
-    let index = match returned {
-        Some(index) => index,
-        None => {
-            let next = NEXT.fetch_update(Ordering::AcqRel, Ordering::Acquire, |next| {
-                (next < 1 << INDEX_BITS).then_some(next + 1)
-            });
-            let Ok(next) = next else { return Err(conn) };
-            PLACES[next as usize / CHUNK].get_or_init(|| {
-                let fresh = || Place {
-                    state: AtomicU64::new(FREE),
-                    conn: UnsafeCell::new(None),
-                };
-                (0..CHUNK).map(|_| fresh()).collect()
-            });
-            next
-        }
-    };
-    let Some(place) = place(index) else {
+    let Some((index, place)) = free_place().and_then(|index| Some((index, place(index)?))) else {
         return Err(conn);
     };
     // SAFETY: the place is free and off the list: it is this call's until the state says otherwise, and nobody reads what is
-    // not live.
-    unsafe { *place.conn.get() = Some(conn) };
+    // not live. Nothing is in it.
+    unsafe { place.conn.get().write(ManuallyDrop::new(Some(conn))) };
     // Those with an old number may be counted just now, and leave again.
     let state = place
         .state
@@ -151,7 +200,7 @@ impl fmt::Debug for Use {
 impl Use {
     /// The use goes on without a value of it: until [`resume`] or [`give_up`].
     pub(super) fn keep(self) -> Number {
-        let this = std::mem::ManuallyDrop::new(self);
+        let this = ManuallyDrop::new(self);
         let state = this.place.state.load(Ordering::Relaxed);
         Number::try_from(generation(state) << INDEX_BITS | this.index).unwrap_or_default()
     }
@@ -166,7 +215,7 @@ pub(super) fn get(number: Number) -> Option<Use> {
     if generation(state) == wanted && state & (DEAD | CLEARING | FREE) == 0 {
         // SAFETY: this use is counted since before `state` was looked at, in which the place was live: it is not cleared
         // until the use ends, and `conn` is not written before that.
-        if let Some(conn) = unsafe { &*place.conn.get() } {
+        if let Some(conn) = unsafe { &**place.conn.get() } {
             return Some(Use { conn, place, index });
         }
     }
@@ -243,5 +292,5 @@ fn clear(index: u32) {
     RETURNED
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .push_back(index);
+        .push(index);
 }
