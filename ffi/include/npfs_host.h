@@ -15,6 +15,9 @@
  * - The server's side (npfs_srv_...) is called by one thread. No call of it waits for a client, whatever the memory holds that
  *   they can write: where somebody is in the middle of a step, it answers NPFS_HOST_BUSY, and the doorbell tells when that is
  *   over.
+ * - The programs' side (npfs_host_...) answers NPFS_HOST_NO_MEMORY where there is no memory, and has no code that panics: a
+ *   program that links nothing else of the static library, with --gc-sections, has no `core::panicking` in it. On the server's
+ *   side a panic would be answered NPFS_HOST_INTERNAL, and want of a little memory ends the process, as in any Rust program.
  * - No signal handler is installed, and no thread is started unless it is said. An interrupted system call is made again. No
  *   callback runs while a lock is held.
  */
@@ -851,7 +854,8 @@ void npfs_host_wait_abandon(struct npfs_host_wait *wait);
  * Submits a read of `len` bytes to user memory at `buf`, a write of those there, or a flush (`kind`). It tries first: with
  * `NPFS_HOST_OK` and `NPFS_HOST_MORE_DATA` it is done, `count` is written and `complete` is not called, nor is it for
  * an error. `NPFS_HOST_PENDING`: it has its place in the order of issue, and `complete` is called once, with `cookie`, in
- * `npfs_host_pump_run` or a cancel. `flags`: `NPFS_HOST_KEEP`, `NPFS_HOST_SIGNAL`. May allocate. Any thread.
+ * `npfs_host_pump_run` or a cancel. `flags`: `NPFS_HOST_KEEP`, `NPFS_HOST_SIGNAL`. May allocate; with
+ * `NPFS_HOST_NO_MEMORY` it was withdrawn again. Any thread.
  *
  * Memory: `op` can be written and is the library's while it pends; `count` can be written unless it is NULL.
  */
