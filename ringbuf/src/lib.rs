@@ -137,7 +137,7 @@ pub use memory::{UserBuffer, UserMemory};
 #[cfg(not(loom))]
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};
-pub use shared::{Faint, Shared, push};
+pub use shared::{Faint, Shared, try_push};
 #[cfg(not(loom))]
 pub use slow::{Spot, Totals, wait_at_spots};
 #[cfg(not(loom))]

@@ -18,7 +18,7 @@ use crate::sync::{AtomicU32, Ordering, fence, process};
 /// # Errors
 /// The value, if there is no room and no memory for more.
 #[inline]
-pub fn push<T>(to: &mut Vec<T>, value: T) -> Result<(), T> {
+pub fn try_push<T>(to: &mut Vec<T>, value: T) -> Result<(), T> {
     // Not `Vec::push`, whose way out for want of memory would stay in the code.
     if to.len() == to.capacity() && to.try_reserve(1).is_err() {
         return Err(value);
@@ -343,7 +343,7 @@ mod tests {
     fn a_push_keeps_what_was_there() {
         let mut list = Vec::new();
         for number in 0..100 {
-            push(&mut list, Box::new(number)).expect("memory");
+            try_push(&mut list, Box::new(number)).expect("memory");
         }
         assert!(list.iter().map(|boxed| **boxed).eq(0..100));
     }

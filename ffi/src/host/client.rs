@@ -11,7 +11,7 @@ use std::{
 
 use npfs_ringbuf::{
     ABI_VERSION, Alarm, Answer, Conn, Deadline, Error, Grant, Link, ProcessIndex, Read, Shared,
-    Task, UserBuffer, UserMemory, Wait, Work, layout_hash, push, wait_at_bells,
+    Task, UserBuffer, UserMemory, Wait, Work, layout_hash, try_push, wait_at_bells,
 };
 
 use super::{
@@ -271,7 +271,7 @@ fn joined(
     if link.token() != end.link {
         return Err(NPFS_HOST_MISMATCH);
     }
-    push(&mut links, link.clone()).map_err(|_| NPFS_HOST_NO_MEMORY)?;
+    try_push(&mut links, link.clone()).map_err(|_| NPFS_HOST_NO_MEMORY)?;
     // The pump sleeps at the bells of those that it knew.
     ALARM.ring();
     Ok(link)
@@ -885,7 +885,7 @@ pub extern "C" fn npfs_host_pump_wait(deadline: u64) -> npfs_host_status {
         let mut until = operations::soon(Deadline::at(deadline));
         let mut links = Vec::new();
         while let Some(link) = link(links.len()) {
-            if push(&mut links, link).is_err() {
+            if try_push(&mut links, link).is_err() {
                 // Nobody would tell of the others.
                 until = until.min(Deadline::after(Duration::from_millis(1)));
                 break;

@@ -4,7 +4,7 @@
 //! Rows are linked through the entries, so that only a new entry may need memory, and says so if there is none. Nothing here
 //! panics: a number that is none finds nothing.
 
-use npfs_ringbuf::push;
+use npfs_ringbuf::try_push;
 
 /// An entry's number.
 pub(super) type Key = u32;
@@ -117,7 +117,7 @@ impl<T> Rows<T> {
                 listed: None,
                 next_free: NONE,
             };
-            if key == NONE || push(&mut self.places, place).is_err() {
+            if key == NONE || try_push(&mut self.places, place).is_err() {
                 return Err(entry);
             }
             key
@@ -269,7 +269,7 @@ impl<T> Rows<T> {
             return;
         }
         for _ in 0..wanted {
-            if push(&mut more, Ends::EMPTY).is_err() {
+            if try_push(&mut more, Ends::EMPTY).is_err() {
                 return;
             }
         }

@@ -21,7 +21,7 @@ use std::{
     },
 };
 
-use npfs_ringbuf::{Conn, push};
+use npfs_ringbuf::{Conn, try_push};
 
 use super::once::Once;
 
@@ -124,7 +124,7 @@ fn new_chunk() -> Option<Vec<Place>> {
             conn: UnsafeCell::new(ManuallyDrop::new(None)),
             returned_next: AtomicU32::new(NONE),
         };
-        push(&mut places, fresh).ok()?;
+        try_push(&mut places, fresh).ok()?;
     }
     Some(places)
 }
