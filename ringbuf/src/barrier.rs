@@ -8,10 +8,7 @@
 
 use crate::sync::{Ordering, fence};
 #[cfg(not(any(loom, miri)))]
-use crate::{
-    environment,
-    sync::process::{AtomicU32, AtomicU64},
-};
+use crate::{environment, sync::process::AtomicU64};
 
 /// The frequent side's fence: none at all for the CPU.
 #[inline(always)]
@@ -46,40 +43,38 @@ pub(crate) fn heavy_here() {
 /// The variable's values: `given-back`, or a number of turns. For tests and for doubts; read once per process.
 #[cfg(not(any(loom, miri)))]
 pub(crate) fn keep_after() -> u32 {
-    // Not known yet: 0 below, the turns plus one else. Several threads may find out at a time, and come to the same.
     static AFTER: AtomicU64 = AtomicU64::new(0);
-    if let Some(known) = AFTER.load(Ordering::Relaxed).checked_sub(1) {
-        return u32::try_from(known).unwrap_or(KEEP_NEVER);
+    found_once(&AFTER, || {
+        let wanted = environment::var(c"NPFS_ROLES", |set| match set {
+            Some("given-back") => KEEP_NEVER,
+            Some(number) => number.parse().unwrap_or(KEEP_AFTER),
+            None => KEEP_AFTER,
+        });
+        if wanted != KEEP_NEVER && kernel::register() {
+            wanted
+        } else {
+            KEEP_NEVER
+        }
+    })
+}
+
+/// What was found the first time: 0 before, and one more than that after. Several threads may look at a time, and find the same.
+#[cfg(not(any(loom, miri)))]
+fn found_once(found: &AtomicU64, find: impl FnOnce() -> u32) -> u32 {
+    let known = found.load(Ordering::Relaxed).checked_sub(1);
+    if let Some(known) = known.and_then(|known| u32::try_from(known).ok()) {
+        return known;
     }
-    let wanted = environment::var(c"NPFS_ROLES", |set| match set {
-        Some("given-back") => KEEP_NEVER,
-        Some(number) => number.parse().unwrap_or(KEEP_AFTER),
-        None => KEEP_AFTER,
-    });
-    let after = if wanted != KEEP_NEVER && kernel::register() {
-        wanted
-    } else {
-        KEEP_NEVER
-    };
-    AFTER.store(u64::from(after) + 1, Ordering::Relaxed);
-    after
+    let now = find();
+    found.store(u64::from(now) + 1, Ordering::Relaxed);
+    now
 }
 
 /// Whether this process can ask for a role that another keeps.
 #[cfg(not(any(loom, miri)))]
 pub(crate) fn can_ask() -> bool {
-    const UNKNOWN: u32 = 0;
-    const NO: u32 = 1;
-    const YES: u32 = 2;
-    static CAN: AtomicU32 = AtomicU32::new(UNKNOWN);
-    match CAN.load(Ordering::Relaxed) {
-        UNKNOWN => {
-            let can = kernel::expedited();
-            CAN.store(if can { YES } else { NO }, Ordering::Relaxed);
-            can
-        }
-        known => known == YES,
-    }
+    static CAN: AtomicU64 = AtomicU64::new(0);
+    found_once(&CAN, || kernel::expedited().into()) != 0
 }
 
 /// Models keep a role where they say so; Miri has no kernel.
@@ -100,6 +95,10 @@ const KEEP_AFTER: u32 = 64;
 
 #[cfg(not(any(loom, miri)))]
 mod kernel {
+    use std::time::Duration;
+
+    use crate::{Alarm, Deadline};
+
     // linux/membarrier.h
     const GLOBAL: libc::c_int = 1;
     const GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
@@ -140,12 +139,10 @@ mod kernel {
         // A sandbox that forbids the call to us and not to the peer, and a role that was kept before we came (from then
         // on `Keep::keeper` says so). A store leaves its CPU's buffer within a microsecond, and a preempted thread's
         // at once: a millisecond of sleep is no proof, but enough.
-        // (nanosleep(2) itself: a signal may end it early, and std's own asserts that nothing else does.)
-        let mut left = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 1_000_000,
-        };
-        // SAFETY: reads and writes `left`, which outlives the calls.
-        while unsafe { libc::nanosleep(&raw const left, &raw mut left) } != 0 {}
+        let (nobody, until) = (Alarm::new(), Deadline::after(Duration::from_millis(1)));
+        // By the clock: the sandbox may forbid the sleep, too.
+        while !until.passed() {
+            nobody.wait(nobody.now(), until);
+        }
     }
 }
