@@ -26,7 +26,7 @@ use crate::{
     link::Grant,
     queue,
     record::{Outcome, Phase, Wakes},
-    region::{self, Region},
+    region::{self, Map, Region},
     role::{Owner, Role, SETTLE},
     signal,
     sync::Ordering,
@@ -201,7 +201,7 @@ impl LinkBooks {
         ))?;
         let fd = region::create(geometry.size).map_err(BooksError::Io)?;
         region::allocate(fd.as_fd(), 0, SLOTS_OFF).map_err(no_memory)?;
-        let map = Region::map(fd.as_fd(), geometry.data_off).map_err(BooksError::Io)?;
+        let map = Map::new(fd.as_fd(), geometry.data_off).map_err(BooksError::Io)?;
         let region =
             Region::new(map, geometry).ok_or(BooksError::Config("the mapping is short"))?;
         let mut secrets = [0; 32];

@@ -12,7 +12,7 @@ use crate::{
     error::AttachError,
     geometry::Geometry,
     layout::{ABI_VERSION, PAGE},
-    region::{self, Region},
+    region::{self, Map, Region},
     shared::{self, Shared},
     sync::process::{AtomicU64, Ordering},
     types::{Access, End, PipeType, ProcessIndex},
@@ -70,14 +70,15 @@ impl Link {
             return Err(AttachError::TooLarge { len });
         }
         // The first page alone, until it says how much there is.
-        let first = Region::map(fd.as_fd(), PAGE).map_err(AttachError::Io)?;
-        let geometry = Geometry::parse(Region::header_of(&first), len)?;
-        let token = Region::header_of(&first)
+        let first = Map::new(fd.as_fd(), PAGE).map_err(AttachError::Io)?;
+        let geometry = Geometry::parse(first.header(), len)?;
+        let token = first
+            .header()
             .token
             .each_ref()
             .map(|half| half.load(Ordering::Relaxed));
         drop(first);
-        let map = Region::map(fd.as_fd(), len).map_err(AttachError::Io)?;
+        let map = Map::new(fd.as_fd(), len).map_err(AttachError::Io)?;
         let open = shared::zeros(geometry.slots as usize).ok_or_else(no_memory)?;
         let Some(region) = Region::new(map, geometry) else {
             return Err(AttachError::Geometry);

@@ -44,9 +44,9 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps `len` bytes of a descriptor for reading and writing. (Not by a crate's hand: none does so without a division that
-    /// could panic, for offsets that are not used here.)
-    fn new(fd: BorrowedFd<'_>, len: u64) -> io::Result<Map> {
+    /// Maps `len` bytes of a checked descriptor, of which the first page is known to be there. (Not by a crate's hand: none does
+    /// so without a division that could panic, for offsets that are not used here.)
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: u64) -> io::Result<Map> {
         let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
         let len = usize::try_from(len).map_err(|_| out_of_memory())?;
         if len < PAGE as usize {
@@ -66,11 +66,27 @@ impl Map {
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        // SAFETY: the range is the mapping just made; both advices only change what fork and core dumps do with it.
+        unsafe {
+            libc::madvise(at, len, libc::MADV_DONTFORK);
+            libc::madvise(at, len, libc::MADV_DONTDUMP);
+        }
         Ok(Map {
             at: NonNull::new(at.cast()).ok_or_else(out_of_memory)?,
             len,
             process: own_process(),
         })
+    }
+
+    /// The header of the link.
+    pub(crate) fn header(&self) -> &LinkHeader {
+        // SAFETY:
+        // - Mappings are page-aligned, hence aligned for `LinkHeader`, and have a page at least.
+        // - `check` found F_SEAL_SHRINK and the length, so no access can fault for want of file.
+        // - Every field is an atomic integer: any bit pattern is valid, and a store by a peer at any moment yields
+        //   some value, never an invalid one.
+        // - The mapping lives as long as the reference.
+        unsafe { self.at.cast::<LinkHeader>().as_ref() }
     }
 }
 
@@ -155,28 +171,6 @@ pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<u64, AttachError> {
 }
 
 impl Region {
-    /// Maps `len` bytes of a checked descriptor, of which the first page is known to be there.
-    pub(crate) fn map(fd: BorrowedFd<'_>, len: u64) -> io::Result<Map> {
-        let map = Map::new(fd, len)?;
-        // SAFETY: the range is the mapping just made; both advices only change what fork and core dumps do with it.
-        unsafe {
-            libc::madvise(map.at.as_ptr().cast(), map.len, libc::MADV_DONTFORK);
-            libc::madvise(map.at.as_ptr().cast(), map.len, libc::MADV_DONTDUMP);
-        }
-        Ok(map)
-    }
-
-    /// The header of a mapping.
-    pub(crate) fn header_of(map: &Map) -> &LinkHeader {
-        // SAFETY:
-        // - Mappings are page-aligned, hence aligned for `LinkHeader`, and have a page at least.
-        // - `check` found F_SEAL_SHRINK and the length, so no access can fault for want of file.
-        // - Every field is an atomic integer: any bit pattern is valid, and a store by a peer at any moment yields
-        //   some value, never an invalid one.
-        // - The mapping lives as long as the reference.
-        unsafe { map.at.cast::<LinkHeader>().as_ref() }
-    }
-
     /// A mapping whose header was checked against its length; `None`: it is shorter than its geometry.
     pub(crate) fn new(map: Map, geometry: Geometry) -> Option<Region> {
         (map.len as u64 >= geometry.data_off).then_some(Region { map, geometry })
@@ -187,7 +181,7 @@ impl Region {
     }
 
     pub(crate) fn header(&self) -> &LinkHeader {
-        Region::header_of(&self.map)
+        self.map.header()
     }
 
     fn at(&self, offset: u64) -> NonNull<u8> {
@@ -262,7 +256,8 @@ unsafe impl Send for SlotRefs {}
 unsafe impl Sync for SlotRefs {}
 
 impl SlotRefs {
-    /// `areas` as (offset, length), by the index of the end that reads. `None`: one of them does not stand there.
+    /// `areas` as (offset, length), by the index of the end that reads. `None`: one of them does not stand there, or they
+    /// overlap.
     pub(crate) fn new(link: Shared<Link>, slot: u32, areas: [(u64, u64); 2]) -> Option<SlotRefs> {
         let region = link.region();
         let [(first, first_len), (second, second_len)] = areas;
@@ -270,6 +265,9 @@ impl SlotRefs {
             region.area_at(first, first_len)?,
             region.area_at(second, second_len)?,
         ];
+        if first < second + second_len && second < first + first_len {
+            return None;
+        }
         let (header, tables) = (region.slot_off(slot), region.tables_off(slot));
         Some(SlotRefs {
             slot: region.at(header).cast(),
