@@ -308,61 +308,39 @@ pub(super) fn cancel(filter: &Filter) -> usize {
         pending.cancels = pending.cancels.wrapping_add(1);
         let this = pending.cancels;
         let mut count = 0;
-        let mut next = pending.all.next_from(0);
-        while let Some(key) = next {
-            if let Some(entry) = pending.all.get_mut(key)
-                && filter.is_for(entry)
-                && entry.cancel.is_none()
-            {
+        for entry in pending.all.all_mut() {
+            if filter.is_for(entry) && entry.cancel.is_none() {
                 entry.cancel = Some(this);
                 count += 1;
             }
-            next = pending.all.next_from(key.saturating_add(1));
         }
         (this, count)
     });
     let Some(host) = Host::get() else { return 0 };
-    let mut left = count;
+    let is_meant = |entry: &Entry| entry.cancel == Some(this);
     let mut from = 0;
     // One at a time: the numbers of those that others have ended meanwhile may be others' again.
-    while left != 0
-        && let Some(key) = pending(|pending| pending.next_of_cancel(from, this))
-    {
+    for _ in 0..count {
+        let Some(key) = pending(|pending| pending.all.first_from(from, is_meant)) else {
+            break;
+        };
         step(host, key, Telling::AtOnce);
         from = key.saturating_add(1);
-        left -= 1;
     }
     count
 }
 
-impl Pending {
-    fn next_of_cancel(&self, from: Key, cancel: u64) -> Option<Key> {
-        let mut next = self.all.next_from(from);
-        while let Some(key) = next {
-            if self.all.get(key)?.cancel == Some(cancel) {
-                return Some(key);
-            }
-            next = self.all.next_from(key.saturating_add(1));
-        }
-        None
-    }
-}
-
 /// A thread has ended, perhaps in the middle of a copy: what it worked on is looked at by others.
 pub(super) fn left_by(thread: u32) {
+    let is_its = |entry: &Entry| entry.busy && entry.worker == thread;
     let left = pending(|pending| {
         let mut left = false;
-        let mut next = pending.all.next_from(0);
-        while let Some(key) = next {
-            if let Some(entry) = pending.all.get_mut(key)
-                && entry.busy
-                && entry.worker == thread
-            {
+        while let Some(key) = pending.all.first_from(0, is_its) {
+            if let Some(entry) = pending.all.get_mut(key) {
                 entry.busy = false;
-                pending.all.enlist(key, DUE);
-                left = true;
             }
-            next = pending.all.next_from(key.saturating_add(1));
+            pending.all.enlist(key, DUE);
+            left = true;
         }
         left
     });

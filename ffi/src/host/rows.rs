@@ -27,8 +27,6 @@ pub(super) struct Rows<T> {
     /// Rows by place; a power of two, or none yet.
     buckets: Vec<Ends>,
     lists: [Ends; LISTS],
-    /// Entries.
-    count: usize,
 }
 
 struct Place<T> {
@@ -77,7 +75,6 @@ impl<T> Rows<T> {
             free: NONE,
             buckets: Vec::new(),
             lists: [Ends::EMPTY; LISTS],
-            count: 0,
         }
     }
 
@@ -130,7 +127,6 @@ impl<T> Rows<T> {
             place.entry = Some(entry);
             place.at = at;
         }
-        self.count += 1;
         self.append(self.bucket(at), key);
         Ok(key)
     }
@@ -140,7 +136,6 @@ impl<T> Rows<T> {
         let entry = self.place_mut(key)?.entry.take()?;
         self.leave_place(key);
         self.unlist(key);
-        self.count -= 1;
         let free = self.free;
         if let Some(place) = self.place_mut(key) {
             place.next_free = free;
@@ -194,11 +189,18 @@ impl<T> Rows<T> {
         places.filter_map(|place| Some((place.at, place.entry.as_ref()?)))
     }
 
-    /// The number of the first entry from there on.
-    pub(super) fn next_from(&self, key: Key) -> Option<Key> {
+    /// Every entry, to be changed.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places
+            .iter_mut()
+            .filter_map(|place| place.entry.as_mut())
+    }
+
+    /// The number of the first entry from there on that is `wanted`.
+    pub(super) fn first_from(&self, key: Key, wanted: impl Fn(&T) -> bool) -> Option<Key> {
         let from = usize::try_from(key).ok()?;
-        let rest = self.places.get(from..)?;
-        let found = rest.iter().position(|place| place.entry.is_some())?;
+        let is_it = |place: &Place<T>| place.entry.as_ref().is_some_and(&wanted);
+        let found = self.places.get(from..)?.iter().position(is_it)?;
         Key::try_from(from + found).ok()
     }
 
@@ -258,9 +260,9 @@ impl<T> Rows<T> {
         Row::Bucket(usize::try_from(mixed).unwrap_or(0) & mask)
     }
 
-    /// One row for each entry, if there is memory for them: rows are longer otherwise.
+    /// One row for each entry that there has been at a time, if there is memory for them: rows are longer otherwise.
     fn more_buckets(&mut self) {
-        if self.count < self.buckets.len() {
+        if self.places.len() < self.buckets.len() {
             return;
         }
         let wanted = (2 * self.buckets.len()).max(16);
@@ -436,7 +438,13 @@ mod tests {
                 plain.entries.get(&key).map(|(_, entry)| *entry)
             );
             let next = plain.entries.range(key..).next().map(|(key, _)| *key);
-            assert_eq!(rows.next_from(key), next);
+            assert_eq!(rows.first_from(key, |_| true), next);
+            let even = |entry: &u64| entry.is_multiple_of(2);
+            let next = plain
+                .entries
+                .range(key..)
+                .find(|(_, (_, entry))| even(entry));
+            assert_eq!(rows.first_from(key, even), next.map(|(key, _)| *key));
         }
         assert!(
             rows.all()
