@@ -71,16 +71,28 @@ impl<'a> Area<'a> {
     /// A hint to the CPU: the lines at `pos` and after it are going to be read.
     #[inline(always)]
     pub(crate) fn expect_read(self, pos: u64) {
-        for line in self.two_lines(pos) {
-            // SAFETY: a prefetch never faults and changes no byte, whatever the address.
-            #[cfg(all(target_arch = "x86_64", not(miri)))]
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(line.cast());
-            }
-            #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-            let _ = line;
+        let [first, second] = self.two_lines(pos);
+        Self::expect_line(first);
+        Self::expect_line(second);
+    }
+
+    /// A hint to the CPU: the line after the one at `pos` is going to be read.
+    #[inline(always)]
+    pub(crate) fn expect_second_line(self, pos: u64) {
+        let [_, second] = self.two_lines(pos);
+        Self::expect_line(second);
+    }
+
+    #[inline(always)]
+    fn expect_line(line: *const u8) {
+        // SAFETY: a prefetch never faults and changes no byte, whatever the address.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.cast());
         }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = line;
     }
 
     /// A hint to the CPU: the lines at `pos` and after it are going to be written.
@@ -222,6 +234,7 @@ impl<'a> Area<'a> {
     }
 
     pub(crate) fn expect_read(self, _: u64) {}
+    pub(crate) fn expect_second_line(self, _: u64) {}
     pub(crate) fn expect_write(self, _: u64) {}
 
     pub(crate) fn copy_in<S: Source>(self, pos: u64, data: S) -> Result<(), Error> {

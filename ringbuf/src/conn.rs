@@ -18,7 +18,7 @@ use crate::{
     record::Wakes,
     region::SlotRefs,
     role::{Owner, Role},
-    sync::{AtomicU8, AtomicU32, Ordering},
+    sync::{AtomicU8, AtomicU32, Ordering, spin_hint},
     types::{Access, CompletionMode, End, Info, Peek, PipeType, Read, ReadMode, State},
     wait::{Entered, Spin, learn_wake_cost},
 };
@@ -757,7 +757,13 @@ impl Conn {
         let common = &self.incoming().header.common.0;
         let peer = common.producer_cpu.load(Ordering::Relaxed);
         let looks = self.spin.quick_looks(peer).min(most);
-        let met = (0..looks).any(|_| ready());
+        let met = (0..looks).any(|_| {
+            let met = ready();
+            if !met {
+                spin_hint();
+            }
+            met
+        });
         if met {
             self.spin.met_at_once();
         }
@@ -1170,7 +1176,7 @@ impl Conn {
         let ready = self.spin.until(peer, entered, || {
             turns.set(turns.get() + 1);
             if !turns.get().is_multiple_of(between) {
-                crate::sync::spin_hint();
+                spin_hint();
                 return false;
             }
             queue.looks_writable(batch) || !calm()
@@ -1291,7 +1297,7 @@ fn wait_a_turn(turn: u32) {
     if turn % 256 == 255 {
         cpu::give_way();
     } else {
-        crate::sync::spin_hint();
+        spin_hint();
     }
 }
 

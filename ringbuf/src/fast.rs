@@ -17,7 +17,7 @@ use crate::{
     queue::{Back, Front, Queue, Segment},
     record::{Outcome, Phase, Wakes},
     role::{Owner, Taken},
-    sync::{Ordering, fence},
+    sync::{Ordering, fence, spin_hint},
     types::{Read, ReadMode},
 };
 
@@ -266,7 +266,7 @@ impl<'a> Queue<'a> {
     /// Looks up to `times` for the next frame without any role, which the caller's thread keeps. `false`: it has not come,
     /// or something else has.
     #[inline(always)]
-    pub(crate) fn look_kept(self, me: Owner, times: u32) -> bool {
+    pub(crate) fn look_kept(self, me: Owner, times: u32, takes_turns: bool) -> bool {
         let role = self.consumer();
         if !role.is_kept_by(me) {
             return false;
@@ -281,6 +281,10 @@ impl<'a> Queue<'a> {
             }
             if self.attention().0 != self.calm || !role.is_kept_by(me) {
                 return false;
+            }
+            spin_hint();
+            if takes_turns {
+                self.area.expect_second_line(front.pos);
             }
         }
         false
@@ -314,7 +318,7 @@ impl Conn {
         let looks = self.spin().quick_looks(peer);
         if looks == 0
             || self.completion_mode() != CompletionMode::Queue
-            || !queue.look_kept(me, looks)
+            || !queue.look_kept(me, looks, !self.turn())
         {
             return false;
         }
