@@ -192,7 +192,7 @@ pub(crate) fn contenders(workload: Workload, place: Placement, which: Which) -> 
         Workload::RoundTrip(_) => {
             if two_cpus {
                 // With one CPU a spinning reader would wait for its own time slice to end.
-                kinds.push(Kind::RawLine);
+                kinds.extend([Kind::RawLine, Kind::RawLinePaused]);
             }
             kinds.push(Kind::RawFutex);
             kinds.extend(rings(quota));

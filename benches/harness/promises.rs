@@ -168,13 +168,12 @@ fn rows_of(section: &Section, which: Which) -> Vec<Row> {
                 64 => Some(Bound::AtMost(1.6)),
                 _ => None,
             };
-            vec![make(
-                "P1",
-                quota,
-                Unit::Nanos,
-                &all(&|kind| kind == Kind::RawLine),
-                bound,
-            )]
+            let lines = [(Kind::RawLine, bound), (Kind::RawLinePaused, None)];
+            let row = |(line, bound)| {
+                let lines = all(&|kind| kind == line);
+                make("P1", quota, Unit::Nanos, &lines, bound)
+            };
+            lines.map(row).into()
         }
         Workload::OneWay(64) => {
             let pipe = all(&|kind| kind == Kind::Pipe);

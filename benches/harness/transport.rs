@@ -60,6 +60,8 @@ pub(crate) enum Kind {
     },
     /// A mailbox of one cache line (or as many as the message needs), its reader spinning.
     RawLine,
+    /// The same, with a pause instruction after each look.
+    RawLinePaused,
     /// The same mailbox, its reader always asleep in a futex.
     RawFutex,
     /// A bare ring whose writer publishes an index.
@@ -110,6 +112,7 @@ impl Kind {
                 format!("npfs, overlapped, {} clients", others + 1)
             }
             Kind::RawLine => "raw line".to_owned(),
+            Kind::RawLinePaused => "raw line, paused".to_owned(),
             Kind::RawFutex => "raw futex".to_owned(),
             Kind::RingIndex { capacity } => {
                 format!("ring, index, {}", size_name(capacity as usize))
@@ -137,6 +140,7 @@ impl Kind {
             Kind::OverlappedAmong { .. } => "npfs, overlapped, among many",
             Kind::OverlappedOfClients { .. } => "npfs, overlapped, many clients",
             Kind::RawLine => "raw line",
+            Kind::RawLinePaused => "raw line, paused",
             Kind::RawFutex => "raw futex",
             Kind::RingIndex { .. } => "ring, index",
             Kind::RingInFrame { .. } => "ring, in-frame",

@@ -187,6 +187,7 @@ impl Worker {
                 bail!("for another workload")
             }
             Kind::RawLine => self.act(mailbox::open_spin(parts, self.role)?, job),
+            Kind::RawLinePaused => self.act(mailbox::open_paused(parts, self.role)?, job),
             Kind::RawFutex => self.act(mailbox::open_sleep(parts, self.role)?, job),
             Kind::RingIndex { .. } => self.act(ring_index::open(parts, self.role)?, job),
             Kind::RingInFrame { .. } => self.act(ring_in_frame::open(parts, self.role)?, job),

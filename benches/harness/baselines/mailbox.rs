@@ -45,6 +45,20 @@ impl Notify for Spin {
     }
 }
 
+/// The same, but it pauses after each look, and leaves the line to its writer for that long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paused;
+
+impl Notify for Paused {
+    #[inline(always)]
+    fn tell(self, _: &Shared) {}
+
+    #[inline(always)]
+    fn wait(self, _: &Shared, _: u32) {
+        std::hint::spin_loop();
+    }
+}
+
 /// FUTEX_WAKE for each message, FUTEX_WAIT for each look in vain; never a spin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sleep;
@@ -74,6 +88,11 @@ pub(crate) fn open_spin(parts: Parts, role: Role) -> Result<(Half<Spin>, Half<Sp
         yields: parts.ticket.yields,
     });
     open(parts, role, spin)
+}
+
+/// Opens the spinning form that pauses.
+pub(crate) fn open_paused(parts: Parts, role: Role) -> Result<(Half<Paused>, Half<Paused>)> {
+    open(parts, role, Paused)
 }
 
 /// Opens the sleeping form.

@@ -28,7 +28,9 @@ pub(crate) fn prepare(kind: Kind, size: usize, one_way: bool, yields: bool) -> R
         shared([there, if one_way { size + PAGE } else { there }], yields)
     };
     match kind {
-        Kind::RawLine | Kind::RawFutex => shared([mailbox::capacity(size); 2], yields),
+        Kind::RawLine | Kind::RawLinePaused | Kind::RawFutex => {
+            shared([mailbox::capacity(size); 2], yields)
+        }
         Kind::RingIndex { capacity } | Kind::RingInFrame { capacity } => ring(capacity),
         Kind::Pipe => {
             let (server_in, client_out) = io::pipe().context("pipe")?;
@@ -118,7 +120,7 @@ impl Poll {
         if self.yields {
             std::thread::yield_now();
         }
-        // Else look again at once. The pause instruction, some 140 cycles on recent x86, was
-        // measured to slow every spinning baseline here, and a baseline is to be at its best.
+        // Else look again at once. The pause instruction takes 140 cycles on some CPUs, and slows
+        // the rings there; the raw line takes part with one as well.
     }
 }

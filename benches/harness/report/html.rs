@@ -295,7 +295,8 @@ fn colour(kind: Kind) -> usize {
         | Kind::OursAmong { .. }
         | Kind::Overlapped
         | Kind::OverlappedAmong { .. }
-        | Kind::OverlappedOfClients { .. } => 9,
+        | Kind::OverlappedOfClients { .. }
+        | Kind::RawLinePaused => 9,
     }
 }
 
@@ -303,7 +304,7 @@ fn colour(kind: Kind) -> usize {
 fn rank(kind: Kind) -> usize {
     match kind {
         kind if kind.is_ours() => 0,
-        Kind::RawLine | Kind::RawFutex => 1,
+        Kind::RawLine | Kind::RawLinePaused | Kind::RawFutex => 1,
         Kind::RingIndex { .. } | Kind::RingInFrame { .. } => 2,
         Kind::Pipe | Kind::UnixStream | Kind::UnixSeqpacket => 3,
         _ => 4,
