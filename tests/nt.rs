@@ -2674,6 +2674,49 @@ fn np_io_01_callbacks_are_told_of_completions_on_the_loop() {
     assert_eq!(told.len(), expected.len());
 }
 
+/// What a call was given is let go: a callback's own once that was told, the rest with the file object at the latest.
+#[test]
+fn np_io_01_what_a_completed_call_was_given_is_let_go() {
+    #[derive(Clone)]
+    struct Kept(std::sync::Arc<()>);
+    impl Elsewhere for Kept {
+        fn write(&self, _: NtStatus, _: usize) {}
+    }
+    let (_site, _, here) = one_table();
+    let (server, client) = pair(&here, &here, |_| ());
+    let kept = Kept(std::sync::Arc::default());
+    let is_ours_alone = || std::sync::Arc::strong_count(&kept.0) == 1;
+    for _ in 0..3 {
+        let told = Told::default();
+        let io = with_callback(Callback::new({
+            let (own, told) = (kept.clone(), told.clone());
+            move |status, count| {
+                let _own = &own;
+                told.note(status, count);
+            }
+        }));
+        let pends = here.read_file(server, &io, &Buffer::new(8));
+        assert_eq!(pends, NtStatus::PENDING);
+        drop(io);
+        assert!(!is_ours_alone());
+        assert_eq!(write(&here, client, b"one").0, NtStatus::SUCCESS);
+        assert_eq!(told.after(1)[0].0, NtStatus::SUCCESS);
+        assert!(npfs_tests::until(5 * SECOND, is_ours_alone), "kept");
+    }
+    for _ in 0..3 {
+        let io = Io {
+            status: StatusBlock::elsewhere(kept.clone()),
+            ..Io::default()
+        };
+        let pends = here.read_file(server, &io, &Buffer::new(8));
+        assert_eq!(pends, NtStatus::PENDING);
+        assert_eq!(write(&here, client, b"two").0, NtStatus::SUCCESS);
+        assert_eq!(block(&io), (NtStatus::SUCCESS, 3));
+    }
+    here.close(server).expect("close");
+    assert!(npfs_tests::until(5 * SECOND, is_ours_alone), "kept");
+}
+
 #[test]
 fn np_io_07_a_callback_and_a_port_exclude_each_other() {
     let (_site, _, here) = one_table();

@@ -43,6 +43,11 @@ pub(crate) trait Pending: Send + Sync {
     /// Its connection, while it pends or longer.
     fn conn(&self) -> Option<Arc<Conn>>;
 
+    /// Whether what is left of it once it is over may be kept until this process waits again.
+    fn may_stay(&self) -> bool {
+        false
+    }
+
     /// Whether it may have something new, before its bell says so. Cheap.
     fn has_news(&self) -> bool;
 
@@ -103,8 +108,9 @@ pub(crate) struct Reactor {
     version: AtomicU64,
     /// The read that is polled, if there is one.
     held: Mutex<Held>,
-    /// Whether there is; changes under that lock.
-    holds: AtomicBool,
+    /// Which one that is ([`id`]), 0: none. Set under that lock. Whoever ends it takes it away without: what is left of it
+    /// stays there for a while then.
+    holds: AtomicUsize,
     /// How often one came, likewise: whoever looks at one looks at another then.
     came: AtomicU32,
     /// Reads to come that are not polled, since one was for nothing; and how many that will be next time.
@@ -233,6 +239,24 @@ struct Held {
     sleeps: bool,
 }
 
+/// What was held.
+struct Gone {
+    read: Arc<dyn Pending>,
+    /// Its connection, if it pends still.
+    conn: Option<Arc<Conn>>,
+}
+
+impl Gone {
+    fn pends(&self) -> bool {
+        self.conn.is_some()
+    }
+}
+
+/// What tells operations apart for as long as they are there.
+fn id(read: &Arc<dyn Pending>) -> usize {
+    Arc::as_ptr(read).addr()
+}
+
 impl Links {
     /// The one of a link, if it is watched.
     fn of(&mut self, link: &Shared<Link>) -> Option<&Arc<Watched>> {
@@ -268,7 +292,7 @@ impl Reactor {
             forgot_at: AtomicU64::new(0),
             version: AtomicU64::new(1),
             held: Mutex::default(),
-            holds: AtomicBool::new(false),
+            holds: AtomicUsize::new(0),
             came: AtomicU32::new(0),
             unpolled: AtomicU32::new(0),
             penalty: AtomicU32::new(UNPOLLED),
@@ -330,7 +354,7 @@ impl Reactor {
     /// through it (NP-IO-13).
     fn first_look(&'static self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>, alone: bool) {
         let over = self.move_on(place(conn), operation);
-        if over || !alone || self.holds.load(Ordering::SeqCst) {
+        if over || !alone || self.holds() {
             self.settle(conn);
         }
         self.see_to_the_loop();
@@ -357,8 +381,8 @@ impl Reactor {
     pub(crate) fn hold(&'static self, read: Arc<dyn Pending>) {
         let mut held = lock(&self.held);
         let before = self.let_go(&mut held);
+        self.holds.store(id(&read), Ordering::SeqCst);
         held.read = Some(read);
-        self.holds.store(true, Ordering::SeqCst);
         let came = self.came.load(Ordering::Relaxed);
         self.came.store(came.wrapping_add(1), Ordering::Relaxed);
         let own = if held.sleeps {
@@ -370,7 +394,7 @@ impl Reactor {
         fence(Ordering::SeqCst);
         let news = held.read.as_ref().filter(|read| read.has_news()).cloned();
         drop(held);
-        if before.is_some() {
+        if before.as_ref().is_some_and(Gone::pends) {
             // Several are read from at a time: for a while none of them is polled, and for longer each time.
             let penalty = self.penalty.load(Ordering::Relaxed);
             self.unpolled.store(penalty, Ordering::Relaxed);
@@ -389,38 +413,55 @@ impl Reactor {
 
     /// What is held stands in the list from now on: for who looks for what pends.
     pub(crate) fn list_held(&'static self) {
-        if !self.holds.load(Ordering::SeqCst) {
+        if !self.holds() {
             return;
         }
         let gone = self.let_go(&mut lock(&self.held));
         self.rest(gone);
     }
 
+    fn holds(&self) -> bool {
+        self.holds.load(Ordering::SeqCst) != 0
+    }
+
     /// What is held stands in the list, at no moment in neither, unless it is over; the caller lets it rest
     /// ([`Reactor::rest`]), without the lock.
     #[must_use = "it is polled still"]
-    fn let_go(&self, held: &mut Held) -> Option<(Arc<Conn>, Arc<dyn Pending>)> {
+    fn let_go(&self, held: &mut Held) -> Option<Gone> {
         let read = held.read.take()?;
-        let conn = read.conn();
+        let conn = read.conn().filter(|_| self.holds());
         if let Some(conn) = &conn {
             read.clone().is_listed();
             self.enter(conn, &read);
         }
-        self.holds.store(false, Ordering::SeqCst);
-        Some((conn?, read))
+        self.holds.store(0, Ordering::SeqCst);
+        Some(Gone { read, conn })
     }
 
     /// One that was let go is polled no more, and leaves the list if it has ended meanwhile.
-    fn rest(&'static self, gone: Option<(Arc<Conn>, Arc<dyn Pending>)>) {
-        if let Some((conn, read)) = gone {
+    fn rest(&'static self, gone: Option<Gone>) {
+        if let Some(Gone {
+            read,
+            conn: Some(conn),
+        }) = gone
+        {
             read.stop_polling();
             self.first_look(&conn, &read, false);
         }
     }
 
+    /// Nothing is kept of what was polled and is over.
+    pub(crate) fn forget_over(&self) {
+        let over = {
+            let mut held = lock(&self.held);
+            held.read.take_if(|_| !self.holds())
+        };
+        drop(over);
+    }
+
     /// What is held, if there is anything.
     fn held(&self) -> Option<Arc<dyn Pending>> {
-        if !self.holds.load(Ordering::SeqCst) {
+        if !self.holds() {
             return None;
         }
         lock(&self.held).read.clone()
@@ -440,23 +481,28 @@ impl Reactor {
         if rests == Some(Rest::AtTheBell) {
             return false;
         }
-        let is_over = rests.is_none();
-        let mut held = lock(&self.held);
-        let is_it = |held: &Arc<dyn Pending>| Arc::ptr_eq(held, read);
-        if !held.read.as_ref().is_some_and(is_it) {
-            return is_over; // whoever has put it into the list looks whether it is over
-        }
-        if !is_over {
+        let own = id(read);
+        if rests.is_some() {
+            let mut held = lock(&self.held);
+            if self.holds.load(Ordering::SeqCst) != own {
+                return false;
+            }
             // It is not as it should be: as any other, then. That may be its end, too.
             let gone = self.let_go(&mut held);
             drop(held);
             self.rest(gone);
             return true;
         }
-        let over = held.read.take();
-        self.holds.store(false, Ordering::SeqCst);
-        drop(held);
-        drop(over);
+        // No other has its id while this is here. Whoever has put it into the list looks whether it is over.
+        let was_held = self
+            .holds
+            .compare_exchange(own, 0, Ordering::SeqCst, Ordering::SeqCst);
+        if was_held.is_err() {
+            return true;
+        }
+        if !read.may_stay() {
+            self.forget_over();
+        }
         // It was worth it.
         let penalty = self.penalty.load(Ordering::Relaxed);
         if penalty != UNPOLLED {
@@ -549,7 +595,7 @@ impl Reactor {
 
     /// Whether anything pends in this process.
     fn has_pending(&self) -> bool {
-        self.count.load(Ordering::SeqCst) != 0 || self.holds.load(Ordering::SeqCst)
+        self.count.load(Ordering::SeqCst) != 0 || self.holds()
     }
 
     /// How many operations pend on a connection in this process.

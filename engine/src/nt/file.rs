@@ -267,6 +267,7 @@ impl File {
         left.iter()
             .for_each(|operation| operation.end_with_its_file());
         cancel_blocking_on(self, None);
+        REACTOR.forget_over();
     }
 }
 

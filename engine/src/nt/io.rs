@@ -183,17 +183,23 @@ pub trait Memory: Send + Sync {
     fn copy_to(&self, to: &mut [u8]);
 }
 
-impl Memory for Mutex<Vec<u8>> {
+/// Our own.
+struct Bytes {
+    len: usize,
+    bytes: Mutex<Box<[u8]>>,
+}
+
+impl Memory for Bytes {
     fn len(&self) -> usize {
-        lock(self).len()
+        self.len
     }
 
     fn fill(&self, data: &[u8]) {
-        lock(self)[..data.len()].copy_from_slice(data);
+        lock(&self.bytes)[..data.len()].copy_from_slice(data);
     }
 
     fn copy_to(&self, to: &mut [u8]) {
-        to.copy_from_slice(&lock(self)[..to.len()]);
+        to.copy_from_slice(&lock(&self.bytes)[..to.len()]);
     }
 }
 
@@ -201,7 +207,10 @@ impl Buffer {
     /// So many zeros.
     #[must_use]
     pub fn new(bytes: usize) -> Buffer {
-        Buffer::of(Mutex::new(vec![0; bytes]))
+        Buffer::of(Bytes {
+            len: bytes,
+            bytes: Mutex::new(vec![0; bytes].into()),
+        })
     }
 
     /// Somebody's memory.
@@ -683,6 +692,11 @@ impl Pending for Operation {
         glance.is_some_and(Glance::look_for_a_moment)
     }
 
+    fn may_stay(&self) -> bool {
+        // A callback is let go once it has been told: somebody may wait for that.
+        self.io.callback.is_none()
+    }
+
     fn has_news(&self) -> bool {
         let glance = self.glance.as_ref();
         !self.soon.load(Ordering::Relaxed) && glance.is_some_and(Glance::has_news)
@@ -738,13 +752,26 @@ impl Pending for Operation {
     }
 }
 
-enum Target {
-    Event(Event),
+enum Target<'a> {
+    Event(&'a Event),
     File(Arc<File>),
-    Port(Port),
+    Port(&'a Port),
 }
 
-impl Target {
+impl Target<'_> {
+    fn of<'a>(table: Option<&Nt>, object: &'a Waitable) -> Result<Target<'a>, NtStatus> {
+        let file = |table: &Nt, handle| {
+            let entry = table.entry_with(handle, crate::Mask::SYNCHRONIZE)?;
+            Ok(Target::File(entry.file))
+        };
+        match object {
+            Waitable::Event(event) => Ok(Target::Event(event)),
+            Waitable::File(handle) => file(table.ok_or(NtStatus::INVALID_HANDLE)?, *handle),
+            Waitable::FileOf(table, handle) => file(table, *handle),
+            Waitable::Port(port) => Ok(Target::Port(port)),
+        }
+    }
+
     fn is_signalled(&self) -> bool {
         match self {
             Target::Event(event) => event.is_set(),
@@ -779,27 +806,17 @@ fn wait_in(
     objects: &[Waitable],
     deadline: Deadline,
 ) -> Result<usize, NtStatus> {
-    let file = |table: &Nt, handle| {
-        let entry = table.entry_with(handle, crate::Mask::SYNCHRONIZE)?;
-        Ok(Target::File(entry.file))
-    };
-    let target = |object: &Waitable| match object {
-        Waitable::Event(event) => Ok(Target::Event(event.clone())),
-        Waitable::File(handle) => file(table.ok_or(NtStatus::INVALID_HANDLE)?, *handle),
-        Waitable::FileOf(table, handle) => file(table, *handle),
-        Waitable::Port(port) => Ok(Target::Port(port.clone())),
-    };
     // Mostly there is one.
     let (one, many);
     let targets = match objects {
         [object] => {
-            one = [target(object)?];
+            one = [Target::of(table, object)?];
             &one[..]
         }
         objects => {
             many = objects
                 .iter()
-                .map(target)
+                .map(|object| Target::of(table, object))
                 .collect::<Result<Vec<_>, NtStatus>>()?;
             &many[..]
         }
