@@ -791,7 +791,7 @@ fn reset(queue: &QueueHeader, generation: u32) {
     for word in [
         &back.sel,
         &front.sel,
-        &notes.small_laps,
+        &notes.small_since,
         &table.cancelled_messages,
         &table.order,
         &queue.common.0.producer_cpu,

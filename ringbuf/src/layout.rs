@@ -183,8 +183,8 @@ pub(crate) struct Notes {
     pub(crate) high_water: AtomicU64,
     /// Position at which a restart was last thought of.
     pub(crate) checked: AtomicU64,
-    /// Laps in a row that stayed small.
-    pub(crate) small_laps: AtomicU32,
+    /// Since when laps have stayed small although a large one has taken memory: milliseconds, never 0; 0: it is not so.
+    pub(crate) small_since: AtomicU32,
     pub(crate) reserved: AtomicU32,
     /// A frame that ends at this position or before it is laid straight on: no restart is due, and neither the end of the
     /// area nor what is unread comes before. Found with `head`.

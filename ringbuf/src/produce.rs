@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Fault},
     fault::{self, Point},
     frame::{Flags, HEADER, Header, next_header, next_lap, on_header},
+    futex,
     matching::{self, Nowait},
     memory::Source,
     queue::{Back, Queue},
@@ -470,7 +471,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Goes on at the beginning of the area. If the queue is empty, gives back the memory that a burst took, once
-    /// several laps in a row have stayed small.
+    /// laps have stayed small for a while.
     fn restart(&self, back: &mut Back, head: u64) -> Result<u64, Error> {
         let notes = &self.header.notes.0;
         let tail = back.tail;
@@ -484,16 +485,28 @@ impl<'a> Queue<'a> {
         notes.checked.store(to, Ordering::Relaxed);
         let high = notes.high_water.load(Ordering::Relaxed).max(offset);
         notes.high_water.store(high, Ordering::Relaxed);
-        let small = if offset < KEEP {
-            notes.small_laps.load(Ordering::Relaxed).saturating_add(1)
-        } else {
-            0
-        };
-        notes.small_laps.store(small, Ordering::Relaxed);
-        if head == tail && high > KEEP && small >= SMALL_LAPS {
+        if high > KEEP && self.has_been_small(offset) && head == tail {
             self.give_memory_back(offset, high);
         }
         Ok(to)
+    }
+
+    /// A lap ends at `offset`. By the clock, and not after so many of them: a fast stream would give back again and again what
+    /// it takes every now and then.
+    #[cold]
+    fn has_been_small(&self, offset: u64) -> bool {
+        let since = &self.header.notes.0.small_since;
+        if offset >= KEEP {
+            since.store(0, Ordering::Relaxed);
+            return false;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "it wraps")]
+        let now = (futex::now() / 1_000_000) as u32 | 1;
+        let began = since.load(Ordering::Relaxed);
+        if began == 0 {
+            since.store(now, Ordering::Relaxed);
+        }
+        began != 0 && now.wrapping_sub(began) >= SMALL_TIME
     }
 
     /// The queue is empty but for a header at `offset`.
@@ -508,6 +521,7 @@ impl<'a> Queue<'a> {
             .punch((page + 8192).max(low), high + 65_536 + 4096);
         let notes = &self.header.notes.0;
         notes.high_water.store(offset, Ordering::Relaxed);
+        notes.small_since.store(0, Ordering::Relaxed);
         self.populated.fetch_min(LOW, Ordering::Relaxed);
     }
 
@@ -915,8 +929,9 @@ fn worth_a_restart(head: u64, tail: u64, size: u64, quota: u32) -> bool {
 pub(crate) const MAX_EMPTIES: u32 = 65_536;
 /// A lap shorter than this is not worth a restart.
 pub(crate) const RESTART: u64 = 16 * 1024;
-/// Laps that have to stay small before memory is given back between two writes.
-const SMALL_LAPS: u32 = 16;
+/// Milliseconds for which laps have to stay small before memory is given back between two writes. Giving it back and taking
+/// it again costs some hundred microseconds.
+const SMALL_TIME: u32 = 200;
 /// Memory below this offset is never given back.
 const LOW: u32 = 64 * 1024;
 /// Memory up to this offset is given back only with more.
