@@ -28,6 +28,7 @@ use crate::{
     record::{Outcome, Phase, Wakes},
     region::{self, Map, Region},
     role::{Owner, Role, SETTLE},
+    shared::try_push,
     signal,
     sync::Ordering,
     types::{Access, CompletionMode, End, PipeType, ProcessIndex, ReadMode},
@@ -112,8 +113,32 @@ pub struct LinkBooks {
     parked: Vec<u32>,
     processes: [Option<Process>; PROCESSES],
     areas: Areas,
-    /// Random numbers that nobody has been given yet.
-    secrets: Vec<u64>,
+    secrets: Secrets,
+}
+
+/// Random numbers that nobody has been given yet: the first `left`.
+#[derive(Debug)]
+struct Secrets {
+    numbers: [u64; 32],
+    left: usize,
+}
+
+impl Secrets {
+    const NONE: Secrets = Secrets {
+        numbers: [0; 32],
+        left: 0,
+    };
+
+    /// From the system, some at a time.
+    fn next(&mut self) -> Result<u64, BooksError> {
+        if self.left == 0 {
+            region::fill_random(&mut self.numbers).map_err(BooksError::Io)?;
+            self.left = self.numbers.len();
+        }
+        self.left -= 1;
+        let number = self.numbers.get_mut(self.left).map(std::mem::take);
+        Ok(number.unwrap_or_default())
+    }
 }
 
 /// As small as it can be: a link has one for each connection that it may ever hold.
@@ -160,19 +185,16 @@ impl Slot {
     }
 
     fn areas(&self) -> [(u64, u64); 2] {
-        [0, 1].map(|reader| {
-            (
-                u64::from(self.area_at[reader]) * LEAST_AREA,
-                1 << self.area_bits[reader],
-            )
-        })
+        let [of_client, of_server] = self.area_at.map(|at| u64::from(at) * LEAST_AREA);
+        let [client_bits, server_bits] = self.area_bits;
+        [(of_client, 1 << client_bits), (of_server, 1 << server_bits)]
     }
 
     fn set_areas(&mut self, areas: [(u64, u64); 2]) {
         for (reader, (offset, len)) in areas.into_iter().enumerate() {
             // Geometry sees to it: areas begin at multiples of the least one, within a link of 2^48 bytes at most.
             self.area_at[reader] = u32::try_from(offset / LEAST_AREA).unwrap_or(u32::MAX);
-            self.area_bits[reader] = u8::try_from(len.ilog2()).unwrap_or(0);
+            self.area_bits[reader] = u8::try_from(len.trailing_zeros()).unwrap_or(0);
         }
     }
 }
@@ -204,13 +226,13 @@ impl LinkBooks {
         let map = Map::new(fd.as_fd(), geometry.data_off).map_err(BooksError::Io)?;
         let region =
             Region::new(map, geometry).ok_or(BooksError::Config("the mapping is short"))?;
-        let mut secrets = [0; 32];
-        region::fill_random(&mut secrets).map_err(BooksError::Io)?;
-        let mut secrets = Vec::from(secrets);
-        let token = [
-            secrets.pop().unwrap_or_default(),
-            secrets.pop().unwrap_or_default(),
-        ];
+        let mut secrets = Secrets::NONE;
+        let token = [secrets.next()?, secrets.next()?];
+        // What is taken here is all that closing and taking back will need.
+        let count = geometry.slots as usize;
+        let slots = list(count, (0..geometry.slots).map(|_| Slot::default()))?;
+        let free = list(count, (0..geometry.slots).rev())?;
+        let parked = list(count, std::iter::empty())?;
         let header = region.header();
         header.abi_version.store(ABI_VERSION, Ordering::Relaxed);
         header.layout_hash.store(layout_hash(), Ordering::Relaxed);
@@ -224,9 +246,9 @@ impl LinkBooks {
         Ok(LinkBooks {
             fd,
             token,
-            slots: vec![Slot::default(); geometry.slots as usize],
-            free: (0..geometry.slots).rev().collect(),
-            parked: Vec::new(),
+            slots,
+            free,
+            parked,
             processes: [const { None }; PROCESSES],
             areas: Areas {
                 next: geometry.data_off,
@@ -255,7 +277,8 @@ impl LinkBooks {
     /// # Errors
     /// [`BooksError::Io`]: no descriptor is left.
     pub fn share(&self) -> Result<OwnedFd, BooksError> {
-        self.fd.try_clone().map_err(BooksError::Io)
+        let refused = |code| BooksError::Io(io::Error::from_raw_os_error(code));
+        region::duplicate(self.fd.as_fd()).map_err(refused)
     }
 
     /// Gives a process an index. A pidfd watches it, where there are such; `None` is this process, which needs no watching.
@@ -278,24 +301,29 @@ impl LinkBooks {
     fn add(&mut self, from: usize, pid: Option<u32>) -> Result<ProcessIndex, BooksError> {
         let index = ProcessIndex::all()
             .skip(from)
-            .find(|index| self.processes[index.get() as usize].is_none())
+            .find(|index| self.process(*index).is_none())
             .ok_or(BooksError::TooManyProcesses)?;
+        let refused = |code| BooksError::Io(io::Error::from_raw_os_error(code));
         let pidfd = match pid.map(region::pidfd).transpose() {
             Ok(Some(pidfd)) if region::has_exited(pidfd.as_fd()) => {
-                return Err(BooksError::Io(io::Error::from_raw_os_error(libc::ESRCH)));
+                return Err(refused(libc::ESRCH));
             }
             Ok(pidfd) => pidfd,
             // A number that no process can have, or a thread's.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                return Err(BooksError::Io(io::Error::from_raw_os_error(libc::ESRCH)));
-            }
+            Err(libc::EINVAL) => return Err(refused(libc::ESRCH)),
             // Linux before 5.3, or an emulation: whoever keeps these books hears of deaths by other means.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => None,
-            Err(error) => return Err(BooksError::Io(error)),
+            Err(libc::ENOSYS) => None,
+            Err(code) => return Err(refused(code)),
         };
-        self.processes[index.get() as usize] = Some(Process { pidfd });
+        if let Some(place) = self.processes.get_mut(usize::from(index.get())) {
+            *place = Some(Process { pidfd });
+        }
         self.region.bell(index).dead.store(0, Ordering::Relaxed);
         Ok(index)
+    }
+
+    fn process(&self, index: ProcessIndex) -> Option<&Process> {
+        self.processes.get(usize::from(index.get()))?.as_ref()
     }
 
     /// Makes a connection: its name, the server end's grant and the client end's.
@@ -315,11 +343,11 @@ impl LinkBooks {
             }
         }
         for process in [server, client] {
-            if self.processes[process.get() as usize].is_none() {
+            if self.process(process).is_none() {
                 return Err(BooksError::NoSuchProcess);
             }
         }
-        let secrets = [self.secret()?, self.secret()?];
+        let secrets = [self.secrets.next()?, self.secrets.next()?];
         // By reader: the server reads what the client writes.
         let mut quotas = [0; 2];
         quotas[End::Server.index()] = spec.inbound_quota;
@@ -331,11 +359,13 @@ impl LinkBooks {
         let areas = match prepared {
             Ok(areas) => areas,
             Err(error) => {
-                self.free.push(slot);
+                put(&mut self.free, slot);
                 return Err(error);
             }
         };
-        let book = &mut self.slots[slot as usize];
+        let Some(book) = self.slots.get_mut(slot as usize) else {
+            return Err(BooksError::NoFreeSlot);
+        };
         book.generation = book.generation.wrapping_add(1);
         book.set_areas(areas);
         book.quotas = quotas;
@@ -409,7 +439,7 @@ impl LinkBooks {
         end: End,
         process: ProcessIndex,
     ) -> Result<(), BooksError> {
-        if self.processes[process.get() as usize].is_none() {
+        if self.process(process).is_none() {
             return Err(BooksError::NoSuchProcess);
         }
         self.change_holders(conn, end, |of| of | bit(process))
@@ -457,20 +487,12 @@ impl LinkBooks {
         Ok(())
     }
 
-    /// From the system, some at a time.
-    fn secret(&mut self) -> Result<u64, BooksError> {
-        if self.secrets.is_empty() {
-            let mut fresh = [0; 32];
-            region::fill_random(&mut fresh).map_err(BooksError::Io)?;
-            self.secrets.extend(fresh);
-        }
-        Ok(self.secrets.pop().unwrap_or_default())
-    }
-
     /// Memory and address space for a connection.
     fn prepare(&mut self, slot: u32, quotas: [u32; 2]) -> Result<[(u64, u64); 2], BooksError> {
         let geometry = *self.region.geometry();
-        if !self.slots[slot as usize].is_allocated() {
+        let book = self.slots.get_mut(slot as usize);
+        let book = book.ok_or(BooksError::NoFreeSlot)?;
+        if !book.is_allocated() {
             for (offset, len) in [
                 (SLOTS_OFF + u64::from(slot) * SLOT_SIZE, SLOT_SIZE),
                 (
@@ -480,16 +502,18 @@ impl LinkBooks {
             ] {
                 region::allocate(self.fd.as_fd(), offset, len).map_err(no_memory)?;
             }
-            self.slots[slot as usize].flags = ALLOCATED;
+            book.flags = ALLOCATED;
         }
         let most = geometry.most_area();
         let lens = quotas.map(|quota| area_len(quota).min(most));
-        let first = self.areas.take(lens[0]).ok_or(BooksError::NoFreeArea)?;
-        let Some(second) = self.areas.take(lens[1]) else {
-            self.areas.returned.push((first, lens[0]));
-            return Err(BooksError::NoFreeArea);
-        };
-        Ok([(first, lens[0]), (second, lens[1])])
+        let first = self.areas.take(lens[0])?;
+        match self.areas.take(lens[1]) {
+            Ok(second) => Ok([(first, lens[0]), (second, lens[1])]),
+            Err(error) => {
+                put(&mut self.areas.returned, (first, lens[0]));
+                Err(error)
+            }
+        }
     }
 
     /// The last handle of an end has gone: as [`crate::Conn::close`], for whoever cannot (NP-CLOSE-02).
@@ -504,7 +528,7 @@ impl LinkBooks {
         let both = !book.is_open();
         close_end(&self.region, conn.slot, end);
         if both {
-            self.parked.push(conn.slot);
+            put(&mut self.parked, conn.slot);
         }
         Ok(())
     }
@@ -539,21 +563,20 @@ impl LinkBooks {
     /// Looks at the pidfds; what processes that have exited held is taken back and their ends are closed. Their
     /// indices are free again. Never blocks.
     pub fn reap(&mut self) -> Vec<ProcessIndex> {
-        let mut dead = Vec::new();
-        for process in ProcessIndex::all() {
-            if self.has_exited(process) {
-                self.bury(process);
-                dead.push(process);
-            }
-        }
-        dead
+        std::iter::from_fn(|| self.reap_one()).collect()
+    }
+
+    /// The same for the first of them that has not been buried.
+    pub fn reap_one(&mut self) -> Option<ProcessIndex> {
+        let dead = ProcessIndex::all().find(|process| self.has_exited(*process))?;
+        self.bury(dead);
+        Some(dead)
     }
 
     /// Whether a process is seen to have exited, and has not been buried: its pid may be another's by now. Never blocks.
     #[must_use]
     pub fn has_exited(&self, process: ProcessIndex) -> bool {
-        self.processes[process.get() as usize]
-            .as_ref()
+        self.process(process)
             .and_then(|process| process.pidfd.as_ref())
             .is_some_and(|pidfd| region::has_exited(pidfd.as_fd()))
     }
@@ -564,18 +587,24 @@ impl LinkBooks {
         // Its operations first: a write that it left pending is cancelled (NP-CANCEL-08), not left behind as by a
         // close.
         self.sweep(process, None);
-        for slot in 0..self.slots.len() {
+        let mut next = 0;
+        while let Some(slot) = self.slots.get(next as usize) {
             let conn = ConnId {
-                slot: u32::try_from(slot).unwrap_or(u32::MAX),
-                generation: self.slots[slot].generation,
+                slot: next,
+                generation: slot.generation,
             };
-            for end in [End::Client, End::Server] {
-                if self.slots[slot].holders[end.index()] & bit(process) != 0 {
-                    let _ = self.release(conn, end, process);
+            let holds = slot.holders.map(|of| of & bit(process) != 0);
+            for (end, holds) in [End::Client, End::Server].into_iter().zip(holds) {
+                if holds && let Err(error) = self.release(conn, end, process) {
+                    // It owns nothing, which a compiler does not know of an error of the system's.
+                    std::mem::forget(error);
                 }
             }
+            next += 1;
         }
-        self.processes[process.get() as usize] = None;
+        if let Some(place) = self.processes.get_mut(usize::from(process.get())) {
+            *place = None;
+        }
     }
 
     /// Takes back what a dead process, or one dead thread of it ([`crate::thread_serial`]), held: roles, records. Who
@@ -591,7 +620,7 @@ impl LinkBooks {
         }
         // It may have disarmed a bell on a slot that it has no end of any more, and died before it woke anybody.
         for other in ProcessIndex::all() {
-            if self.processes[other.get() as usize].is_some() {
+            if self.process(other).is_some() {
                 Bell::new(self.region.bell(other)).wake();
             }
         }
@@ -614,6 +643,10 @@ impl LinkBooks {
     fn unpark(&mut self) {
         let mut parked = std::mem::take(&mut self.parked);
         parked.retain(|&slot| {
+            // Both its areas come back; without memory to note them the slot waits.
+            if self.areas.returned.try_reserve(2).is_err() {
+                return true;
+            }
             let header = self.region.slot(slot);
             let tables = self.region.tables(slot);
             let held = header
@@ -635,8 +668,8 @@ impl LinkBooks {
             }
             // A hole, so that no memory is held, unless nothing was ever written: what the words say is the pair's to
             // say, since the memory is the pair's, and stale bytes pass for nothing under the next secrets.
-            let areas = self.slots[slot as usize].areas();
-            for ((offset, len), queue) in areas.into_iter().zip(&header.queues) {
+            let areas = self.slots.get(slot as usize).map(Slot::areas);
+            for ((offset, len), queue) in areas.into_iter().flatten().zip(&header.queues) {
                 if queue
                     .back
                     .0
@@ -644,16 +677,16 @@ impl LinkBooks {
                     .iter()
                     .any(|word| word.load(Ordering::Relaxed) != 0)
                 {
-                    let _ = region::punch(self.fd.as_fd(), offset, len);
+                    region::punch(self.fd.as_fd(), offset, len);
                 }
-                self.areas.returned.push((offset, len));
+                put(&mut self.areas.returned, (offset, len));
             }
             for (queue, records) in header.queues.iter().zip(&tables.queues) {
                 if was_used(queue) {
                     records.iter().for_each(Record::end_life);
                 }
             }
-            self.free.push(slot);
+            put(&mut self.free, slot);
             false
         });
         self.parked = parked;
@@ -661,30 +694,60 @@ impl LinkBooks {
 }
 
 impl Areas {
-    fn take(&mut self, len: u64) -> Option<u64> {
+    /// An area of that length. There is room to note one more that comes back, whatever else is taken meanwhile.
+    fn take(&mut self, len: u64) -> Result<u64, BooksError> {
         if let Some(at) = self.returned.iter().position(|(_, other)| *other == len) {
-            return Some(self.returned.swap_remove(at).0);
+            let (offset, _) = self.remove(at).ok_or(BooksError::NoFreeArea)?;
+            return Ok(offset);
         }
         let offset = self.next.next_multiple_of(LEAST_AREA);
         if offset.checked_add(len).is_some_and(|end| end <= self.end) {
+            room_for(&mut self.returned, 1)?;
             self.next = offset + len;
-            return Some(offset);
+            return Ok(offset);
         }
         // Split a larger one that came back: the rest goes back to the list.
-        let at = self
-            .returned
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, other))| *other > len)
-            .min_by_key(|(_, (_, other))| *other)?
-            .0;
-        let (offset, mut rest) = self.returned.swap_remove(at);
+        let larger = self.returned.iter().enumerate();
+        let larger = larger.filter(|(_, (_, other))| *other > len);
+        let (at, (_, all)) = larger
+            .min_by_key(|(_, (_, other))| *other)
+            .ok_or(BooksError::NoFreeArea)?;
+        let pieces = len.leading_zeros().saturating_sub(all.leading_zeros());
+        room_for(&mut self.returned, pieces as usize + 1)?;
+        let (offset, mut rest) = self.remove(at).ok_or(BooksError::NoFreeArea)?;
         while rest > len {
             rest /= 2;
-            self.returned.push((offset + rest, rest));
+            put(&mut self.returned, (offset + rest, rest));
         }
-        Some(offset)
+        Ok(offset)
     }
+
+    fn remove(&mut self, at: usize) -> Option<(u64, u64)> {
+        let last = self.returned.pop()?;
+        match self.returned.get_mut(at) {
+            Some(place) => Some(std::mem::replace(place, last)),
+            None => Some(last),
+        }
+    }
+}
+
+/// So many, for which there is to be memory.
+fn list<T: Copy>(count: usize, of: impl Iterator<Item = T>) -> Result<Vec<T>, BooksError> {
+    let mut list = Vec::new();
+    room_for(&mut list, count)?;
+    of.for_each(|one| put(&mut list, one));
+    Ok(list)
+}
+
+fn room_for<T>(list: &mut Vec<T>, more: usize) -> Result<(), BooksError> {
+    let no_memory = |_| BooksError::NoMemory(io::ErrorKind::OutOfMemory.into());
+    list.try_reserve(more).map_err(no_memory)
+}
+
+/// Into a list that has room for it.
+fn put<T: Copy>(list: &mut Vec<T>, one: T) {
+    let is_there = try_push(list, one);
+    debug_assert!(is_there.is_ok());
 }
 
 /// Closes an end on behalf of a process that does not do it itself.

@@ -27,6 +27,7 @@ pub struct Bell<'a> {
 }
 
 impl<'a> Bell<'a> {
+    #[inline]
     pub(crate) fn new(page: &'a BellPage) -> Bell<'a> {
         Bell { page }
     }
@@ -55,6 +56,7 @@ impl<'a> Bell<'a> {
     }
 
     /// Wakes the process, after [`Bell::mark`] has said so.
+    #[inline]
     pub fn wake(&self) {
         self.page.word.fetch_add(1, Ordering::Release);
         futex::wake(&self.page.word);

@@ -241,6 +241,7 @@ fn wait_one(word: &AtomicU32, value: u32, deadline: u64) -> Result<(), i32> {
 
 /// Wakes everybody who sleeps on the word: a hostile mapper may have queued waiters of its own in front.
 #[cfg(all(not(loom), not(miri)))]
+#[inline]
 pub(crate) fn wake(word: &AtomicU32) {
     // SAFETY: the kernel uses the address as a key and reads nothing through it.
     unsafe {

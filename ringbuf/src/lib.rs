@@ -126,6 +126,8 @@ pub use current::Current;
 #[cfg(not(loom))]
 pub use current::Held;
 pub use doorbell::Bell;
+#[doc(hidden)]
+pub use environment::var as environment;
 pub use error::{AttachError, BooksError, Error, Fault};
 #[cfg(not(loom))]
 pub use hosted::{Task, Work};
@@ -137,11 +139,11 @@ pub use memory::{UserBuffer, UserMemory};
 #[cfg(not(loom))]
 pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};
-pub use shared::{Faint, Shared, try_push};
+pub use shared::{Faint, Shared, try_box, try_bytes, try_copy, try_push};
 #[cfg(not(loom))]
 pub use slow::{Spot, Totals, wait_at_spots};
 #[cfg(not(loom))]
-pub use started::{Alarm, Answer, Asleep, Glance, Poller, Rest, Started, wait_at_bells};
+pub use started::{Alarm, Answer, Asleep, Glance, Keep, Poller, Rest, Started, wait_at_bells};
 pub use types::{
     Access, CompletionMode, Deadline, End, Info, Peek, PipeType, ProcessIndex, Read, ReadMode,
     State,

@@ -125,12 +125,14 @@ impl Link {
 
     /// The bell of this process.
     #[must_use]
+    #[inline]
     pub fn own_bell(&self) -> Bell<'_> {
         self.bell(self.process)
     }
 
     /// The bell of a process of this link.
     #[must_use]
+    #[inline]
     pub fn bell(&self, process: ProcessIndex) -> Bell<'_> {
         Bell::new(self.region.bell(process))
     }

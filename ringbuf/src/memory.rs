@@ -69,7 +69,8 @@ impl Sink for [u8] {
 
     #[inline]
     unsafe fn put(&mut self, at: usize, from: *const u8, len: usize) -> Result<(), Fault> {
-        let to = &mut self[at..at + len];
+        let to = self.get_mut(at..).and_then(|to| to.get_mut(..len));
+        let to = to.ok_or(Fault::FrameLength)?;
         // SAFETY: the slice is writable for its length; the caller vouches for `from`.
         unsafe { copy(from, to.as_mut_ptr(), len) };
         Ok(())

@@ -15,6 +15,7 @@ use crate::{
     Link, ProcessIndex, Shared,
     area::Area,
     error::AttachError,
+    futex::errno,
     geometry::Geometry,
     layout::{
         BELLS_OFF, BellPage, LinkHeader, PAGE, RecordTables, SLOT_SIZE, SLOTS_OFF, SlotHeader,
@@ -91,6 +92,8 @@ impl Map {
 }
 
 impl Drop for Map {
+    // Inline, as other drops and wakes: so the optimizer sees in each crate that it does not unwind.
+    #[inline]
     fn drop(&mut self) {
         if self.process == own_process() {
             // SAFETY: the mapping of `new`, which nobody uses after this.
@@ -100,6 +103,7 @@ impl Drop for Map {
 }
 
 /// (Of std's nobody knows that it does not unwind, and each mapping would be ready for that.)
+#[inline]
 fn own_process() -> libc::pid_t {
     // SAFETY: the call takes nothing and cannot fail.
     unsafe { libc::getpid() }
@@ -184,11 +188,13 @@ impl Region {
         self.map.header()
     }
 
+    #[inline]
     fn at(&self, offset: u64) -> NonNull<u8> {
         // SAFETY: callers stay below `data_off`, or within a data area, both inside the mapping.
         unsafe { self.map.at.add(offset as usize) }
     }
 
+    #[inline]
     pub(crate) fn bell(&self, process: ProcessIndex) -> &BellPage {
         // SAFETY: as for the header; bell pages are page-aligned and before `data_off` by the layout's assertions, one for each
         // index that there can be.
@@ -318,28 +324,25 @@ impl SlotRefs {
 
 /// Memory behind headers and records, so that no store to them can end in SIGBUS.
 pub(crate) fn allocate(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
-    fallocate(fd, 0, offset, len)
+    fallocate(fd, 0, offset, len).map_err(io::Error::from_raw_os_error)
 }
 
-/// Takes memory back; the range reads as zero afterwards.
-pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
-    fallocate(
-        fd,
-        libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-        offset,
-        len,
-    )
+/// Takes memory back, if the system can; the range reads as zero afterwards.
+pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let _ = fallocate(fd, mode, offset, len);
 }
 
-fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: u64, len: u64) -> io::Result<()> {
-    let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+/// `Err`: the number of the system's error.
+fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: u64, len: u64) -> Result<(), i32> {
+    let invalid = |_| libc::EINVAL;
     let offset = libc::off64_t::try_from(offset).map_err(invalid)?;
     let len = libc::off64_t::try_from(len).map_err(invalid)?;
     // SAFETY: a descriptor and numbers.
     if unsafe { libc::fallocate64(fd.as_raw_fd(), mode, offset, len) } == 0 {
         Ok(())
     } else {
-        Err(io::Error::last_os_error())
+        Err(errno())
     }
 }
 
@@ -354,17 +357,26 @@ pub(crate) fn fill_random(numbers: &mut [u64; 32]) -> io::Result<()> {
     }
 }
 
-/// A descriptor that becomes readable when the process exits (pidfd_open(2)).
-pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: numbers in, a descriptor of ours out.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
-        if fd < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)))
-        }
+/// A descriptor that becomes readable when the process exits (pidfd_open(2)). `Err`: the number of the system's error.
+pub(crate) fn pidfd(pid: u32) -> Result<OwnedFd, i32> {
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match i32::try_from(fd) {
+        // SAFETY: a descriptor that the call has just made, and ours alone.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(errno()),
     }
+}
+
+/// One more descriptor of the same. `Err`: the number of the system's error.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, i32> {
+    // SAFETY: a descriptor and numbers.
+    let fd = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
+    if fd < 0 {
+        return Err(errno());
+    }
+    // SAFETY: a descriptor that the call has just made, and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Whether the process behind a pidfd has exited.

@@ -5,8 +5,10 @@
 
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc},
+    ffi::c_void,
     fmt,
     marker::PhantomData,
+    mem::ManuallyDrop,
     ops::Deref,
     ptr::NonNull,
 };
@@ -35,6 +37,51 @@ pub fn try_push<T>(to: &mut Vec<T>, value: T) -> Result<(), T> {
     }
 }
 
+/// A value in a box, if there is memory for it.
+///
+/// # Errors
+/// The value, if there is none.
+pub fn try_box<T>(value: T) -> Result<Box<T>, T> {
+    let layout = Layout::new::<T>();
+    let at = if layout.size() == 0 {
+        NonNull::dangling()
+    } else {
+        // SAFETY: the layout's size is not 0.
+        match NonNull::new(unsafe { alloc(layout) }.cast::<T>()) {
+            Some(at) => at,
+            None => return Err(value),
+        }
+    };
+    // SAFETY: room for one `T`, allocated as a box of it is.
+    Ok(unsafe {
+        at.write(value);
+        Box::from_raw(at.as_ptr())
+    })
+}
+
+/// So many bytes that are 0, if there is memory for them.
+#[must_use]
+pub fn try_bytes(count: usize) -> Option<Box<[u8]>> {
+    let layout = Layout::array::<u8>(count).ok()?;
+    if layout.size() == 0 {
+        return Some(Box::default());
+    }
+    // SAFETY: the layout's size is not 0.
+    let at = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+    // SAFETY: `count` bytes, allocated as a box of that many is.
+    Some(unsafe { Box::from_raw(NonNull::slice_from_raw_parts(at, count).as_ptr()) })
+}
+
+/// A copy of bytes, if there is memory for it.
+#[must_use]
+pub fn try_copy(of: &[u8]) -> Option<Box<[u8]>> {
+    let mut copy = try_bytes(of.len())?;
+    for (to, from) in copy.iter_mut().zip(of) {
+        *to = *from;
+    }
+    Some(copy)
+}
+
 /// So many zeros, if there is memory for them.
 pub(crate) fn zeros(count: usize) -> Option<Box<[process::AtomicU64]>> {
     let layout = Layout::array::<process::AtomicU64>(count).ok()?;
@@ -47,7 +94,8 @@ pub(crate) fn zeros(count: usize) -> Option<Box<[process::AtomicU64]>> {
     Some(unsafe { Box::from_raw(NonNull::slice_from_raw_parts(at, count).as_ptr()) })
 }
 
-/// A value with several owners, as an [`Arc`](std::sync::Arc), that says so if there is no memory for it.
+/// A value with several owners, as an [`Arc`](std::sync::Arc), that says so if there is no memory for it. A value that panics when
+/// it is dropped ends the process.
 pub struct Shared<T> {
     at: NonNull<Counted<T>>,
     owns: PhantomData<Counted<T>>,
@@ -120,6 +168,24 @@ impl<T> Shared<T> {
         this.at == other.at
     }
 
+    /// An owner as a pointer, for C to keep, until [`Shared::from_raw`].
+    #[must_use]
+    pub fn into_raw(this: Shared<T>) -> NonNull<c_void> {
+        ManuallyDrop::new(this).at.cast()
+    }
+
+    /// The owner again.
+    ///
+    /// # Safety
+    /// [`Shared::into_raw`] of this very type has given the pointer, and nobody has made an owner of it again.
+    #[must_use]
+    pub unsafe fn from_raw(pointer: NonNull<c_void>) -> Shared<T> {
+        Shared {
+            at: pointer.cast(),
+            owns: PhantomData,
+        }
+    }
+
     /// Something that finds the value as long as it has owners.
     #[must_use]
     pub fn faint(this: &Shared<T>) -> Faint<T> {
@@ -129,14 +195,23 @@ impl<T> Shared<T> {
     }
 }
 
+#[inline]
 fn check(before: u32) {
     if before >= MOST {
         // Before so many more threads come by that the count is none.
-        std::process::abort();
+        // SAFETY: it takes nothing. (Of std's own no compiler knows that it does not unwind.)
+        unsafe { libc::abort() };
     }
 }
 
 impl<T> Faint<T> {
+    /// Whether the value has owners: it may lose them at any moment.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        // SAFETY: as in `find`.
+        unsafe { (*self.at.as_ptr()).owners.load(Ordering::Relaxed) != 0 }
+    }
+
     /// The value, if it has owners.
     #[must_use]
     pub fn find(&self) -> Option<Shared<T>> {
@@ -199,11 +274,19 @@ impl<T> Drop for Shared<T> {
             return;
         }
         fence(Ordering::Acquire);
-        // The finder of all owners: the memory stays for the others.
-        let _memory = Faint { at: self.at };
-        // SAFETY: the last owner: nobody has a reference any more, nor gets one, since `find` finds no owner.
-        unsafe { (&raw mut (*self.at.as_ptr()).value).drop_in_place() };
+        drop_value(self.at);
     }
+}
+
+/// The last owner has gone. As C's functions are called: a value that panics when it is dropped ends the process, and so
+/// nobody who drops an owner has to be ready for that, with code that panics.
+// Not inline, or what is in there would be looked at again for each who calls it.
+#[inline(never)]
+extern "C" fn drop_value<T>(at: NonNull<Counted<T>>) {
+    // The finder of all owners: the memory stays for the others.
+    let _memory = Faint { at };
+    // SAFETY: the last owner: nobody has a reference any more, nor gets one, since `find` finds no owner.
+    unsafe { (&raw mut (*at.as_ptr()).value).drop_in_place() };
 }
 
 impl<T> Drop for Faint<T> {
@@ -314,11 +397,12 @@ mod tests {
         assert!(Shared::is(&first, &second));
         drop(first);
         assert_eq!(dropped.load(Ordering::Relaxed), 0);
+        assert!(finder.is_owned());
         let third = finder.find().expect("it has an owner");
         assert_eq!(Shared::address(&third), Shared::address(&second));
         drop((second, third));
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
-        assert!(finder.find().is_none());
+        assert!(finder.find().is_none() && !finder.is_owned());
     }
 
     #[test]
@@ -346,6 +430,31 @@ mod tests {
             try_push(&mut list, Box::new(number)).expect("memory");
         }
         assert!(list.iter().map(|boxed| **boxed).eq(0..100));
+    }
+
+    #[test]
+    fn an_owner_outlives_being_a_pointer() {
+        let dropped = Arc::new(AtomicU32::new(0));
+        let Ok(first) = Shared::new(Dropped(dropped.clone())) else {
+            panic!("memory");
+        };
+        let kept = Shared::into_raw(first.clone());
+        drop(first);
+        assert_eq!(dropped.load(Ordering::Relaxed), 0);
+        // SAFETY: of `into_raw`, and once.
+        drop(unsafe { Shared::<Dropped>::from_raw(kept) });
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn boxes_are_what_was_put_into_them() {
+        let boxed = try_box([7_u64; 9]).expect("memory");
+        assert_eq!(*boxed, [7; 9]);
+        try_box(()).expect("no memory at all");
+        assert_eq!(*try_bytes(5).expect("memory"), [0; 5]);
+        assert_eq!(try_bytes(0).map(|none| none.len()), Some(0));
+        assert!(try_bytes(usize::MAX).is_none() && try_bytes(isize::MAX as usize).is_none());
+        assert_eq!(*try_copy(b"some").expect("memory"), *b"some");
     }
 
     #[test]

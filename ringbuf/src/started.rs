@@ -4,7 +4,7 @@
 //! else: here. Whoever holds a [`Started`] polls it when there may be something new: its process's bell tells, one word for all
 //! operations on a link, which [`wait_at_bells`] sleeps on.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use crate::{
     Conn, Deadline, Error, Link, Read,
@@ -13,14 +13,20 @@ use crate::{
     futex,
     queue::Queue,
     record::{Phase, Wakes},
+    shared::{try_bytes, try_copy},
     sync::{AtomicU8, AtomicU32, Ordering},
     wait::Wait,
 };
 
+/// What keeps a connection for an operation: a reference of several that lead to the same one for good.
+pub trait Keep: Clone + Deref<Target = Conn> {}
+
+impl<K: Clone + Deref<Target = Conn>> Keep for K {}
+
 /// An operation under way, or its answer. Dropped before it has completed, it is cancelled.
 #[derive(Debug)]
-pub struct Started {
-    conn: Arc<Conn>,
+pub struct Started<K: Keep = Arc<Conn>> {
+    conn: K,
     work: Work,
     index: usize,
     /// A role was in the way when this last wanted to go on.
@@ -60,12 +66,12 @@ pub enum Answer {
     Flushed,
 }
 
-impl Started {
+impl<K: Keep> Started<K> {
     /// [`Conn::start_read`] into a buffer of its own.
     ///
     /// # Errors
     /// As [`Conn::start_read`].
-    pub fn read(conn: &Arc<Conn>, buf: Box<[u8]>) -> Result<Started, Error> {
+    pub fn read(conn: &K, buf: Box<[u8]>) -> Result<Started<K>, Error> {
         Started::read_by(conn, buf, Poller::Bell)
     }
 
@@ -73,7 +79,7 @@ impl Started {
     ///
     /// # Errors
     /// As [`Conn::start_read`].
-    pub fn read_by(conn: &Arc<Conn>, mut buf: Box<[u8]>, poller: Poller) -> Result<Started, Error> {
+    pub fn read_by(conn: &K, mut buf: Box<[u8]>, poller: Poller) -> Result<Started<K>, Error> {
         let begun = conn.begin_read(&mut buf, poller.how())?;
         let work = Work::Read { buf, copied: 0 };
         Ok(Started::begun(conn, work, begun, poller))
@@ -84,12 +90,12 @@ impl Started {
     ///
     /// # Errors
     /// As [`Conn::start_read`].
-    pub fn read_into(conn: &Arc<Conn>, room: &mut [u8], poller: Poller) -> Result<Started, Error> {
+    pub fn read_into(conn: &K, room: &mut [u8], poller: Poller) -> Result<Started<K>, Error> {
         let begun = conn.begin_read(room, poller.how())?;
         Ok(Started::begun(conn, Work::Into(room.len()), begun, poller))
     }
 
-    fn begun(conn: &Arc<Conn>, work: Work, begun: Begun<Read>, poller: Poller) -> Started {
+    fn begun(conn: &K, work: Work, begun: Begun<Read>, poller: Poller) -> Started<K> {
         let (index, answer) = match begun {
             Begun::Done(read) => (0, Some(Ok(Answer::Read(read)))),
             Begun::Pends(index) => (index, None),
@@ -98,7 +104,7 @@ impl Started {
         if let (Poller::Caller, None) = (poller, answer) {
             started.polled.store(1, Ordering::Relaxed);
             // It rests from the first moment on.
-            let word = started.queue().records[index].rests();
+            let word = started.queue().record(index).rests();
             started.rested.store(word.unwrap_or(0), Ordering::Relaxed);
         }
         started
@@ -108,7 +114,7 @@ impl Started {
     ///
     /// # Errors
     /// As [`Conn::start_write`].
-    pub fn write(conn: &Arc<Conn>, data: Box<[u8]>) -> Result<Started, Error> {
+    pub fn write(conn: &K, data: Box<[u8]>) -> Result<Started<K>, Error> {
         let wait = Wait::new();
         let write = conn.start_write(&wait, &data)?;
         let (index, answer) = write.leave();
@@ -125,7 +131,7 @@ impl Started {
     ///
     /// # Errors
     /// As [`Conn::start_flush`].
-    pub fn flush(conn: &Arc<Conn>) -> Result<Started, Error> {
+    pub fn flush(conn: &K) -> Result<Started<K>, Error> {
         let wait = Wait::new();
         let flush = conn.start_flush(&wait)?;
         let (index, answer) = flush.leave();
@@ -137,11 +143,7 @@ impl Started {
     ///
     /// # Errors
     /// As [`Conn::start_transact`].
-    pub fn transact(
-        conn: &Arc<Conn>,
-        request: &[u8],
-        mut reply: Box<[u8]>,
-    ) -> Result<Started, Error> {
+    pub fn transact(conn: &K, request: &[u8], mut reply: Box<[u8]>) -> Result<Started<K>, Error> {
         let wait = Wait::new();
         let transact = conn.start_transact(&wait, request, &mut reply)?;
         let (index, answer) = transact.leave();
@@ -158,11 +160,11 @@ impl Started {
     }
 
     fn new(
-        conn: &Arc<Conn>,
+        conn: &K,
         work: Work,
         index: usize,
         answer: Option<Result<Answer, Error>>,
-    ) -> Started {
+    ) -> Started<K> {
         Started {
             conn: conn.clone(),
             work,
@@ -185,7 +187,7 @@ impl Started {
 
     /// The connection.
     #[must_use]
-    pub fn conn(&self) -> &Arc<Conn> {
+    pub fn conn(&self) -> &K {
         &self.conn
     }
 
@@ -203,7 +205,11 @@ impl Started {
         if let Work::Into(len) = self.work
             && len > room.len()
         {
-            let buf = vec![0; len].into();
+            let Some(buf) = try_bytes(len) else {
+                // To be looked at in a moment: there may be memory then.
+                self.held = true;
+                return None;
+            };
             self.work = Work::Read { buf, copied: 0 };
         }
         let mut wakes = Wakes::default();
@@ -220,7 +226,7 @@ impl Started {
                 .map(|answer| answer.map(Answer::Read)),
             Work::Into(len) => conn
                 .incoming()
-                .poll_read(me, index, &mut room[..*len], &mut in_room, &mut wakes)
+                .poll_read(me, index, first(room, *len), &mut in_room, &mut wakes)
                 .map(|answer| answer.map(Answer::Read)),
             Work::Write(data) => conn
                 .outgoing()
@@ -238,13 +244,35 @@ impl Started {
         self.answer = answer.map(|answer| answer.map_err(|error| conn.after(error)));
         if let (Work::Into(len), None, true) = (&self.work, self.answer, in_room != 0) {
             // It streams: what has come is kept for the rest.
-            let buf = room[..*len].into();
-            self.work = Work::Read {
-                buf,
-                copied: in_room,
-            };
+            match try_copy(first(room, *len)) {
+                Some(buf) => {
+                    self.work = Work::Read {
+                        buf,
+                        copied: in_room,
+                    };
+                }
+                None => self.end_in(first(room, *len), in_room),
+            }
         }
         self.answer
+    }
+
+    /// There is no memory to keep what a streaming read has brought: it ends as one with a smaller buffer would.
+    #[cold]
+    fn end_in(&mut self, room: &mut [u8], mut copied: usize) {
+        self.withdraw(copied);
+        if self.answer.is_some() {
+            return;
+        }
+        // It has completed meanwhile, and the rest is there.
+        let mut wakes = Wakes::default();
+        let (conn, index) = (&*self.conn, self.index);
+        let queue = conn.incoming();
+        let answer = queue.poll_read(conn.me(), index, room, &mut copied, &mut wakes);
+        conn.deliver(&mut wakes);
+        // Whatever a peer has made of the record: without what it has brought this is over.
+        let answer = answer.unwrap_or(Err(Error::NoMemory));
+        self.answer = Some(answer.map(Answer::Read).map_err(|error| conn.after(error)));
     }
 
     /// Its answer, if it is known to have one: it had when it was started, or was polled.
@@ -297,20 +325,25 @@ impl Started {
         if self.answer.is_some() {
             return false;
         }
+        let copied = match self.work {
+            Work::Read { copied, .. } => copied,
+            _ => 0,
+        };
+        self.withdraw(copied);
+        self.answer == Some(Err(Error::Cancelled))
+    }
+
+    /// The same for one that has brought so many bytes. No answer from then on either: it has completed.
+    fn withdraw(&mut self, copied: usize) {
         let mut wakes = Wakes::default();
         let queue = self.queue();
         let withdrawn = queue.withdraw_own(self.conn.me(), self.index, &mut wakes);
-        let cut = match self.work {
-            Work::Read { copied, .. } if copied != 0 => Some(queue.cut_short(copied)),
-            _ => None,
-        };
+        let cut = (copied != 0).then(|| queue.cut_short(copied));
         self.conn.deliver(&mut wakes);
-        if !withdrawn {
-            return false;
+        if withdrawn {
+            // What a streaming read has brought is brought: it ends as a read with a smaller buffer would.
+            self.answer = Some(cut.map_or(Err(Error::Cancelled), |read| Ok(Answer::Read(read))));
         }
-        // What a streaming read has brought is brought: it ends as a read with a smaller buffer would.
-        self.answer = Some(cut.map_or(Err(Error::Cancelled), |read| Ok(Answer::Read(read))));
-        cut.is_none()
     }
 
     /// Announces that this process waits at its bell ([`Link::own_bell`]) until this has something new: whoever brings
@@ -375,6 +408,12 @@ impl Started {
             && (record.state.load(Ordering::Relaxed) != self.rested.load(Ordering::Relaxed)
                 || self.is_polled() && self.queue().has_for_polled())
     }
+}
+
+/// All of it, if it has no more.
+fn first(room: &mut [u8], len: usize) -> &mut [u8] {
+    let len = len.min(room.len());
+    room.get_mut(..len).unwrap_or_default()
 }
 
 /// How the owner of a read that pends hears of its message.
@@ -470,7 +509,7 @@ pub enum Rest {
     AtTheBell,
 }
 
-impl Started {
+impl<K: Keep> Started<K> {
     /// It has its answer, or none that it could get.
     fn end(&mut self) {
         let mut rounds = 64;
@@ -483,7 +522,7 @@ impl Started {
     }
 }
 
-impl Drop for Started {
+impl<K: Keep> Drop for Started<K> {
     fn drop(&mut self) {
         self.end();
     }
@@ -526,6 +565,7 @@ impl Alarm {
     }
 
     /// Whoever took its value before this does not sleep, or is woken.
+    #[inline]
     pub fn ring(&self) {
         self.word.fetch_add(1, Ordering::SeqCst); // a
         if self.asleep.load(Ordering::SeqCst) != 0 {
