@@ -118,6 +118,7 @@ mod name;
 mod notice;
 pub mod npfs;
 pub mod nt;
+mod pool;
 mod pump;
 mod queue;
 mod reactor;

@@ -4,62 +4,58 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex},
-    thread::JoinHandle,
 };
 
-use npfs_ringbuf::{Alarm, Spot, wait_at_spots};
-use slab::Slab;
+use npfs_ringbuf::{Alarm, MOST_SPOTS, Shared, Spot, try_push, wait_at_spots};
 
 use crate::{
-    lock::lock,
-    sleeper, sys,
-    uring::{Held, Ring},
+    pool::Pool,
+    sys::{self, Errno, Lock, Run, Thread},
+    uring::{self, Held, Ring},
 };
 
-/// Waits for words; its descriptor, an eventfd(2), is readable from when one of them is rung until [`Lookout::collect`].
+/// Waits for words; its descriptor, an eventfd(2), is readable from when one of them is rung until [`Lookout::collect`]. Each word
+/// stands for a `T`, which comes back then.
 ///
 /// The kernel waits in an io_uring(7), which needs no further descriptor where the kernel can do that; where there is no such
 /// ring, or the environment variable `NPFS_LOOP` says `futex`, a thread of its own does, which blocks all signals and ends with
 /// this. It belongs to the thread that made it.
+///
+/// Nothing here panics, nor ends the process for want of memory, nor writes a log, which may do either.
 #[derive(Debug)]
-pub struct Lookout {
-    descriptor: Arc<OwnedFd>,
+pub struct Lookout<T> {
+    descriptor: Shared<OwnedFd>,
     way: Way,
-    /// By the keys that they were waited for under. A ring's: kept until then, so that the memory stays.
-    waits: Slab<Spot>,
+    /// By the keys that they are waited for under. A ring's: kept until then, so that the memory stays.
+    waits: Pool<(Spot, T)>,
 }
 
 #[derive(Debug)]
 enum Way {
-    Ring(Box<Ring>),
+    Ring(Ring),
     Thread(Helper),
 }
 
-impl Lookout {
+impl<T> Lookout<T> {
     /// One that waits for nothing yet.
     ///
     /// # Errors
-    /// No descriptor, or no thread, is left.
-    pub fn new() -> io::Result<Lookout> {
-        Lookout::with(sleeper::open())
+    /// No memory, no descriptor, or no thread, is left.
+    pub fn new() -> io::Result<Lookout<T>> {
+        Lookout::with(uring::open(|_, _| {})).map_err(io::Error::from)
     }
 
-    fn with(ring: Option<Ring>) -> io::Result<Lookout> {
-        let descriptor = Arc::new(sys::eventfd()?);
-        let ring = ring.and_then(|ring| {
-            let tells = ring.tell(descriptor.as_fd());
-            let tells = tells.inspect_err(|error| tracing::info!("no eventfd: {error}"));
-            tells.ok().map(|()| ring)
-        });
+    fn with(ring: Option<Ring>) -> Result<Lookout<T>, Errno> {
+        let descriptor = Shared::new(sys::eventfd()?).map_err(|_| NO_MEMORY)?;
+        let ring = ring.filter(|ring| ring.tell(descriptor.as_fd()).is_ok());
         let way = match ring {
-            Some(ring) => Way::Ring(Box::new(ring)),
+            Some(ring) => Way::Ring(ring),
             None => Way::Thread(Helper::start(&descriptor)?),
         };
         Ok(Lookout {
             descriptor,
             way,
-            waits: Slab::new(),
+            waits: Pool::new(),
         })
     }
 
@@ -74,22 +70,39 @@ impl Lookout {
         }
     }
 
-    /// Waits for one more word: its key, under which [`Lookout::collect`] tells of it once.
-    pub fn wait_for(&mut self, spot: Spot) -> usize {
-        let key = self.waits.insert(spot.clone());
+    /// Waits for one more word, of which [`Lookout::collect`] tells once.
+    ///
+    /// # Errors
+    /// What it stands for, if there is no memory.
+    pub fn wait_for(&mut self, spot: Spot, what: T) -> Result<(), T> {
+        let (word, value) = (spot.futex(), spot.value());
+        let for_helper = match &self.way {
+            Way::Ring(_) => None,
+            Way::Thread(_) => Some(spot.clone()),
+        };
+        let key = self.waits.insert((spot, what)).map_err(|(_, what)| what)?;
         match &mut self.way {
             Way::Ring(ring) => {
-                let waits = ring.wait_for(spot.futex(), spot.value(), key as u64);
+                let waits = ring.wait_for(word, value, key as u64);
                 match waits.and_then(|()| ring.collect()) {
-                    Err(error) => self.do_without(&error),
+                    Err(_) => self.do_without(),
                     // Nobody waits there yet: `collect` submits it.
                     Ok(()) if ring.is_behind() => self.poke(),
                     Ok(()) => {}
                 }
+                Ok(())
             }
-            Way::Thread(helper) => helper.wait_for(key, spot),
+            Way::Thread(helper) => {
+                let waits = for_helper.is_some_and(|spot| helper.wait_for(key, spot));
+                if waits {
+                    return Ok(());
+                }
+                match self.waits.remove(key) {
+                    Some((_, what)) => Err(what),
+                    None => Ok(()),
+                }
+            }
         }
-        key
     }
 
     /// Makes the descriptor readable.
@@ -97,145 +110,191 @@ impl Lookout {
         sys::ring(self.descriptor.as_fd());
     }
 
-    /// The keys of what was rung, or is another than it was; or of what was neither, seldom. The descriptor is not readable
+    /// Finds whatever was rung, or is another than it was; or what was neither, seldom. The descriptor is not readable
     /// then, unless there is more.
-    pub fn collect(&mut self) -> Vec<usize> {
-        let mut rung = Vec::new();
+    pub fn collect(&mut self, mut found: impl FnMut(T)) {
+        let (waits, descriptor) = (&mut self.waits, self.descriptor.as_fd());
+        let mut take = |key| {
+            if let Some((_, what)) = waits.remove(key) {
+                found(what);
+            }
+        };
         match &mut self.way {
             Way::Ring(ring) => {
-                let mut failed = ring.collect().err();
+                let mut failed = ring.collect().is_err();
                 // What is to be seen is seen after this, or makes it readable again.
-                sys::unring(self.descriptor.as_fd());
+                sys::unring(descriptor);
                 ring.take(|key, result| {
-                    if !matches!(-result, 0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED) {
-                        failed = Some(io::Error::from_raw_os_error(-result));
-                    }
-                    rung.extend(usize::try_from(key).ok());
+                    let passes =
+                        matches!(-result, 0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED);
+                    failed |= !passes;
+                    usize::try_from(key).into_iter().for_each(&mut take);
                 });
                 if ring.has_news() || ring.is_behind() {
-                    sys::ring(self.descriptor.as_fd());
+                    sys::ring(descriptor);
                 }
-                if let Some(error) = failed {
-                    self.do_without(&error);
+                if failed {
+                    self.do_without();
                 }
             }
             Way::Thread(helper) => {
-                sys::unring(self.descriptor.as_fd());
-                rung = std::mem::take(&mut lock(&helper.shared.state).rung);
+                sys::unring(descriptor);
+                helper.collect(take);
             }
         }
-        rung.retain(|key| self.waits.try_remove(*key).is_some());
-        rung
     }
 
-    /// The ring has failed: a thread waits from here on. Without one either, whoever polls is told again and again.
-    fn do_without(&mut self, error: &io::Error) {
-        tracing::warn!("a ring has failed ({error}), a thread instead");
-        match Helper::start(&self.descriptor) {
-            Ok(helper) => {
-                for (key, spot) in &self.waits {
-                    helper.wait_for(key, spot.clone());
-                }
-                self.way = Way::Thread(helper);
-            }
-            Err(error) => {
-                tracing::warn!("nor a thread: {error}");
-                self.poke();
-            }
+    /// The ring has failed: a thread waits from here on. Without one either, whoever polls is told again and again. (Called as C's
+    /// functions are, so that nobody has to be ready for a panic of it.)
+    #[cold]
+    extern "C" fn do_without(&mut self) {
+        let helper = Helper::start(&self.descriptor).ok().filter(|helper| {
+            let mut waits = self.waits.iter();
+            waits.all(|(key, (spot, _))| helper.wait_for(key, spot.clone()))
+        });
+        match helper {
+            Some(helper) => self.way = Way::Thread(helper),
+            None => self.poke(),
         }
     }
 }
 
-impl AsFd for Lookout {
+impl<T> AsFd for Lookout<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 }
 
+const NO_MEMORY: Errno = Errno(libc::ENOMEM);
+
 /// The thread that waits where no ring does.
 #[derive(Debug)]
 struct Helper {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    forks: u32,
+    watch: Shared<Watch>,
+    thread: Thread,
+}
+
+/// What it and the lookout have in common.
+#[derive(Debug)]
+struct Watch {
+    descriptor: Shared<OwnedFd>,
+    /// The state has changed.
+    alarm: Alarm,
+    state: Lock<State>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    descriptor: Arc<OwnedFd>,
-    /// The state has changed.
-    alarm: Alarm,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
 struct State {
-    waits: Vec<(usize, Spot)>,
-    rung: Vec<usize>,
+    waits: Vec<Waiting>,
     end: bool,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    key: usize,
+    spot: Spot,
+    /// To be told of.
+    is_rung: bool,
+}
+
 impl Helper {
-    fn start(descriptor: &Arc<OwnedFd>) -> io::Result<Helper> {
-        let shared = Arc::new(Shared {
+    fn start(descriptor: &Shared<OwnedFd>) -> Result<Helper, Errno> {
+        let watch = Watch {
             descriptor: descriptor.clone(),
             alarm: Alarm::new(),
-            state: Mutex::default(),
-        });
-        let thread = sys::without_signals(|| {
-            let shared = shared.clone();
-            let thread = std::thread::Builder::new().name("npfs-lookout".into());
-            thread.stack_size(STACK).spawn(move || shared.run())
-        })?;
-        Ok(Helper {
-            shared,
-            thread: Some(thread),
-            forks: sys::forks(),
-        })
+            state: Lock::new(State {
+                waits: Vec::new(),
+                end: false,
+            })
+            .ok_or(NO_MEMORY)?,
+        };
+        let watch = Shared::new(watch).map_err(|_| NO_MEMORY)?;
+        let thread = Thread::start(c"npfs-lookout", STACK, watch.clone())?;
+        Ok(Helper { watch, thread })
     }
 
-    fn wait_for(&self, key: usize, spot: Spot) {
-        lock(&self.shared.state).waits.push((key, spot));
-        self.shared.alarm.ring();
+    /// `false`: there is no memory.
+    #[must_use]
+    fn wait_for(&self, key: usize, spot: Spot) -> bool {
+        let waiting = Waiting {
+            key,
+            spot,
+            is_rung: false,
+        };
+        let state = &self.watch.state;
+        let waits = state.with(|state| try_push(&mut state.waits, waiting).is_ok());
+        self.watch.alarm.ring();
+        waits
+    }
+
+    fn collect(&self, mut found: impl FnMut(usize)) {
+        self.watch.state.with(|state| {
+            state.waits.retain(|waiting| {
+                if waiting.is_rung {
+                    found(waiting.key);
+                }
+                !waiting.is_rung
+            });
+        });
     }
 }
 
 impl Drop for Helper {
+    #[inline]
     fn drop(&mut self) {
-        if self.forks != sys::forks() {
-            std::mem::forget(self.thread.take()); // the parent's
-            return;
+        // A child of fork(2) has the lock as it was, and nobody who would let it go.
+        if self.thread.is_ours() {
+            self.watch.state.with(|state| state.end = true);
+            self.watch.alarm.ring();
         }
-        lock(&self.shared.state).end = true;
-        self.shared.alarm.ring();
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-impl Shared {
+impl Run for Watch {
     fn run(&self) {
+        let mut spots = [const { None }; MOST_SPOTS];
         loop {
             let seen = self.alarm.now();
-            let waits = {
-                let state = lock(&self.state);
-                if state.end {
-                    return;
-                }
-                state.waits.clone()
+            let look = |state: &mut State| self.look(state, &mut spots);
+            let Some(briefly) = self.state.with(look) else {
+                return;
             };
-            let rung = wait_at_spots(waits.iter().map(|(_, spot)| spot), &self.alarm, seen);
-            let mut over: Vec<usize> = waits
-                .iter()
-                .filter(|(_, spot)| spot.has_changed() || rung && !spot.is_bell())
-                .map(|(key, _)| *key)
-                .collect();
-            if over.is_empty() {
-                continue;
+            let spots = spots.iter().flatten();
+            if wait_at_spots(spots, &self.alarm, seen, briefly) {
+                let tell = |state: &mut State| self.tell(state, |spot| !spot.is_bell());
+                self.state.with(tell);
             }
-            let mut state = lock(&self.state);
-            state.waits.retain(|(key, _)| !over.contains(key));
-            state.rung.append(&mut over);
-            drop(state);
+        }
+    }
+}
+
+impl Watch {
+    /// Tells of what is another than it was, and finds what to sleep at: `true`: there is more than that. `None`: it is over.
+    fn look(&self, state: &mut State, spots: &mut [Option<Spot>; MOST_SPOTS]) -> Option<bool> {
+        if state.end {
+            return None;
+        }
+        self.tell(state, Spot::has_changed);
+        let waits = state.waits.iter().filter(|waiting| !waiting.is_rung);
+        let waits = waits.map(|waiting| &waiting.spot);
+        // Of a bell it can be told by looking, too.
+        let bells = waits.clone().filter(|spot| spot.is_bell());
+        let mut all = waits.filter(|spot| !spot.is_bell()).chain(bells);
+        for place in spots {
+            *place = all.next().cloned();
+        }
+        Some(all.next().is_some())
+    }
+
+    fn tell(&self, state: &mut State, is_rung: impl Fn(&Spot) -> bool) {
+        let mut any = false;
+        for waiting in &mut state.waits {
+            if !waiting.is_rung && is_rung(&waiting.spot) {
+                waiting.is_rung = true;
+                any = true;
+            }
+        }
+        if any {
             sys::ring(self.descriptor.as_fd());
         }
     }
@@ -254,8 +313,8 @@ mod tests {
     };
 
     /// One of each kind that there is here.
-    fn both() -> Vec<Lookout> {
-        let ring = sleeper::open();
+    fn both() -> Vec<Lookout<usize>> {
+        let ring = uring::open(|_, _| {});
         if ring.is_none() {
             println!("SKIPPED: no ring here");
         }
@@ -273,7 +332,13 @@ mod tests {
         (0..count).map(link).collect()
     }
 
-    fn is_readable(lookout: &Lookout, milliseconds: i32) -> bool {
+    fn found(lookout: &mut Lookout<usize>) -> Vec<usize> {
+        let mut all = Vec::new();
+        lookout.collect(|what| all.push(what));
+        all
+    }
+
+    fn is_readable(lookout: &Lookout<usize>, milliseconds: i32) -> bool {
         sys::poll(lookout.as_fd(), libc::POLLIN, Some(milliseconds)).expect("polled")
     }
 
@@ -281,26 +346,26 @@ mod tests {
     fn it_is_readable_until_it_is_drained() {
         for mut lookout in both() {
             let links = links(150);
-            let keys: Vec<usize> = links
-                .iter()
-                .map(|link| lookout.wait_for(Spot::at_own_bell(link).expect("quiet")))
-                .collect();
-            while is_readable(&lookout, 5) {
-                assert_eq!(lookout.collect(), [], "nobody has rung");
+            for (key, link) in links.iter().enumerate() {
+                let spot = Spot::at_own_bell(link).expect("quiet");
+                lookout.wait_for(spot, key).expect("memory");
             }
-            for (link, key) in links.iter().zip(keys) {
+            while is_readable(&lookout, 5) {
+                assert_eq!(found(&mut lookout), [], "nobody has rung");
+            }
+            for (key, link) in links.iter().enumerate() {
                 link.own_bell().ring(3);
                 assert!(is_readable(&lookout, 5000), "{}", lookout.kind());
                 assert!(is_readable(&lookout, 0), "still");
                 let start = Instant::now();
-                let mut rung = lookout.collect();
+                let mut rung = found(&mut lookout);
                 while rung.is_empty() && start.elapsed() < Duration::from_secs(5) {
-                    rung = lookout.collect();
+                    rung = found(&mut lookout);
                 }
                 assert_eq!(rung, [key], "{}", lookout.kind());
             }
             while is_readable(&lookout, 5) {
-                assert_eq!(lookout.collect(), [], "each once");
+                assert_eq!(found(&mut lookout), [], "each once");
             }
             lookout.poke();
             assert!(is_readable(&lookout, 0));
@@ -333,11 +398,11 @@ mod tests {
                             break;
                         }
                         if let Some(spot) = Spot::at_own_bell(&link) {
-                            lookout.wait_for(spot);
+                            lookout.wait_for(spot, turn).expect("memory");
                             let woken = is_readable(&lookout, 5000);
                             assert!(woken, "turn {turn}, {}", lookout.kind());
                         }
-                        lookout.collect();
+                        found(&mut lookout);
                     }
                     seen.store(true, Ordering::SeqCst);
                 }
@@ -351,9 +416,9 @@ mod tests {
             let link = links(1).remove(0);
             let spot = Spot::at_own_bell(&link).expect("quiet");
             link.own_bell().ring(3);
-            let key = lookout.wait_for(spot);
+            lookout.wait_for(spot, 7).expect("memory");
             assert!(is_readable(&lookout, 5000), "{}", lookout.kind());
-            assert_eq!(lookout.collect(), [key]);
+            assert_eq!(found(&mut lookout), [7]);
         }
     }
 }

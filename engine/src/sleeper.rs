@@ -12,7 +12,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,8 +22,8 @@ use npfs_ringbuf::{Alarm, Deadline, Link, Shared, wait_at_bells};
 use slab::Slab;
 
 use crate::{
-    sys,
-    uring::{Held, Ring},
+    sys::{self, Errno},
+    uring::{self, Held, Ring},
 };
 
 /// A link on which something pends.
@@ -261,7 +261,7 @@ impl Sleeper {
 
     /// Those that have been quiet for so many looks become idle, but for muted ones: armed, with a request that the ring has
     /// yet to be told of. `false`: one of them is ready.
-    fn rest(&mut self, now: u64, quiet: u32) -> std::io::Result<bool> {
+    fn rest(&mut self, now: u64, quiet: u32) -> Result<bool, Errno> {
         let Way::Ring(ring) = &mut self.way else {
             return Ok(true);
         };
@@ -288,7 +288,7 @@ impl Sleeper {
     }
 
     /// Tells the ring of its requests.
-    fn enter(&mut self) -> std::io::Result<()> {
+    fn enter(&mut self) -> Result<(), Errno> {
         match &mut self.way {
             Way::Ring(ring) => ring.collect(),
             Way::NotTried | Way::Words => Ok(()),
@@ -312,14 +312,14 @@ impl Sleeper {
         self.take(collected);
     }
 
-    fn take(&mut self, entered: std::io::Result<()>) {
+    fn take(&mut self, entered: Result<(), Errno>) {
         let Way::Ring(ring) = &mut self.way else {
             return;
         };
         let mut broken = entered.err();
         ring.take(|key, result| {
             if !matches!(-result, 0 | libc::EAGAIN | libc::EINTR | libc::ECANCELED) {
-                broken = Some(std::io::Error::from_raw_os_error(-result));
+                broken = Some(Errno(-result));
             }
             if key == ALARM {
                 self.at_the_alarm = false;
@@ -332,12 +332,12 @@ impl Sleeper {
             }
         });
         if let Some(error) = broken {
-            self.do_without(&error);
+            self.do_without(error);
         }
     }
 
     /// The ring has failed: the rest of this thread's sleeps do without it.
-    fn do_without(&mut self, error: &std::io::Error) {
+    fn do_without(&mut self, error: Errno) {
         tracing::warn!("a ring has failed ({error}), futexes instead");
         self.way = Way::Words;
         self.at_the_alarm = false;
@@ -393,7 +393,7 @@ impl Sleeper {
         alarm: &Alarm,
         seen: u32,
         until: Deadline,
-    ) -> std::io::Result<()> {
+    ) -> Result<(), Errno> {
         if !self.rest(now, 0)? {
             return self.enter();
         }
@@ -412,27 +412,8 @@ impl Sleeper {
     }
 }
 
-/// A ring of the first kind that works here, or of the kind that the environment asks for.
-pub(crate) fn open() -> Option<Ring> {
-    let kinds: &[Held] = match wanted() {
-        "uring" => &[Held::NoDescriptor],
-        "registered" => &[Held::Registered],
-        "plain" => &[Held::Plain],
-        "futex" => &[],
-        _ => &[Held::NoDescriptor, Held::Registered],
-    };
-    for held in kinds {
-        match Ring::new(*held) {
-            Ok(ring) => return Some(ring),
-            Err(error) => tracing::info!("no ring ({held:?}): {error}"),
-        }
-    }
-    None
-}
-
-fn wanted() -> &'static str {
-    static WANTED: OnceLock<String> = OnceLock::new();
-    WANTED.get_or_init(|| std::env::var("NPFS_LOOP").unwrap_or_default())
+fn open() -> Option<Ring> {
+    uring::open(|held, error| tracing::info!("no ring ({held:?}): {error}"))
 }
 
 /// What the event loop of this process sleeps in: `uring` (a ring without a descriptor), `registered` (one whose descriptor

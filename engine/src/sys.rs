@@ -8,8 +8,9 @@
 )]
 
 use std::{
-    ffi::OsStr,
-    io,
+    cell::UnsafeCell,
+    ffi::{CStr, OsStr, c_void},
+    fmt, io,
     mem::{self, MaybeUninit},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -17,7 +18,36 @@ use std::{
     },
     path::Path,
     ptr,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
+
+use npfs_ringbuf::{Shared, try_box};
+
+/// The number of a system call's error. It owns nothing: an `io::Error` might, for all that a compiler knows, and what is
+/// dropped then might panic, which a host's server must not (`npfs_host.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errno(pub(crate) i32);
+
+impl Errno {
+    /// Of the last call of this thread that failed.
+    #[inline]
+    pub(crate) fn last() -> Errno {
+        // SAFETY: the place is this thread's own, and there as long as the thread is.
+        Errno(unsafe { *libc::__errno_location() })
+    }
+}
+
+impl From<Errno> for io::Error {
+    fn from(errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.0)
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        io::Error::from(*self).fmt(f)
+    }
+}
 
 fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
     if answer < 0 {
@@ -353,21 +383,20 @@ pub(crate) fn own_identity() -> crate::wire::Peer {
 
 /// How many times this process has been forked off since its first ancestor asked: to tell, without a system call, whether
 /// something was opened by this very process.
+#[inline]
 pub(crate) fn forks() -> u32 {
-    use std::sync::{
-        Once,
-        atomic::{AtomicU32, Ordering},
-    };
     static FORKS: AtomicU32 = AtomicU32::new(0);
-    static WATCHED: Once = Once::new();
+    static WATCHED: AtomicBool = AtomicBool::new(false);
     extern "C" fn in_the_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
-    WATCHED.call_once(|| {
+    // Two threads that both find nobody watching make each fork count twice, which is as good.
+    if !WATCHED.load(Ordering::Acquire) {
         // SAFETY: the handler is a function that stays, and does nothing but count. A refusal (no memory) leaves forks
         // unseen.
         unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
-    });
+        WATCHED.store(true, Ordering::Release);
+    }
     FORKS.load(Ordering::Relaxed)
 }
 
@@ -401,6 +430,127 @@ pub(crate) fn without_signals<T>(call: impl FnOnce() -> T) -> T {
     // SAFETY: `before` was written above; with these arguments the call cannot fail.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
     answer
+}
+
+/// A value behind a lock of pthread's, which has no code that panics. (Of std's locks no compiler knows that before it sees
+/// all crates at once.)
+pub(crate) struct Lock<T> {
+    /// Where it stays.
+    mutex: Box<UnsafeCell<libc::pthread_mutex_t>>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: whoever has the lock has the value to itself.
+unsafe impl<T: Send> Send for Lock<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Lock<T> {}
+
+impl<T> Lock<T> {
+    /// `None`: there is no memory.
+    pub(crate) fn new(value: T) -> Option<Lock<T>> {
+        let mutex = try_box(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER)).ok()?;
+        let value = UnsafeCell::new(value);
+        Some(Lock { mutex, value })
+    }
+
+    /// Waits for its turn; from within such a call, for ever.
+    pub(crate) fn with<R>(&self, call: impl FnOnce(&mut T) -> R) -> R {
+        /// Lets it go.
+        struct Held<'a>(&'a UnsafeCell<libc::pthread_mutex_t>);
+        impl Drop for Held<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                // SAFETY: this thread has locked it.
+                unsafe { libc::pthread_mutex_unlock(self.0.get()) };
+            }
+        }
+        // SAFETY: a mutex that stays where it is. A plain one does not refuse; who has it already waits for itself.
+        unsafe { libc::pthread_mutex_lock(self.mutex.get()) };
+        let _held = Held(&self.mutex);
+        // SAFETY: locked, and nobody else has a reference before `_held` goes.
+        call(unsafe { &mut *self.value.get() })
+    }
+}
+
+impl<T> fmt::Debug for Lock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
+/// What a [`Thread`] does.
+pub(crate) trait Run: Send + Sync + 'static {
+    fn run(&self);
+}
+
+/// A thread with all signals blocked, which runs until it has done what it is for: whoever drops this waits for that. (Not
+/// one of std's, which ends the process where there is no memory for it.)
+#[derive(Debug)]
+pub(crate) struct Thread {
+    id: libc::pthread_t,
+    forks: u32,
+}
+
+impl Thread {
+    pub(crate) fn start<R: Run>(
+        name: &CStr,
+        stack: usize,
+        what: Shared<R>,
+    ) -> Result<Thread, Errno> {
+        extern "C" fn begin<R: Run>(what: *mut c_void) -> *mut c_void {
+            if let Some(what) = ptr::NonNull::new(what) {
+                // SAFETY: of `into_raw`, below; the thread has it to itself.
+                unsafe { Shared::<R>::from_raw(what) }.run();
+            }
+            ptr::null_mut()
+        }
+        let what = Shared::into_raw(what);
+        let mut id = MaybeUninit::uninit();
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY:
+        // - The attributes are made before they are used, and done with after that. A size that is refused leaves the usual one.
+        // - The new thread runs `begin` of the type that `what` is.
+        let refused = without_signals(|| unsafe {
+            let refused = libc::pthread_attr_init(attributes.as_mut_ptr());
+            if refused != 0 {
+                return refused;
+            }
+            libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack);
+            let attributes_now = attributes.as_ptr();
+            let refused =
+                libc::pthread_create(id.as_mut_ptr(), attributes_now, begin::<R>, what.as_ptr());
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+            refused
+        });
+        if refused != 0 {
+            // SAFETY: of `into_raw`, and no thread has it.
+            drop(unsafe { Shared::<R>::from_raw(what) });
+            return Err(Errno(refused));
+        }
+        // SAFETY: written by the call that succeeded; the thread is not joined yet, so the number is its.
+        let id = unsafe {
+            let id = id.assume_init();
+            libc::pthread_setname_np(id, name.as_ptr());
+            id
+        };
+        Ok(Thread { id, forks: forks() })
+    }
+
+    /// Whether it runs in this process: a child of fork(2) has not its parent's threads.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.forks == forks()
+    }
+}
+
+impl Drop for Thread {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_ours() {
+            // SAFETY: a thread of this process that nobody has joined, nor does again.
+            unsafe { libc::pthread_join(self.id, ptr::null_mut()) };
+        }
+    }
 }
 
 /// Waits for events on one descriptor, for so many milliseconds. `false`: the time is over.
@@ -460,12 +610,18 @@ pub(crate) fn now() -> u64 {
 // ---- eventfd, epoll, locks -------------------------------------------------------------------------------------
 
 /// A counter to wake a loop with.
-pub(crate) fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: numbers in, a fresh descriptor out.
-    unsafe { own(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }
+pub(crate) fn eventfd() -> Result<OwnedFd, Errno> {
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: fresh from the kernel, and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Wakes whoever polls it.
+#[inline]
 pub(crate) fn ring(eventfd: BorrowedFd<'_>) {
     let one = 1_u64;
     // SAFETY: eight bytes from a live integer. EAGAIN: it is rung already.
@@ -473,6 +629,7 @@ pub(crate) fn ring(eventfd: BorrowedFd<'_>) {
 }
 
 /// Takes the count back to zero.
+#[inline]
 pub(crate) fn unring(eventfd: BorrowedFd<'_>) {
     let mut count = 0_u64;
     // SAFETY: eight bytes into a live integer.

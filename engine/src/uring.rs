@@ -7,18 +7,17 @@
 //! is not interrupted. io_uring_setup(2), io_uring_enter(2), io_uring_register(2).
 
 use std::{
-    io,
     marker::PhantomData,
     mem::{ManuallyDrop, offset_of},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    sync::atomic::{AtomicU32, Ordering},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU8, AtomicU32, Ordering},
 };
 
 use io_uring::{opcode, squeue};
-use memmap2::{Advice, MmapOptions, MmapRaw};
-use npfs_ringbuf::Deadline;
+use npfs_ringbuf::{Deadline, environment};
 
-use crate::sys;
+use crate::sys::{self, Errno};
 
 /// How a ring is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub(crate) enum Held {
 #[derive(Debug)]
 pub(crate) struct Ring {
     /// Both rings, in one page; the requests, in another.
-    memory: ManuallyDrop<MmapRaw>,
+    memory: ManuallyDrop<Pages>,
     offsets: Offsets,
     held: Held,
     /// The descriptor, or the number.
@@ -62,6 +61,84 @@ struct Offsets {
     cqes: usize,
 }
 
+/// Two pages of this process's own, which a child of fork(2) does not get.
+#[derive(Debug)]
+struct Pages(NonNull<u8>);
+
+impl Pages {
+    fn new() -> Result<Pages, Errno> {
+        // SAFETY: a new mapping at a place of the kernel's choice takes nothing from anybody.
+        let at = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                2 * PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let pages = NonNull::new(at.cast()).map(Pages);
+        let pages = pages.ok_or(Errno(libc::ENOMEM))?;
+        // SAFETY: the mapping just made; the advice only changes what fork does with it.
+        if unsafe { libc::madvise(at, 2 * PAGE, libc::MADV_DONTFORK) } != 0 {
+            return Err(Errno::last());
+        }
+        Ok(pages)
+    }
+
+    fn at(&self) -> *mut u8 {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Pages {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, which nobody uses any more; in a child of fork(2) nobody drops it (`Ring`).
+        unsafe { libc::munmap(self.at().cast(), 2 * PAGE) };
+    }
+}
+
+/// A ring of the first kind that works here, or of the kind that the environment variable `NPFS_LOOP` asks for. `refused` hears
+/// of those that do not.
+pub(crate) fn open(mut refused: impl FnMut(Held, Errno)) -> Option<Ring> {
+    for held in wanted() {
+        match Ring::new(*held) {
+            Ok(ring) => return Some(ring),
+            Err(error) => refused(*held, error),
+        }
+    }
+    None
+}
+
+/// The kinds that are wanted. The environment is asked once.
+fn wanted() -> &'static [Held] {
+    /// Which of the choices, and one more.
+    static CHOICE: AtomicU8 = AtomicU8::new(0);
+    let mut choice = CHOICE.load(Ordering::Relaxed);
+    if choice == 0 {
+        choice = environment(c"NPFS_LOOP", |set| match set {
+            Some("uring") => 1,
+            Some("registered") => 2,
+            Some("plain") => 3,
+            Some("futex") => 4,
+            _ => 5,
+        });
+        CHOICE.store(choice, Ordering::Relaxed);
+    }
+    match choice {
+        1 => &[Held::NoDescriptor],
+        2 => &[Held::Registered],
+        3 => &[Held::Plain],
+        4 => &[],
+        _ => &[Held::NoDescriptor, Held::Registered],
+    }
+}
+
 const PAGE: usize = 4096;
 /// Requests between two submissions, 64 bytes each.
 const ENTRIES: u32 = 64;
@@ -72,12 +149,10 @@ impl Ring {
     /// A ring that can wait for futexes.
     ///
     /// # Errors
-    /// The kernel's; [`io::ErrorKind::Unsupported`] if it knows no futex requests (before Linux 6.7).
-    pub(crate) fn new(held: Held) -> io::Result<Ring> {
-        let memory = MmapOptions::new().len(2 * PAGE).map_anon()?;
-        memory.advise(Advice::DontFork)?;
-        let memory = MmapRaw::from(memory);
-        let base = memory.as_mut_ptr() as u64;
+    /// The kernel's; ENOTSUP if it knows no futex requests (before Linux 6.7).
+    pub(crate) fn new(held: Held) -> Result<Ring, Errno> {
+        let memory = Pages::new()?;
+        let base = memory.at() as u64;
         let mut params = Params {
             cq_entries: COMPLETIONS,
             flags: SETUP_CQSIZE
@@ -97,15 +172,15 @@ impl Ring {
         // page of ours, which stays mapped as long as the ring (`memory` is dropped with it); the kernel refuses if what
         // it wants to put there is longer.
         let got = unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, &raw mut params) };
-        if got < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let got = i32::try_from(got).map_err(io::Error::other)?;
+        let got = match i32::try_from(got) {
+            Ok(got) if got >= 0 => got,
+            _ => return Err(Errno::last()),
+        };
         let descriptor = (held != Held::NoDescriptor).then(|| {
             // SAFETY: a descriptor that the kernel has just made for this.
             unsafe { OwnedFd::from_raw_fd(got) }
         });
-        let offsets = Offsets::of(&params).ok_or(io::ErrorKind::Unsupported)?;
+        let offsets = Offsets::of(&params).ok_or(UNSUPPORTED)?;
         let mut ring = Ring {
             memory: ManuallyDrop::new(memory),
             offsets,
@@ -131,20 +206,20 @@ impl Ring {
                 };
                 // SAFETY: one `io_uring_rsrc_update`, read and written during the call.
                 unsafe { register(got, REGISTER_RING_FDS, (&raw mut update).cast(), 1)? };
-                ring.number = i32::try_from(update.offset).map_err(io::Error::other)?;
+                ring.number = i32::try_from(update.offset).map_err(|_| UNSUPPORTED)?;
                 ring.flags = ENTER_REGISTERED_RING;
                 drop(descriptor);
             }
             Held::Plain => ring.descriptor = descriptor, // closed with it
         }
         if !ring.knows(opcode::FutexWait::CODE)? {
-            return Err(io::ErrorKind::Unsupported.into());
+            return Err(UNSUPPORTED);
         }
         Ok(ring)
     }
 
     /// Whether the kernel has such requests.
-    fn knows(&self, code: u8) -> io::Result<bool> {
+    fn knows(&self, code: u8) -> Result<bool, Errno> {
         const MOST: u32 = 256;
         /// `struct io_uring_probe` and `struct io_uring_probe_op`.
         #[repr(C)]
@@ -170,14 +245,15 @@ impl Ring {
                 MOST,
             )?;
         }
-        Ok(probe.ops[usize::from(code)][1] & OP_SUPPORTED != 0)
+        let [_, flags, ..] = probe.ops[usize::from(code)];
+        Ok(flags & OP_SUPPORTED != 0)
     }
 
     /// A word of one of the rings.
     fn word(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: `Offsets::of` has seen that the word is inside the first page and aligned; the page is mapped as long as
         // `self`; the kernel and this thread use it by atomic loads and stores only.
-        unsafe { &*self.memory.as_mut_ptr().add(offset).cast::<AtomicU32>() }
+        unsafe { &*self.memory.at().add(offset).cast::<AtomicU32>() }
     }
 
     /// Writes to an eventfd(2) whenever something may have completed, or could be collected. (The descriptor of a ring of this
@@ -185,7 +261,7 @@ impl Ring {
     ///
     /// # Errors
     /// Those of io_uring_register(2).
-    pub(crate) fn tell(&self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn tell(&self, eventfd: BorrowedFd<'_>) -> Result<(), Errno> {
         let by_number = if self.flags == 0 {
             0
         } else {
@@ -209,6 +285,7 @@ impl Ring {
     }
 
     /// Whether this is the process that made it.
+    #[inline]
     pub(crate) fn is_ours(&self) -> bool {
         self.forks == sys::forks()
     }
@@ -218,19 +295,19 @@ impl Ring {
     ///
     /// # Errors
     /// Those of io_uring_enter(2), if earlier requests had to be submitted.
-    pub(crate) fn wait_for(&mut self, word: *const u32, value: u32, key: u64) -> io::Result<()> {
+    pub(crate) fn wait_for(&mut self, word: *const u32, value: u32, key: u64) -> Result<(), Errno> {
         /// FUTEX2_SIZE_U32, and shared.
         const FLAGS: u32 = 2;
         let wait = opcode::FutexWait::new(word, u64::from(value), u64::from(u32::MAX), FLAGS);
         self.push(wait.build().user_data(key))
     }
 
-    fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
+    fn push(&mut self, entry: squeue::Entry) -> Result<(), Errno> {
         if self.unsubmitted == ENTRIES {
             self.enter(0, Deadline::NEVER)?;
             if self.unsubmitted == ENTRIES {
                 // It takes nothing just now (no memory): what stands there must not be written over.
-                return Err(io::ErrorKind::OutOfMemory.into());
+                return Err(Errno(libc::ENOMEM));
             }
         }
         let tail = self.word(self.offsets.sq_tail).load(Ordering::Relaxed);
@@ -239,7 +316,7 @@ impl Ring {
         // does not read it before the tail says so, and has read what was there (`unsubmitted` is below `ENTRIES`).
         unsafe {
             self.memory
-                .as_mut_ptr()
+                .at()
                 .add(PAGE + at)
                 .cast::<squeue::Entry>()
                 .write(entry);
@@ -272,7 +349,7 @@ impl Ring {
     ///
     /// # Errors
     /// Those of io_uring_enter(2) that do not pass.
-    pub(crate) fn wait(&mut self, deadline: Deadline) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), Errno> {
         self.enter(1, deadline)
     }
 
@@ -280,11 +357,11 @@ impl Ring {
     ///
     /// # Errors
     /// As [`Ring::wait`].
-    pub(crate) fn collect(&mut self) -> io::Result<()> {
+    pub(crate) fn collect(&mut self) -> Result<(), Errno> {
         self.enter(0, Deadline::NEVER)
     }
 
-    fn enter(&mut self, complete: u32, deadline: Deadline) -> io::Result<()> {
+    fn enter(&mut self, complete: u32, deadline: Deadline) -> Result<(), Errno> {
         let time = deadline.remaining().map(|left| Timespec {
             seconds: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             nanoseconds: i64::from(left.subsec_nanos()),
@@ -312,11 +389,10 @@ impl Ring {
             self.unsubmitted -= self.unsubmitted.min(submitted);
             return Ok(());
         }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
+        match Errno::last() {
             // Whoever has submitted something is told how much instead, also after a timeout.
-            Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
-            _ => Err(error),
+            Errno(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+            error => Err(error),
         }
     }
 
@@ -328,7 +404,7 @@ impl Ring {
                 + (head & self.offsets.cq_mask) as usize * size_of::<Completion>();
             // SAFETY: `Offsets::of` has seen that all completions are inside the first page; this one is the kernel's no
             // more, since the tail is beyond it, and not its again before the head is.
-            let completion = unsafe { self.memory.as_ptr().add(at).cast::<Completion>().read() };
+            let completion = unsafe { self.memory.at().add(at).cast::<Completion>().read() };
             self.word(self.offsets.cq_head)
                 .store(head.wrapping_add(1), Ordering::Release);
             done(completion.key, completion.result);
@@ -337,6 +413,8 @@ impl Ring {
 }
 
 impl Drop for Ring {
+    // Inline, as other drops here: so the optimizer sees in the crate of who waits that it does not unwind.
+    #[inline]
     fn drop(&mut self) {
         if !self.is_ours() {
             return; // the parent's number, and its memory, may be something else's here
@@ -348,8 +426,8 @@ impl Drop for Ring {
                 data: 0,
             };
             // SAFETY: one `io_uring_rsrc_update`, read during the call. The kernel ends what still waits, and lets go of
-            // the pages by itself.
-            let gone = unsafe {
+            // the pages by itself. If it refuses, the ring goes with its thread.
+            let _ = unsafe {
                 register(
                     self.number,
                     UNREGISTER_RING_FDS | REGISTER_BY_NUMBER,
@@ -357,9 +435,6 @@ impl Drop for Ring {
                     1,
                 )
             };
-            if let Err(error) = gone {
-                tracing::debug!("a ring goes with its thread only: {error}");
-            }
         }
         // SAFETY: dropped here and nowhere else. The kernel has pinned the pages, if the ring lives on.
         unsafe { ManuallyDrop::drop(&mut self.memory) };
@@ -368,12 +443,13 @@ impl Drop for Ring {
 
 /// # Safety
 /// `argument` points to what the operation reads and writes, `count` times.
+#[inline]
 unsafe fn register(
     number: i32,
     operation: u32,
     argument: *mut libc::c_void,
     count: u32,
-) -> io::Result<()> {
+) -> Result<(), Errno> {
     // SAFETY: the caller's.
     let got = unsafe {
         libc::syscall(
@@ -385,10 +461,13 @@ unsafe fn register(
         )
     };
     if got < 0 {
-        return Err(io::Error::last_os_error());
+        return Err(Errno::last());
     }
     Ok(())
 }
+
+/// What is asked for, this kernel does not have.
+const UNSUPPORTED: Errno = Errno(libc::ENOTSUP);
 
 impl Offsets {
     /// `None`: not where they can be.

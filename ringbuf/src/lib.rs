@@ -141,7 +141,7 @@ pub use pending::{PendingFlush, PendingRead, PendingTransact, PendingWrite};
 pub use role::{RoleProbe, thread_serial};
 pub use shared::{Faint, Shared, try_box, try_bytes, try_copy, try_push};
 #[cfg(not(loom))]
-pub use slow::{Spot, Totals, wait_at_spots};
+pub use slow::{MOST_SPOTS, Obstacles, Spot, Totals, wait_at_spots};
 #[cfg(not(loom))]
 pub use started::{Alarm, Answer, Asleep, Glance, Keep, Poller, Rest, Started, wait_at_bells};
 pub use types::{

@@ -22,14 +22,17 @@ pub struct Spot {
     value: u32,
 }
 
-/// Which word: of a slot, by the index of the end that reads.
+/// Which word: of a slot, by the end that reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Bell,
-    Producer(u32, usize),
-    Consumer(u32, usize),
-    Room(u32, usize),
+    Producer(u32, End),
+    Consumer(u32, End),
+    Room(u32, End),
 }
+
+/// What may stand in the way of one call: a role or two, and a table that is full.
+pub type Obstacles = [Option<Spot>; 3];
 
 impl Spot {
     /// The bell of this process, armed. `None`: a slot is ready already.
@@ -43,7 +46,13 @@ impl Spot {
     }
 
     fn word(&self) -> &AtomicU32 {
-        let queue = |slot, reader: usize| &self.link.region().slot(slot).queues[reader];
+        let queue = |slot, reader: End| {
+            let [of_client, of_server] = &self.link.region().slot(slot).queues;
+            match reader {
+                End::Client => of_client,
+                End::Server => of_server,
+            }
+        };
         match self.place {
             Place::Bell => self.link.own_bell().word(),
             Place::Producer(slot, reader) => &queue(slot, reader).back.0.role,
@@ -75,27 +84,45 @@ impl Spot {
     pub fn is_bell(&self) -> bool {
         self.place == Place::Bell
     }
+
+    /// Which of its connection's words it is, below 6; a bell is 6.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        let (kind, reader) = match self.place {
+            Place::Producer(_, reader) => (0, reader),
+            Place::Consumer(_, reader) => (2, reader),
+            Place::Room(_, reader) => (4, reader),
+            Place::Bell => return 6,
+        };
+        match reader {
+            End::Client => kind,
+            End::Server => kind + 1,
+        }
+    }
 }
 
-/// Sleeps until a spot is rung or another than it was, or the alarm has rung since `seen`; or for a moment only, with more than
-/// 127 spots, and where there is no futex_waitv(2). `true`: one that is no bell was rung, perhaps all of those: to be told by
-/// looking is only whether a bell was.
+/// Spots that one call can sleep at.
+pub const MOST_SPOTS: usize = futex::MOST_WORDS - 1;
+
+/// Sleeps until a spot is rung or another than it was, or the alarm has rung since `seen`; or for a moment only, if it is to be
+/// so (`briefly`, for who has more than [`MOST_SPOTS`], the number of those that are looked at), and where there is no
+/// futex_waitv(2). `true`: one that is no bell was rung, perhaps all of those: to be told by looking is only whether a bell was.
 #[must_use]
-pub fn wait_at_spots<'s>(spots: impl Iterator<Item = &'s Spot>, alarm: &Alarm, seen: u32) -> bool {
-    let (bells, others): (Vec<&Spot>, Vec<&Spot>) = spots.partition(|spot| spot.is_bell());
-    let most = futex::MOST_WORDS - 1;
-    let listed = bells.len().min(most.saturating_sub(others.len()));
-    let (bells, later) = bells.split_at(listed);
-    if later.iter().any(|spot| spot.has_changed()) {
-        return false;
-    }
+pub fn wait_at_spots<'s>(
+    spots: impl Iterator<Item = &'s Spot> + Clone,
+    alarm: &Alarm,
+    seen: u32,
+    briefly: bool,
+) -> bool {
+    let spots = spots.take(MOST_SPOTS);
+    let bells = spots.clone().filter(|spot| spot.is_bell());
+    let listed = bells.clone().count();
     // The kernel tells of the last that was rung.
-    let all = bells.iter().chain(&others).take(most);
-    let is_short = !later.is_empty() || others.len() > most;
+    let all = bells.chain(spots.filter(|spot| !spot.is_bell()));
     let _asleep = alarm.fall_asleep();
     let words = all.map(|spot| (spot.word(), spot.value));
-    let rung = futex::wait_for_a_ring(words, alarm.word(), seen, is_short);
-    rung.is_some_and(|which| which >= bells.len())
+    let rung = futex::wait_for_a_ring(words, alarm.word(), seen, briefly);
+    rung.is_some_and(|which| which >= listed)
 }
 
 impl Conn {
@@ -125,52 +152,48 @@ impl Conn {
     /// What stands in the way of a read, a peek or a flush of the peer that has answered [`Error::Busy`](crate::Error::Busy):
     /// announced there, so that whoever goes out of the way rings. None: it is out of the way by now.
     #[must_use]
-    pub fn read_obstacles(&self) -> Vec<Spot> {
-        let queue = self.incoming();
-        let reader = self.end();
-        self.obstacles(
-            &queue,
-            reader,
-            &[Place::Consumer(self.slot(), reader.index())],
-        )
+    pub fn read_obstacles(&self) -> Obstacles {
+        let (queue, reader) = (self.incoming(), self.end());
+        let consumer = self.obstacle(&queue.consumer(), Place::Consumer(self.slot(), reader));
+        [None, consumer, self.full_table(&queue, reader)]
     }
 
     /// The same for a write, or a flush.
     #[must_use]
-    pub fn write_obstacles(&self) -> Vec<Spot> {
-        let queue = self.outgoing();
-        let reader = self.end().other();
-        let (slot, index) = (self.slot(), reader.index());
-        let places = [Place::Producer(slot, index), Place::Consumer(slot, index)];
-        self.obstacles(&queue, reader, &places)
+    pub fn write_obstacles(&self) -> Obstacles {
+        let (queue, reader) = (self.outgoing(), self.end().other());
+        let slot = self.slot();
+        [
+            self.obstacle(&queue.producer(), Place::Producer(slot, reader)),
+            self.obstacle(&queue.consumer(), Place::Consumer(slot, reader)),
+            self.full_table(&queue, reader),
+        ]
     }
 
-    fn obstacles(&self, queue: &Queue<'_>, reader: End, roles: &[Place]) -> Vec<Spot> {
-        let spot = |place, value| Spot {
+    fn spot(&self, place: Place, value: u32) -> Spot {
+        Spot {
             link: self.link().clone(),
             place,
             value,
-        };
-        let role = |place: &Place| -> Role<'_> {
-            match place {
-                Place::Producer(..) => queue.producer(),
-                _ => queue.consumer(),
-            }
-        };
-        // Who looks free may not be so for long: no announcement, which would make the next one who has it wake somebody.
-        let held = roles.iter().filter(|place| !role(place).is_free());
-        let mut spots: Vec<Spot> = held
-            .filter_map(|place| role(place).announce().map(|value| spot(*place, value)))
-            .collect();
-        let is_full = || queue.attention().records().count_ones() as usize == RECORDS;
-        if is_full() {
-            let value = queue.await_record();
-            // Announced: a record that becomes free from here on changes the word.
-            if is_full() {
-                spots.push(spot(Place::Room(self.slot(), reader.index()), value));
-            }
         }
-        spots
+    }
+
+    fn obstacle(&self, role: &Role<'_>, place: Place) -> Option<Spot> {
+        // Who looks free may not be so for long: no announcement, which would make the next one who has it wake somebody.
+        if role.is_free() {
+            return None;
+        }
+        role.announce().map(|value| self.spot(place, value))
+    }
+
+    fn full_table(&self, queue: &Queue<'_>, reader: End) -> Option<Spot> {
+        let is_full = || queue.attention().records().count_ones() as usize == RECORDS;
+        if !is_full() {
+            return None;
+        }
+        let value = queue.await_record();
+        // Announced: a record that becomes free from here on changes the word.
+        is_full().then(|| self.spot(Place::Room(self.slot(), reader), value))
     }
 
     /// What has passed in one direction since the connection was made. Racy: both sides may be at work.
@@ -232,12 +255,17 @@ mod tests {
         (books, Arc::new(conn), peer)
     }
 
+    fn count(spots: &Obstacles) -> usize {
+        spots.iter().flatten().count()
+    }
+
     /// Sleeps until a spot is rung.
-    fn asleep(spots: Vec<Spot>) -> thread::JoinHandle<bool> {
+    fn asleep(spots: Obstacles) -> thread::JoinHandle<bool> {
         let sleeper = thread::spawn(move || {
             let alarm = Alarm::new();
-            let rung = wait_at_spots(spots.iter(), &alarm, alarm.now());
-            assert!(spots.iter().any(Spot::has_changed));
+            let spots = spots.iter().flatten();
+            let rung = wait_at_spots(spots.clone(), &alarm, alarm.now(), false);
+            assert!(spots.clone().any(Spot::has_changed));
             rung
         });
         thread::sleep(Duration::from_millis(30));
@@ -259,14 +287,14 @@ mod tests {
         let (_books, conn, peer) = served();
         let role = conn.incoming().consumer();
         assert_eq!(conn.link().looks(10_000), 1);
-        assert!(conn.read_obstacles().is_empty());
+        assert_eq!(count(&conn.read_obstacles()), 0);
         let owner = Owner::new(peer, 1);
         assert_eq!(role.try_take(owner), Taken::Clean);
         assert_eq!(conn.peek(&mut []), Err(Error::Busy));
         assert_eq!(conn.try_read(&mut []), Err(Error::Busy));
         let spots = conn.read_obstacles();
-        assert_eq!(spots.len(), 1);
-        assert!(conn.write_obstacles().is_empty(), "another direction");
+        assert_eq!(count(&spots), 1);
+        assert_eq!(count(&conn.write_obstacles()), 0, "another direction");
         let sleeper = asleep(spots);
         if role.give_back(owner, true) {
             futex::wake(role.word);

@@ -8,13 +8,14 @@
 //! | `client` | the side of the programs: any thread, user memory only through the host's copies |
 //! | `table` | connections by number, which any thread may drop |
 //! | `operations` | what was submitted and pends |
-//! | `rows`, `once` | behind these three: containers that say so if there is no memory, and do not panic |
+//! | `rows`, `once`, `queue` | behind these: containers that say so if there is no memory, or need none, and do not panic |
 
 pub mod client;
 mod conns;
 mod news;
 mod once;
 mod operations;
+mod queue;
 mod rows;
 pub mod server;
 mod slabs;

@@ -2,21 +2,22 @@
 
 use std::{
     ffi::{c_int, c_void},
+    mem::MaybeUninit,
     os::fd::IntoRawFd,
     ptr::NonNull,
-    rc::Rc,
 };
 
 use npfs_ringbuf::{
-    Access, Answer, CompletionMode, End, PipeType, Read, ReadMode, Started,
+    Access, Answer, CompletionMode, End, PipeType, Read, ReadMode, Shared,
     books::{ConnSpec, LinkConfig},
+    try_box,
 };
 
 use crate::memory::{self, Out};
 
 use super::{
     HostResult,
-    conns::{Connection, Ticket, Wanted, Way},
+    conns::{Connection, OneEnd, Ticket, Wanted, What},
     guard, news, of_memory, out,
     slabs::{Server, Slab},
     types::*,
@@ -25,13 +26,13 @@ use super::{
 // ---- types -----------------------------------------------------------------------------------------------------------
 
 /// A server: what waits for its clients to ring.
-pub struct npfs_srv(Rc<Server>);
+pub struct npfs_srv(Shared<Server>);
 /// What two processes share, as one holder of it has it.
-pub struct npfs_srv_slab(Rc<Slab>);
+pub struct npfs_srv_slab(Shared<Slab>);
 /// One connection, both ends.
-pub struct npfs_srv_conn(Rc<Connection>);
+pub struct npfs_srv_conn(Shared<Connection>);
 /// One pended operation of the server's own.
-pub struct npfs_srv_ticket(Rc<Ticket>);
+pub struct npfs_srv_ticket(Shared<Ticket>);
 
 /// How links are made.
 #[repr(C)]
@@ -160,9 +161,10 @@ pub unsafe extern "C" fn npfs_srv_init(
         if config.link_slots != 0 {
             links.slots = config.link_slots;
         }
+        let place = place()?;
         let server = Server::new(links)?;
         fd.put(server.descriptor().ok_or(NPFS_HOST_INTERNAL)?);
-        srv.put(give(npfs_srv(server)));
+        srv.put(give(place, npfs_srv(server)));
         Ok(NPFS_HOST_OK)
     })
 }
@@ -290,7 +292,9 @@ pub unsafe extern "C" fn npfs_srv_slab_get(
     guard(|| {
         // SAFETY: as this function asks for.
         let (server, slab) = unsafe { (the(srv)?, out(slab)?) };
-        slab.put(give(npfs_srv_slab(server.0.slab(pid_a, pid_b)?)));
+        let place = place()?;
+        let found = Server::slab(&server.0, pid_a, pid_b)?;
+        slab.put(give(place, npfs_srv_slab(found)));
         Ok(NPFS_HOST_OK)
     })
 }
@@ -334,8 +338,9 @@ pub unsafe extern "C" fn npfs_srv_conn_create(
         let (slab, conn) = unsafe { (the(slab)?, out(conn)?) };
         // SAFETY: as this function asks for.
         let options = unsafe { memory::read(options) }.map_err(of_memory)?;
+        let place = place()?;
         let made = Connection::new(&slab.0, &wanted(&options)?)?;
-        conn.put(give(npfs_srv_conn(made)));
+        conn.put(give(place, npfs_srv_conn(made)));
         Ok(NPFS_HOST_OK)
     })
 }
@@ -593,7 +598,8 @@ pub unsafe extern "C" fn npfs_srv_stats(
         // SAFETY: as this function asks for.
         let (conn, stats) = unsafe { (the(conn)?, out(stats)?) };
         let conn = &conn.0;
-        let totals = [End::Client, End::Server].map(|reader| conn.ends[0].totals(reader));
+        let [client, _] = &conn.ends;
+        let totals = [End::Client, End::Server].map(|reader| client.totals(reader));
         let served = &conn.served;
         stats.put(npfs_srv_counts {
             reads: served.reads.get(),
@@ -638,7 +644,7 @@ pub unsafe extern "C" fn npfs_srv_try_read(
         let (conn, count) = unsafe { (the(conn)?, out(count)?) };
         // SAFETY: as this function asks for.
         let buf = unsafe { memory::output(buf, len) }.map_err(of_memory)?;
-        let read = conn.0.try_read(of_side(side)?, buf)?;
+        let read = end_of(conn, side)?.try_read(buf)?;
         Ok(of_read(read, &count))
     })
 }
@@ -674,7 +680,7 @@ pub unsafe extern "C" fn npfs_srv_try_write(
             return Err(NPFS_HOST_INVALID);
         }
         let beyond = flags & NPFS_HOST_NOQUOTA != 0;
-        let written = conn.0.try_write(of_side(side)?, data, beyond)?;
+        let written = end_of(conn, side)?.try_write(data, beyond)?;
         count.put(length(written));
         Ok(NPFS_HOST_OK)
     })
@@ -705,9 +711,9 @@ pub unsafe extern "C" fn npfs_srv_peek(
         let (conn, out) = unsafe { (the(conn)?, out(info)?) };
         // SAFETY: as this function asks for.
         let buf = unsafe { memory::output(buf, len) }.map_err(of_memory)?;
-        let end = of_side(side)?;
-        let peek = conn.0.peek(end, buf)?;
-        let (seen, status) = of_peek(&peek, &conn.0.ends[end as usize]);
+        let end = end_of(conn, side)?;
+        let peek = end.peek(buf)?;
+        let (seen, status) = of_peek(&peek, &end);
         out.put(seen);
         Ok(status)
     })
@@ -768,26 +774,18 @@ pub unsafe extern "C" fn npfs_srv_ticket_add(
 ) -> npfs_host_status {
     guard(|| {
         // SAFETY: as this function asks for.
-        let (conn, out) = unsafe { (&the(conn)?.0, out(ticket)?) };
-        let end = of_side(side)?;
-        let started = match (direction, data.is_null(), len) {
-            (NPFS_HOST_READ, true, _) => {
-                let len = room(len)?;
-                conn.start(end, Way::Read, cookie, |conn| {
-                    Started::read(conn, vec![0; len].into())
-                })
-            }
+        let (conn, out) = unsafe { (the(conn)?, out(ticket)?) };
+        let end = end_of(conn, side)?;
+        let what = match (direction, data.is_null(), len) {
+            (NPFS_HOST_READ, true, _) => What::Read(length_of(len)?),
             (NPFS_HOST_WRITE, _, _) => {
                 // SAFETY: as this function asks for.
-                let data = unsafe { memory::input(data, len) }.map_err(of_memory)?;
-                conn.start(end, Way::Write, cookie, |conn| {
-                    Started::write(conn, data.into())
-                })
+                What::Write(unsafe { memory::input(data, len) }.map_err(of_memory)?)
             }
-            (NPFS_HOST_DRAIN, true, 0) => conn.start(end, Way::Write, cookie, Started::flush),
-            _ => Err(NPFS_HOST_INVALID),
+            (NPFS_HOST_DRAIN, true, 0) => What::Flush,
+            _ => return Err(NPFS_HOST_INVALID),
         };
-        Ok(of_ticket(started?, &out))
+        ticket_of(end, &what, cookie, &out)
     })
 }
 
@@ -816,14 +814,12 @@ pub unsafe extern "C" fn npfs_srv_ticket_transact(
 ) -> npfs_host_status {
     guard(|| {
         // SAFETY: as this function asks for.
-        let (conn, out) = unsafe { (&the(conn)?.0, out(ticket)?) };
+        let (conn, out) = unsafe { (the(conn)?, out(ticket)?) };
         // SAFETY: as this function asks for.
         let request = unsafe { memory::input(request, request_len) }.map_err(of_memory)?;
-        let reply = room(reply_len)?;
-        let started = conn.start(of_side(side)?, Way::Both, cookie, |conn| {
-            Started::transact(conn, request, vec![0; reply].into())
-        });
-        Ok(of_ticket(started?, &out))
+        let reply = length_of(reply_len)?;
+        let what = What::Transact(request, reply);
+        ticket_of(end_of(conn, side)?, &what, cookie, &out)
     })
 }
 
@@ -927,15 +923,30 @@ fn of_whole(read: Read) -> npfs_host_status {
     }
 }
 
-fn of_ticket(
-    (ticket, is_done): (Rc<Ticket>, bool),
+fn end_of(conn: &npfs_srv_conn, side: u32) -> HostResult<OneEnd> {
+    Ok(OneEnd {
+        conn: conn.0.clone(),
+        end: of_side(side)?,
+    })
+}
+
+/// All memory is there before anything begins: what has begun may be over at once, and could not be undone.
+// Inline, so that the optimizer sees early enough that nothing here unwinds.
+#[inline(always)]
+fn ticket_of(
+    end: OneEnd,
+    what: &What<'_>,
+    cookie: u64,
     out: &Out<*mut npfs_srv_ticket>,
-) -> npfs_host_status {
-    out.put(give(npfs_srv_ticket(ticket)));
-    if is_done {
-        NPFS_HOST_OK
-    } else {
-        NPFS_HOST_PENDING
+) -> HostResult<npfs_host_status> {
+    let place = place()?;
+    let ticket = Ticket::new(end, what.way(), cookie)?;
+    match Ticket::start(&ticket, what) {
+        begun @ (NPFS_HOST_OK | NPFS_HOST_PENDING) => {
+            out.put(give(place, npfs_srv_ticket(ticket)));
+            Ok(begun)
+        }
+        refused => Err(refused),
     }
 }
 
@@ -944,17 +955,20 @@ fn length(of: usize) -> u32 {
     u32::try_from(of).unwrap_or(u32::MAX)
 }
 
-/// A length that there is memory for.
-fn room(len: u32) -> HostResult<usize> {
+/// A length that a buffer can have.
+fn length_of(len: u32) -> HostResult<usize> {
     let len = i32::try_from(len).map_err(|_| NPFS_HOST_INVALID)?;
-    let len = usize::try_from(len).map_err(|_| NPFS_HOST_INVALID)?;
-    memory::is_to_be_had(len).map_err(of_memory)?;
-    Ok(len)
+    usize::try_from(len).map_err(|_| NPFS_HOST_INVALID)
 }
 
-/// Something that C keeps a pointer to.
-fn give<T>(it: T) -> *mut T {
-    Box::into_raw(Box::new(it))
+/// Memory for something that C keeps a pointer to.
+fn place<T>() -> HostResult<Box<MaybeUninit<T>>> {
+    try_box(MaybeUninit::uninit()).map_err(|_| NPFS_HOST_NO_MEMORY)
+}
+
+fn give<T>(mut place: Box<MaybeUninit<T>>, it: T) -> *mut T {
+    place.write(it);
+    Box::into_raw(place).cast()
 }
 
 /// # Safety

@@ -84,8 +84,8 @@ pub(crate) fn of_attach(error: AttachError) -> npfs_host_status {
 }
 
 /// What the books answer.
-pub(crate) fn of_books(error: &BooksError) -> npfs_host_status {
-    match error {
+pub(crate) fn of_books(error: BooksError) -> npfs_host_status {
+    let status = match &error {
         BooksError::QuotaTooLarge(_)
         | BooksError::Config(_)
         | BooksError::NoSuchConnection
@@ -93,10 +93,21 @@ pub(crate) fn of_books(error: &BooksError) -> npfs_host_status {
         // pidfd_open(2) of a process that is none.
         BooksError::Io(error) if error.raw_os_error() == Some(ESRCH) => NPFS_HOST_INVALID,
         _ => NPFS_HOST_NO_MEMORY,
-    }
+    };
+    // As in `of_attach`.
+    std::mem::forget(error);
+    status
 }
 
 const ESRCH: i32 = 3;
+
+/// The books refuse because the end is closed.
+pub(crate) fn or_stale<T>(answer: Result<T, BooksError>) -> Result<T, npfs_host_status> {
+    answer.map_err(|error| {
+        std::mem::forget(error);
+        NPFS_HOST_STALE
+    })
+}
 
 /// The client end of a connection.
 pub const NPFS_HOST_CLIENT: u32 = 0;
