@@ -15,9 +15,9 @@
  * - The server's side (npfs_srv_...) is called by one thread. No call of it waits for a client, whatever the memory holds that
  *   they can write: where somebody is in the middle of a step, it answers NPFS_HOST_BUSY, and the doorbell tells when that is
  *   over.
- * - The programs' side (npfs_host_...) answers NPFS_HOST_NO_MEMORY where there is no memory, and has no code that panics: a
- *   program that links nothing else of the static library, with --gc-sections, has no `core::panicking` in it. On the server's
- *   side a panic would be answered NPFS_HOST_INTERNAL, and want of a little memory ends the process, as in any Rust program.
+ * - Both sides answer NPFS_HOST_NO_MEMORY where there is no memory, and have no code that panics: a program that links nothing
+ *   else of the static library, with --gc-sections, has no `core::panicking` in it. What needs no memory of its own (the doorbell,
+ *   sweeps, cancels, completions, all that gives back) does not fail for want of it.
  * - No signal handler is installed, and no thread is started unless it is said. An interrupted system call is made again. No
  *   callback runs while a lock is held.
  */

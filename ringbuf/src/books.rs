@@ -944,3 +944,56 @@ fn no_memory(error: io::Error) -> BooksError {
         _ => BooksError::Io(error),
     }
 }
+
+// Miri would take minutes.
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn areas_are_handed_out_once_and_none_is_lost() {
+        let mut seed = 5_u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % below
+        };
+        let start = 3 * LEAST_AREA;
+        let mut areas = Areas {
+            next: start,
+            end: 64 << 20,
+            returned: Vec::new(),
+        };
+        let mut used: Vec<(u64, u64)> = Vec::new();
+        let mut refused = 0;
+        for _ in 0..4000 {
+            if random(5) < 3 {
+                let len = LEAST_AREA << random(6);
+                match areas.take(len) {
+                    Ok(offset) => {
+                        used.push((offset, len));
+                        let room = areas.returned.capacity() - areas.returned.len();
+                        assert!(room > 0, "for one that comes back");
+                    }
+                    Err(error) => {
+                        assert!(matches!(error, BooksError::NoFreeArea));
+                        refused += 1;
+                    }
+                }
+            } else if !used.is_empty() {
+                let area = used.swap_remove(random(used.len()));
+                room_for(&mut areas.returned, 1).expect("memory");
+                put(&mut areas.returned, area);
+            }
+            // All that was ever handed out is in use or has come back, without a gap.
+            let mut all: Vec<_> = used.iter().chain(&areas.returned).copied().collect();
+            all.sort_unstable();
+            let mut at = start;
+            for (offset, len) in all {
+                assert_eq!(offset, at);
+                at += len;
+            }
+            assert!(at == areas.next && at <= areas.end);
+        }
+        assert!(refused > 10, "it was full now and then");
+    }
+}
