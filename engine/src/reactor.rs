@@ -158,10 +158,19 @@ pub(crate) struct Current;
 impl Deref for Current {
     type Target = Reactor;
 
+    #[inline]
     fn deref(&self) -> &Reactor {
-        /// One for each generation of forks; the last few of a very long line share one.
-        static ALL: [OnceLock<Box<Reactor>>; 256] = [const { OnceLock::new() }; 256];
         let generation = (sys::forks() as usize).min(ALL.len() - 1);
+        match ALL[generation].get() {
+            Some(own) => own,
+            None => Current::begin(generation),
+        }
+    }
+}
+
+impl Current {
+    #[cold]
+    fn begin(generation: usize) -> &'static Reactor {
         ALL[generation].get_or_init(|| {
             // The host of a child is the host of its parent.
             let parent = generation
@@ -172,6 +181,9 @@ impl Deref for Current {
         })
     }
 }
+
+/// One for each generation of forks; the last few of a very long line share one.
+static ALL: [OnceLock<Box<Reactor>>; 256] = [const { OnceLock::new() }; 256];
 
 /// Whoever has it pumps.
 #[derive(Debug)]

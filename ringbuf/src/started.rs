@@ -275,6 +275,16 @@ impl<K: Keep> Started<K> {
         self.answer = Some(answer.map(Answer::Read).map_err(|error| conn.after(error)));
     }
 
+    /// How much room [`Started::poll_into`] is to be given.
+    #[must_use]
+    #[inline]
+    pub fn room(&self) -> usize {
+        match self.work {
+            Work::Into(len) => len,
+            _ => 0,
+        }
+    }
+
     /// Its answer, if it is known to have one: it had when it was started, or was polled.
     #[must_use]
     pub fn answer(&self) -> Option<Result<Answer, Error>> {

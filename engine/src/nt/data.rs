@@ -6,7 +6,7 @@ use npfs_ringbuf::{Answer, Deadline, Read, Started};
 
 use super::{
     Entry, Handle, Nt, NtResult,
-    file::{File, status},
+    file::{File, OnConn, status},
     io::{Buffer, Io, Operation, StatusBlock, begin, of_read, report},
     thread::{CallingThread, blocking, calling_thread, cancel_blocking, cancel_blocking_on},
 };
@@ -27,8 +27,7 @@ impl Nt {
         let file = self.entry_with(handle, Mask::FILE_READ_DATA)?.file;
         let _turn = file.takes_its_turn()?;
         begin(&file, io)?;
-        let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-READ-22
-        let id = conn.id();
+        let conn = file.on_conn(NtStatus::INVALID_PARAMETER)?; // NP-READ-22
         if file.is_synchronous() {
             // Not into the buffer itself: whoever else has it must not wait for this.
             let mut bytes = vec![0; buffer.len()];
@@ -39,44 +38,58 @@ impl Nt {
             let answer = read.map_err(|error| file.why(error, false)).map(|read| {
                 let count = read.count();
                 buffer.fill(&bytes[..count]);
-                file.has_consumed(id, read);
+                file.has_consumed(conn.id(), read);
                 of_read(read)
             });
             return Ok(report(&file, io, answer));
         }
-        let room = buffer.len();
-        // Without an operation and a buffer of its own, if a small message lies there.
-        let mut small = [0; SMALL];
-        if let Some(bytes) = small.get_mut(..room)
-            && let Some(read) = conn.read_at_once(bytes)
+        with_room(buffer.len(), |room| {
+            self.read_overlapped(&file, &conn, io, buffer, room)
+        })
+    }
+
+    /// `room`: for what comes, if that is little; it goes without an operation and a buffer of its own then, if it lies there.
+    #[inline(always)]
+    fn read_overlapped(
+        &self,
+        file: &Arc<File>,
+        conn: &OnConn<'_>,
+        io: &Io,
+        buffer: &Buffer,
+        mut room: Option<&mut [u8]>,
+    ) -> NtResult<NtStatus> {
+        let id = conn.id();
+        if let Some(room) = &mut room
+            && let Some(read) = conn.read_at_once(room)
         {
-            buffer.fill(&bytes[..read.count()]);
-            REACTOR.settle(&conn);
+            buffer.fill(&room[..read.count()]);
+            REACTOR.settle(conn);
             file.has_consumed(id, read);
-            return Ok(report(&file, io, Ok(of_read(read))));
+            return Ok(report(file, io, Ok(of_read(read))));
         }
-        let poller = REACTOR.poller(&conn);
-        let started = REACTOR.insist(&conn, PATIENCE, || match small.get_mut(..room) {
-            Some(bytes) => Started::read_into(&conn, bytes, poller),
-            None => Started::read_by(&conn, vec![0; room].into(), poller),
+        let poller = REACTOR.poller(conn);
+        let shared = conn.share();
+        let started = REACTOR.insist(conn, PATIENCE, || match &mut room {
+            Some(room) => Started::read_into(&shared, room, poller),
+            None => Started::read_by(&shared, vec![0; buffer.len()].into(), poller),
         });
         let started = started.map_err(|error| file.why(error, false))?;
         // What pends is looked at once it stands in its list.
         let Some(answer) = started.answer() else {
-            Operation::ring(&file, io, started, Some(buffer.clone()));
+            Operation::ring(file, io, started, Some(buffer.clone()));
             return Ok(NtStatus::PENDING);
         };
         if answer.is_ok() {
-            buffer.fill(started.data_in(&small));
+            buffer.fill(started.data_in(room.as_deref().unwrap_or_default()));
         }
-        REACTOR.settle(&conn);
+        REACTOR.settle(conn);
         let answer = answer.map_err(|error| file.why(error, false));
         let answer = answer.map(|answer| {
             let read = count_of(answer);
             file.has_consumed(id, read);
             of_read(read)
         });
-        Ok(report(&file, io, answer))
+        Ok(report(file, io, answer))
     }
 
     /// NtWriteFile. The data has been captured when this returns (NP-WRITE-17).
@@ -90,7 +103,7 @@ impl Nt {
         let file = self.entry_with(handle, Mask::FILE_WRITE_DATA)?.file;
         let _turn = file.takes_its_turn()?;
         begin(&file, io)?;
-        let conn = file.conn(NtStatus::INVALID_PARAMETER)?; // NP-WRITE-16
+        let conn = file.on_conn(NtStatus::INVALID_PARAMETER)?; // NP-WRITE-16
         let written = if file.is_synchronous() {
             blocking(&file, &io.status, |cancel| {
                 conn.write_with(data, &cancel.wait, Deadline::NEVER)
@@ -99,8 +112,9 @@ impl Nt {
             // Without an operation, and a copy of the data, if it needs none.
             match conn.try_write(data) {
                 Err(npfs_ringbuf::Error::WouldBlock | npfs_ringbuf::Error::Busy) => {
-                    let started =
-                        REACTOR.insist(&conn, PATIENCE, || Started::write(&conn, data.into()));
+                    let started = REACTOR.insist(&conn, PATIENCE, || {
+                        Started::write(&conn.share(), data.into())
+                    });
                     let started = started.map_err(|error| file.why(error, true))?;
                     match started.answer() {
                         Some(answer) => answer.map(written_of),
@@ -243,4 +257,14 @@ pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus
 }
 
 /// Bytes that a read may have room for to go without a buffer of its own.
-pub(super) const SMALL: usize = 256;
+const SMALL: usize = 256;
+
+/// Calls with room for so many bytes on the stack, or with none if that is too much for it. No more is cleared than has to be.
+#[inline(always)]
+pub(super) fn with_room<T>(bytes: usize, call: impl FnOnce(Option<&mut [u8]>) -> T) -> T {
+    match bytes {
+        0..=64 => call([0; 64].get_mut(..bytes)),
+        65..=SMALL => call([0; SMALL].get_mut(..bytes)),
+        _ => call(None),
+    }
+}

@@ -1,8 +1,11 @@
 //! File objects: what handles stand for.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, TryLockError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    ops::Deref,
+    sync::{
+        Arc, Mutex, MutexGuard, TryLockError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use npfs_ringbuf::{Conn, ConnectionId, Read};
@@ -62,6 +65,34 @@ pub(super) enum Side {
     Client,
 }
 
+/// The connection that a call is made on.
+pub(super) enum OnConn<'f> {
+    Server(npfs_ringbuf::Held<'f, Conn>),
+    Client(&'f Arc<Conn>),
+}
+
+impl OnConn<'_> {
+    /// For what outlives the call.
+    pub(super) fn share(&self) -> Arc<Conn> {
+        match self {
+            OnConn::Server(conn) => conn.share(),
+            OnConn::Client(conn) => Arc::clone(conn),
+        }
+    }
+}
+
+impl Deref for OnConn<'_> {
+    type Target = Conn;
+
+    #[inline]
+    fn deref(&self) -> &Conn {
+        match self {
+            OnConn::Server(conn) => conn,
+            OnConn::Client(conn) => conn,
+        }
+    }
+}
+
 impl File {
     pub(super) fn new(kind: Kind, options: Options) -> Arc<File> {
         let signal = Event::new();
@@ -116,6 +147,19 @@ impl File {
         match &self.kind {
             Kind::Server(end) => end.shared().map_err(|error| error.status()),
             Kind::Client(end) => Ok(end.conn.clone()),
+            Kind::Volume | Kind::Root(_) => Err(on_device),
+        }
+    }
+
+    /// The same for a call, which keeps no count of its own.
+    #[inline]
+    pub(super) fn on_conn(&self, on_device: NtStatus) -> std::result::Result<OnConn<'_>, NtStatus> {
+        match &self.kind {
+            Kind::Server(end) => end
+                .conn()
+                .map(OnConn::Server)
+                .map_err(|error| error.status()),
+            Kind::Client(end) => Ok(OnConn::Client(&end.conn)),
             Kind::Volume | Kind::Root(_) => Err(on_device),
         }
     }

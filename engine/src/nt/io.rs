@@ -14,7 +14,7 @@ use npfs_ringbuf::{Answer, Conn, Deadline, Glance, Read, Rest, Started};
 
 use super::{
     Handle, Nt,
-    data::SMALL,
+    data::with_room,
     file::File,
     thread::{CallingThread, calling_thread, owns},
 };
@@ -721,8 +721,15 @@ impl Pending for Operation {
         let Work::Ring(started, buffer) = &mut *work else {
             return None;
         };
-        let mut room = [0; SMALL];
-        let answer = match REACTOR.advance(started, &mut room) {
+        let advanced = with_room(started.room(), |room| {
+            let room = room.unwrap_or_default();
+            let advanced = REACTOR.advance(started, room);
+            if let (Advanced::Over(Ok(Answer::Read(_))), Some(buffer)) = (&advanced, buffer) {
+                buffer.fill(started.data_in(room));
+            }
+            advanced
+        });
+        let answer = match advanced {
             Advanced::Rests(rest) => {
                 self.soon.store(rest == Rest::Soon, Ordering::Relaxed);
                 return Some(rest);
@@ -732,9 +739,6 @@ impl Pending for Operation {
         let file = self.file.upgrade();
         let (status, information) = match answer {
             Ok(Answer::Read(read)) => {
-                if let Some(buffer) = buffer {
-                    buffer.fill(started.data_in(&room));
-                }
                 if let Some(file) = &file {
                     file.has_consumed(started.conn().id(), read);
                 }
