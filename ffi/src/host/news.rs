@@ -1,5 +1,5 @@
 //! What the doorbell tells: whoever was rung for is looked at, and the host hears of what it has to know, once it is all
-//! known and nothing is borrowed: it may do anything in its callback. Nothing here needs memory.
+//! known and nothing is borrowed: it may do anything in its callback. Nothing here fails for want of memory.
 
 use npfs_ringbuf::{End, Shared};
 
@@ -15,7 +15,9 @@ pub(super) fn doorbell(server: &Server, mut tell: impl FnMut(u64, u32)) {
     // What becomes due from here on has its turn next time.
     let (links, conns) = (server.due_links.len(), server.due.len());
     for _ in 0..links {
-        if let Some(link) = server.due_links.pop() {
+        let link = server.due_links.pop().map(|link| Shared::faint(&link));
+        // What nobody else has any more is not listened to again, however often it is rung there.
+        if let Some(link) = link.and_then(|link| link.find()) {
             look_at_link(server, &link);
         }
     }
@@ -48,7 +50,7 @@ fn note(server: &Server, conn: &Shared<Connection>, end: End, event: u32) {
     server.told.push(conn);
 }
 
-/// Takes the ready slots, until the bell is armed again or it has been rung too often meanwhile: the others have their turn.
+/// Takes the ready slots, once: what is marked meanwhile has its turn at the next doorbell.
 fn look_at_link(server: &Server, link: &Shared<OnLink>) {
     link.link.own_bell().take(|slot| {
         // A bit may be anybody's, for any slot.
