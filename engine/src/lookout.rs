@@ -73,7 +73,7 @@ impl<T> Lookout<T> {
     /// Waits for one more word, of which [`Lookout::collect`] tells once.
     ///
     /// # Errors
-    /// What it stands for, if there is no memory.
+    /// What it stands for, if there is no memory, or the kernel has none.
     pub fn wait_for(&mut self, spot: Spot, what: T) -> Result<(), T> {
         let (word, value) = (spot.futex(), spot.value());
         let for_helper = match &self.way {
@@ -83,12 +83,16 @@ impl<T> Lookout<T> {
         let key = self.waits.insert((spot, what)).map_err(|(_, what)| what)?;
         match &mut self.way {
             Way::Ring(ring) => {
-                let waits = ring.wait_for(word, value, key as u64);
-                match waits.and_then(|()| ring.collect()) {
-                    Err(_) => self.do_without(),
+                let stands = ring.wait_for(word, value, key as u64).is_ok();
+                if !stands || ring.collect().is_err() {
+                    self.do_without();
+                } else if ring.is_behind() {
                     // Nobody waits there yet: `collect` submits it.
-                    Ok(()) if ring.is_behind() => self.poke(),
-                    Ok(()) => {}
+                    self.poke();
+                }
+                if !stands && matches!(self.way, Way::Ring(_)) {
+                    // Nor is there a thread that would.
+                    return self.waits.remove(key).map_or(Ok(()), |(_, what)| Err(what));
                 }
                 Ok(())
             }
@@ -97,10 +101,7 @@ impl<T> Lookout<T> {
                 if waits {
                     return Ok(());
                 }
-                match self.waits.remove(key) {
-                    Some((_, what)) => Err(what),
-                    None => Ok(()),
-                }
+                self.waits.remove(key).map_or(Ok(()), |(_, what)| Err(what))
             }
         }
     }
