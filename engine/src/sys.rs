@@ -392,10 +392,10 @@ pub(crate) fn forks() -> u32 {
     }
     // Two threads that both find nobody watching make each fork count twice, which is as good.
     if !WATCHED.load(Ordering::Acquire) {
-        // SAFETY: the handler is a function that stays, and does nothing but count. A refusal (no memory) leaves forks
-        // unseen.
-        unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
-        WATCHED.store(true, Ordering::Release);
+        // SAFETY: the handler is a function that stays, and does nothing but count. After a refusal (no memory) the next who
+        // asks tries again.
+        let refused = unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
+        WATCHED.store(refused == 0, Ordering::Release);
     }
     FORKS.load(Ordering::Relaxed)
 }
@@ -508,17 +508,23 @@ impl Thread {
         let mut id = MaybeUninit::uninit();
         let mut attributes = MaybeUninit::uninit();
         // SAFETY:
-        // - The attributes are made before they are used, and done with after that. A size that is refused leaves the usual one.
-        // - The new thread runs `begin` of the type that `what` is.
+        // - The attributes are made before they are used, and done with after that; without any is the usual way. A size that is
+        //   refused leaves the usual one.
+        // - The new thread runs `begin` of the type that `what` is, if there is one.
         let refused = without_signals(|| unsafe {
             let refused = libc::pthread_attr_init(attributes.as_mut_ptr());
             if refused != 0 {
                 return refused;
             }
             libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack);
-            let attributes_now = attributes.as_ptr();
-            let refused =
-                libc::pthread_create(id.as_mut_ptr(), attributes_now, begin::<R>, what.as_ptr());
+            let mut create = |attributes| {
+                libc::pthread_create(id.as_mut_ptr(), attributes, begin::<R>, what.as_ptr())
+            };
+            let mut refused = create(attributes.as_ptr());
+            if refused == libc::EINVAL {
+                // The stack is too small for what this program keeps for each thread.
+                refused = create(ptr::null());
+            }
             libc::pthread_attr_destroy(attributes.as_mut_ptr());
             refused
         });
