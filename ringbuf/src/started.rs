@@ -529,6 +529,12 @@ impl<K: Keep> Started<K> {
                 self.poll();
             }
         }
+        if self.answer.is_none() {
+            // There is no room for what it was given: without it, then.
+            let mut wakes = Wakes::default();
+            self.queue().give_up(self.conn.me(), self.index, &mut wakes);
+            self.conn.deliver(&mut wakes);
+        }
     }
 }
 
