@@ -42,6 +42,9 @@ impl ProcessIndex {
         }
     }
 
+    /// How many a link has.
+    pub const COUNT: usize = crate::layout::PROCESSES;
+
     /// Every one that a link can have.
     pub(crate) fn all() -> impl Iterator<Item = ProcessIndex> {
         (0..=u8::MAX).map_while(ProcessIndex::new)

@@ -347,7 +347,7 @@ pub(super) struct Made {
 
 /// Who has which index of a link; the server's own is not among them. 0: nobody.
 #[derive(Default)]
-struct Pids([Cell<u32>; 8]);
+struct Pids([Cell<u32>; ProcessIndex::COUNT]);
 
 impl Pids {
     fn index_of(&self, pid: u32) -> Option<ProcessIndex> {
