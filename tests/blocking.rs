@@ -135,8 +135,13 @@ fn an_owner_that_stops_polling_and_a_writer_that_keeps_its_role_do_not_miss_each
             move || {
                 let alarm = Alarm::new();
                 for turn in 1..=ROUNDS * (BURST + 1) {
-                    let buf = vec![0; 16].into();
-                    let mut read = Started::read_by(&server, buf, Poller::Caller).expect("a read");
+                    // Busy: its writer was stopped by the scheduler with the role in its hand.
+                    let mut read = loop {
+                        match Started::read_by(&server, vec![0; 16].into(), Poller::Caller) {
+                            Err(Error::Busy) => thread::yield_now(),
+                            read => break read.expect("a read"),
+                        }
+                    };
                     // For a moment it is awake.
                     let found = (0..turn % 64).any(|_| read.has_news());
                     // What it has seen may be a skip frame whose message is not there yet: it stops before it sleeps.
