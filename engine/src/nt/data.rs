@@ -44,52 +44,8 @@ impl Nt {
             return Ok(report(&file, io, answer));
         }
         with_room(buffer.len(), |room| {
-            self.read_overlapped(&file, &conn, io, buffer, room)
+            read_overlapped(&file, &conn, io, buffer, room)
         })
-    }
-
-    /// `room`: for what comes, if that is little; it goes without an operation and a buffer of its own then, if it lies there.
-    #[inline(always)]
-    fn read_overlapped(
-        &self,
-        file: &Arc<File>,
-        conn: &OnConn<'_>,
-        io: &Io,
-        buffer: &Buffer,
-        mut room: Option<&mut [u8]>,
-    ) -> NtResult<NtStatus> {
-        let id = conn.id();
-        if let Some(room) = &mut room
-            && let Some(read) = conn.read_at_once(room)
-        {
-            buffer.fill(&room[..read.count()]);
-            REACTOR.settle(conn);
-            file.has_consumed(id, read);
-            return Ok(report(file, io, Ok(of_read(read))));
-        }
-        let poller = REACTOR.poller(conn);
-        let shared = conn.share();
-        let started = REACTOR.insist(conn, PATIENCE, || match &mut room {
-            Some(room) => Started::read_into(&shared, room, poller),
-            None => Started::read_by(&shared, vec![0; buffer.len()].into(), poller),
-        });
-        let started = started.map_err(|error| file.why(error, false))?;
-        // What pends is looked at once it stands in its list.
-        let Some(answer) = started.answer() else {
-            Operation::ring(file, io, started, Some(buffer.clone()));
-            return Ok(NtStatus::PENDING);
-        };
-        if answer.is_ok() {
-            buffer.fill(started.data_in(room.as_deref().unwrap_or_default()));
-        }
-        REACTOR.settle(conn);
-        let answer = answer.map_err(|error| file.why(error, false));
-        let answer = answer.map(|answer| {
-            let read = count_of(answer);
-            file.has_consumed(id, read);
-            of_read(read)
-        });
-        Ok(report(file, io, answer))
     }
 
     /// NtWriteFile. The data has been captured when this returns (NP-WRITE-17).
@@ -208,6 +164,50 @@ impl Nt {
             Err(NtStatus::NOT_FOUND)
         }
     }
+}
+
+/// A read of an overlapped file object. `room`: for what comes, if that is little; it goes without an operation and a buffer of its
+/// own then, if it lies there.
+#[inline(always)]
+fn read_overlapped(
+    file: &Arc<File>,
+    conn: &OnConn<'_>,
+    io: &Io,
+    buffer: &Buffer,
+    mut room: Option<&mut [u8]>,
+) -> NtResult<NtStatus> {
+    let id = conn.id();
+    if let Some(room) = &mut room
+        && let Some(read) = conn.read_at_once(room)
+    {
+        buffer.fill(&room[..read.count()]);
+        REACTOR.settle(conn);
+        file.has_consumed(id, read);
+        return Ok(report(file, io, Ok(of_read(read))));
+    }
+    let poller = REACTOR.poller(conn);
+    let shared = conn.share();
+    let started = REACTOR.insist(conn, PATIENCE, || match &mut room {
+        Some(room) => Started::read_into(&shared, room, poller),
+        None => Started::read_by(&shared, vec![0; buffer.len()].into(), poller),
+    });
+    let started = started.map_err(|error| file.why(error, false))?;
+    // What pends is looked at once it stands in its list.
+    let Some(answer) = started.answer() else {
+        Operation::ring(file, io, started, Some(buffer.clone()));
+        return Ok(NtStatus::PENDING);
+    };
+    if answer.is_ok() {
+        buffer.fill(started.data_in(room.as_deref().unwrap_or_default()));
+    }
+    REACTOR.settle(conn);
+    let answer = answer.map_err(|error| file.why(error, false));
+    let answer = answer.map(|answer| {
+        let read = count_of(answer);
+        file.has_consumed(id, read);
+        of_read(read)
+    });
+    Ok(report(file, io, answer))
 }
 
 /// The bytes of a read's answer.
