@@ -757,17 +757,7 @@ impl Conn {
         let common = &self.incoming().header.common.0;
         let peer = common.producer_cpu.load(Ordering::Relaxed);
         let looks = self.spin.quick_looks(peer).min(most);
-        let met = (0..looks).any(|_| {
-            let met = ready();
-            if !met {
-                spin_hint();
-            }
-            met
-        });
-        if met {
-            self.spin.met_at_once();
-        }
-        met
+        self.spin.look(looks, ready)
     }
 
     /// Whether it is likely to be answered meanwhile: a read that pends now is worth polling

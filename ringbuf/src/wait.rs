@@ -380,14 +380,20 @@ impl Spin {
         }
         // A peer that is at work answers within a few hundred nanoseconds: no clock.
         let quick = if policy < QUICK_TIME { 0 } else { QUICK_LOOKS };
-        for _ in 0..quick {
+        self.look(quick, &ready) || self.spin(policy, entered, ready)
+    }
+
+    /// Looks so often, without a clock: `true` once `ready` says so.
+    #[inline(always)]
+    pub(crate) fn look(&self, times: u32, ready: impl Fn() -> bool) -> bool {
+        for _ in 0..times {
             if ready() {
                 self.met_at_once();
                 return true;
             }
             spin_hint();
         }
-        self.spin(policy, entered, ready)
+        false
     }
 
     /// How often to look at once, without a clock: not at all next to a peer on the same CPU, or where it has not been worth it
