@@ -8,7 +8,7 @@
 
 use crate::sync::{Ordering, fence};
 #[cfg(not(any(loom, miri)))]
-use crate::{environment, sync::process::AtomicU64};
+use crate::{environment, sync::process::AtomicU32};
 
 /// The frequent side's fence: none at all for the CPU.
 #[inline(always)]
@@ -42,8 +42,8 @@ pub(crate) fn heavy_here() {
 ///
 /// The variable's values: `given-back`, or a number of turns. For tests and for doubts; read once per process.
 #[cfg(not(any(loom, miri)))]
-pub(crate) fn keep_after() -> u32 {
-    static AFTER: AtomicU64 = AtomicU64::new(0);
+pub(crate) fn keep_after() -> u8 {
+    static AFTER: AtomicU32 = AtomicU32::new(0);
     found_once(&AFTER, || {
         let wanted = environment::var(c"NPFS_ROLES", |set| match set {
             Some("given-back") => KEEP_NEVER,
@@ -60,26 +60,26 @@ pub(crate) fn keep_after() -> u32 {
 
 /// What was found the first time: 0 before, and one more than that after. Several threads may look at a time, and find the same.
 #[cfg(not(any(loom, miri)))]
-fn found_once(found: &AtomicU64, find: impl FnOnce() -> u32) -> u32 {
+fn found_once(found: &AtomicU32, find: impl FnOnce() -> u8) -> u8 {
     let known = found.load(Ordering::Relaxed).checked_sub(1);
-    if let Some(known) = known.and_then(|known| u32::try_from(known).ok()) {
+    if let Some(known) = known.and_then(|known| u8::try_from(known).ok()) {
         return known;
     }
     let now = find();
-    found.store(u64::from(now) + 1, Ordering::Relaxed);
+    found.store(u32::from(now) + 1, Ordering::Relaxed);
     now
 }
 
 /// Whether this process can ask for a role that another keeps.
 #[cfg(not(any(loom, miri)))]
 pub(crate) fn can_ask() -> bool {
-    static CAN: AtomicU64 = AtomicU64::new(0);
+    static CAN: AtomicU32 = AtomicU32::new(0);
     found_once(&CAN, || kernel::expedited().into()) != 0
 }
 
 /// Models keep a role where they say so; Miri has no kernel.
 #[cfg(any(loom, miri))]
-pub(crate) fn keep_after() -> u32 {
+pub(crate) fn keep_after() -> u8 {
     KEEP_NEVER
 }
 #[cfg(any(loom, miri))]
@@ -88,10 +88,10 @@ pub(crate) fn can_ask() -> bool {
 }
 
 /// A role is always given back.
-pub(crate) const KEEP_NEVER: u32 = u32::MAX;
+pub(crate) const KEEP_NEVER: u8 = u8::MAX;
 /// Long enough that two threads taking turns, or one that sleeps between its calls, never pay for a `heavy`.
 #[cfg(not(any(loom, miri)))]
-const KEEP_AFTER: u32 = 64;
+const KEEP_AFTER: u8 = 64;
 
 #[cfg(not(any(loom, miri)))]
 mod kernel {

@@ -4,8 +4,8 @@
 //! nobody else, `start_` takes the operation's place in line and lets the caller come back for the answer.
 
 use crate::{
-    Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite, Shared,
-    SpinPolicy, Wait,
+    Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite,
+    ProcessIndex, Shared, SpinPolicy, Wait,
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
     barrier,
     consume::{InPlace, Peeked, ReadHow, ReadStop},
@@ -14,12 +14,12 @@ use crate::{
     matching,
     memory::Source,
     produce::{WriteHow, WriteStop},
-    queue::{self, Counts, MODE_COMPLETE, Queue},
+    queue::{self, Counts, MODE_COMPLETE, Queue, Side},
     record::Wakes,
     region::SlotRefs,
     role::{Owner, Role},
     sync::{AtomicU8, AtomicU32, Ordering, spin_hint},
-    types::{Access, CompletionMode, End, Info, Peek, PipeType, Read, ReadMode, State},
+    types::{CompletionMode, End, Info, Peek, PipeType, Read, ReadMode, State},
     wait::{Entered, Spin, learn_wake_cost},
 };
 
@@ -39,15 +39,15 @@ pub struct ConnectionId {
 /// last one calls [`Conn::close`], or the broker does.
 #[derive(Debug)]
 pub struct Conn {
+    incoming: Side,
+    outgoing: Side,
     refs: SlotRefs,
-    end: End,
-    pipe_type: PipeType,
-    access: [Access; 2],
-    generation: u32,
-    quotas: [u32; 2],
-    secrets: [u64; 2],
-    populated: [AtomicU32; 2],
     spin: Spin,
+    end: End,
+    /// This end was granted FILE_READ_DATA.
+    may_read: bool,
+    /// The link's, at hand.
+    process: ProcessIndex,
     /// The last call was a read: the peer is likely to wait for what is written next, so frames are laid on cache
     /// lines; a stream is laid densely.
     turn: AtomicU8,
@@ -61,9 +61,9 @@ pub(crate) enum Begun<T> {
     Pends(usize),
 }
 
-/// With the counts of an `Arc` it fills a chunk of 128 bytes of the heap, and one more byte would take the next.
+/// With the counts of an `Arc` it fills a chunk of 144 bytes of the heap, and one more byte would take the next.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Conn>() <= 104);
+const _: () = assert!(size_of::<Conn>() <= 120);
 
 impl Conn {
     /// The end of a connection that a grant is for.
@@ -77,19 +77,34 @@ impl Conn {
         if grant.slot >= link.region().geometry().slots {
             return Err(AttachError::Grant("its slot"));
         }
-        let Some(refs) = SlotRefs::new(link.clone(), grant.slot, grant.areas) else {
+        let refs = SlotRefs::new(link.clone(), grant.slot);
+        // SAFETY: they go into one structure with `refs`, and nothing takes it apart.
+        let Some(areas) = (unsafe { refs.areas(grant.areas) }) else {
             return Err(AttachError::Grant("its areas"));
         };
-        let conn = Conn {
-            refs,
-            end: grant.end,
+        let side = |reader: End, memory| Side {
+            memory,
+            calm: Attention::calm(grant.generation),
+            secret: grant.secrets[reader.index()],
+            quota: grant.quotas[reader.index()],
+            keep_after: link.keep_after(),
             pipe_type: grant.pipe_type,
-            access: grant.access,
-            generation: grant.generation,
-            quotas: grant.quotas,
-            secrets: grant.secrets,
-            populated: [AtomicU32::new(0), AtomicU32::new(0)],
+            may_write: grant.access[reader.other().index()].write,
+        };
+        let [to_client, to_server] = areas;
+        let sides = (side(End::Server, to_server), side(End::Client, to_client));
+        let (incoming, outgoing) = match grant.end {
+            End::Server => sides,
+            End::Client => (sides.1, sides.0),
+        };
+        let conn = Conn {
+            incoming,
+            outgoing,
+            refs,
             spin: Spin::new(SpinPolicy::from_env()),
+            end: grant.end,
+            may_read: grant.access[grant.end.index()].read,
+            process: link.process(),
             turn: AtomicU8::new(0),
         };
         if conn.incoming().attention().generation() != grant.generation {
@@ -122,7 +137,7 @@ impl Conn {
     /// What the pipe carries.
     #[must_use]
     pub fn pipe_type(&self) -> PipeType {
-        self.pipe_type
+        self.incoming.pipe_type
     }
 
     /// The link that it is on.
@@ -137,22 +152,25 @@ impl Conn {
         ConnectionId {
             link: self.refs.link().token(),
             slot: self.slot(),
-            generation: self.generation,
+            generation: self.generation(),
         }
+    }
+
+    fn generation(&self) -> u32 {
+        Attention(self.incoming.calm).generation()
     }
 
     /// Bytes that each direction may hold unread (NP-LIM-04): of the end's incoming direction, of its outgoing one.
     #[must_use]
     pub fn quotas(&self) -> (u32, u32) {
-        let own = self.end.index();
-        (self.quotas[own], self.quotas[1 - own])
+        (self.incoming.quota, self.outgoing.quota)
     }
 
     /// The connection as this end sees it; one whose slot serves another connection by now is disconnected.
     #[must_use]
     pub fn state(&self) -> State {
         let attention = self.incoming().attention();
-        if attention.generation() != self.generation || attention.has(DISCONNECTED) {
+        if attention.generation() != self.generation() || attention.has(DISCONNECTED) {
             State::Disconnected
         } else if attention.has(WRITER_CLOSED) {
             State::Closing
@@ -184,7 +202,7 @@ impl Conn {
     /// this end has reads pending, or writes that are not read yet (NP-INFO-07).
     pub fn set_modes(&self, read: ReadMode, completion: CompletionMode) -> Result<(), Error> {
         self.check_open_server_too()?;
-        if read == ReadMode::Message && self.pipe_type == PipeType::Byte {
+        if read == ReadMode::Message && self.incoming.pipe_type == PipeType::Byte {
             return Err(Error::InvalidMode);
         }
         // What was written before was read in the mode of then.
@@ -266,7 +284,7 @@ impl Conn {
     }
 
     fn messages(&self, counts: &Counts) -> u32 {
-        match self.pipe_type {
+        match self.incoming.pipe_type {
             PipeType::Message => counts.messages.wrapping_add(counts.unplaced_messages),
             PipeType::Byte => 0,
         }
@@ -656,7 +674,7 @@ impl Conn {
             (self.outgoing(), WRITER_CLOSED),
         ] {
             let attention = queue.attention();
-            if attention.generation() != self.generation || attention.has(bit) {
+            if attention.generation() != self.generation() || attention.has(bit) {
                 continue;
             }
             queue.close(bit, &mut wakes);
@@ -685,7 +703,7 @@ impl Conn {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         let closed = self.refs.slot().closed.load(Ordering::SeqCst);
-        let same = self.incoming().attention().generation() == self.generation;
+        let same = self.incoming().attention().generation() == self.generation();
         !same || closed & 1 << self.end.index() != 0
     }
 
@@ -714,30 +732,34 @@ impl Conn {
     /// This handle is of no more use. `true`: this process has no other on that end.
     fn leave(&self) -> bool {
         let link = self.refs.link();
-        link.note_closed(self.slot(), self.end, self.generation)
+        link.note_closed(self.slot(), self.end, self.generation())
     }
 
     // ---- inside ------------------------------------------------------------------------------------------------
 
     #[inline]
     pub(crate) fn me(&self) -> Owner {
-        Owner::me(self.refs.link().process())
+        Owner::me(self.process)
     }
 
     #[inline]
     pub(crate) fn incoming(&self) -> Queue<'_> {
-        self.queue(self.end)
+        self.queue(self.end, &self.incoming)
     }
 
     #[inline]
     pub(crate) fn outgoing(&self) -> Queue<'_> {
-        self.queue(self.end.other())
+        self.queue(self.end.other(), &self.outgoing)
     }
 
     /// The direction in which this end reads, or writes.
     #[inline]
     pub(crate) fn line(&self, incoming: bool) -> Queue<'_> {
-        self.queue(if incoming { self.end } else { self.end.other() })
+        if incoming {
+            self.incoming()
+        } else {
+            self.outgoing()
+        }
     }
 
     /// Looks for as long as a blocking read here would before it sleeps: `true` once `ready` says so.
@@ -781,21 +803,14 @@ impl Conn {
         &self.spin
     }
 
-    #[inline]
-    fn queue(&self, reader: End) -> Queue<'_> {
+    #[inline(always)]
+    fn queue<'a>(&'a self, reader: End, side: &'a Side) -> Queue<'a> {
         let index = reader.index();
         Queue {
             header: &self.refs.slot().queues[index],
             records: &self.refs.tables().queues[index],
-            area: self.refs.area(index),
             modes: &self.refs.slot().modes[index],
-            populated: &self.populated[index],
-            calm: Attention::calm(self.generation),
-            secret: self.secrets[index],
-            quota: self.quotas[index],
-            pipe_type: self.pipe_type,
-            may_write: self.access[reader.other().index()].write,
-            keep_after: self.refs.link().keep_after(),
+            side,
         }
     }
 
@@ -813,7 +828,7 @@ impl Conn {
     }
 
     fn may_read(&self) -> Result<(), Error> {
-        if self.access[self.end.index()].read {
+        if self.may_read {
             Ok(())
         } else {
             Err(Error::AccessDenied)
@@ -821,7 +836,7 @@ impl Conn {
     }
 
     pub(crate) fn may_write(&self) -> Result<(), Error> {
-        if self.access[self.end.index()].write {
+        if self.outgoing.may_write {
             Ok(())
         } else {
             Err(Error::AccessDenied)
@@ -926,7 +941,7 @@ impl Conn {
     #[inline(always)]
     pub(crate) fn write_now<S: Source>(&self, data: S, how: WriteHow) -> Result<usize, WriteStop> {
         match self.write_fast(data) {
-            Some(written) => written,
+            Some(count) => Ok(count),
             None => self.write_any(data, how),
         }
     }
@@ -1226,7 +1241,8 @@ impl Conn {
         }
         if self.state() != State::Connected
             || self.read_mode() != ReadMode::Message
-            || self.access[self.end.index()] != Access::DUPLEX
+            || !self.may_read
+            || !self.outgoing.may_write
         {
             return Err(Error::InvalidState.into());
         }
@@ -1278,7 +1294,7 @@ impl Conn {
     /// Whether each end's file object is signalled, by `End::index`.
     pub(crate) fn signaled(&self) -> (&AtomicU32, u32) {
         let signaled = &self.refs.slot().signaled;
-        (&signaled[self.end.index()], self.generation)
+        (&signaled[self.end.index()], self.generation())
     }
 }
 

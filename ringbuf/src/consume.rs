@@ -225,7 +225,7 @@ impl<'a> Queue<'a> {
         }
         // SAFETY: the segment is committed, and stays until `front` is published below, under the role that is held;
         // that nobody breaks the protocol meanwhile is the caller's word.
-        let bytes = unsafe { self.area.bytes(segment.pos, segment.len) }?;
+        let bytes = unsafe { self.area().bytes(segment.pos, segment.len) }?;
         let Some(look) = look.take() else {
             return Err(Error::Busy.into());
         };
@@ -234,7 +234,7 @@ impl<'a> Queue<'a> {
         self.prepare_front(&front);
         self.turn_front();
         if calm {
-            self.publish(&front, front.pos);
+            self.publish(front.bytes, front.pos);
         } else {
             self.settle(unlock.2)?;
         }
@@ -255,7 +255,7 @@ impl<'a> Queue<'a> {
                 fault::at(Point::CopiedOut);
                 self.prepare_front(&front);
                 self.turn_front();
-                self.publish(&front, front.pos);
+                self.publish(front.bytes, front.pos);
                 Ok(read)
             }
             Got::Nothing => self.nothing(me, buf.len(), how, wakes),
@@ -350,7 +350,7 @@ impl<'a> Queue<'a> {
                 return Ok(Got::Data(Read::Part(0)));
             }
             self.expect_more(segment);
-            self.area.copy_out(segment.pos, buf, 0, count)?;
+            self.area().copy_out(segment.pos, buf, 0, count)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(front, segment, count as u32);
             return Ok(Got::Data(if count == segment.len as usize {
@@ -366,7 +366,7 @@ impl<'a> Queue<'a> {
     #[inline(always)]
     pub(crate) fn expect_more(&self, segment: Segment) {
         if segment.len <= SMALL && !segment.flags.has(Flags::ALIGNED) {
-            self.area.expect_read(segment.pos.wrapping_add(BEHIND));
+            self.area().expect_read(segment.pos.wrapping_add(BEHIND));
         }
     }
 
@@ -394,7 +394,7 @@ impl<'a> Queue<'a> {
             if want == 0 && segment.len != 0 {
                 return Ok(Got::Data(Read::Part(count)));
             }
-            self.area.copy_out(segment.pos, buf, count, want)?;
+            self.area().copy_out(segment.pos, buf, count, want)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(front, segment, want as u32);
             count += want;
@@ -421,7 +421,7 @@ impl<'a> Queue<'a> {
                 break;
             };
             let want = (buf.len() - count).min(segment.len as usize);
-            self.area.copy_out(segment.pos, buf, count, want)?;
+            self.area().copy_out(segment.pos, buf, count, want)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(front, segment, want as u32);
             count += want;
@@ -600,7 +600,7 @@ impl<'a> Queue<'a> {
         let count = record.count.load(Ordering::Relaxed) as usize;
         let pos = record.pos.load(Ordering::Relaxed);
         let copied = if count <= buf.len() {
-            self.area.copy_out(pos, buf, 0, count).map_err(Into::into)
+            self.area().copy_out(pos, buf, 0, count).map_err(Into::into)
         } else {
             Err(Fault::Record.into())
         };
@@ -700,7 +700,7 @@ impl<'a> Queue<'a> {
             };
             let more = segment.flags.has(Flags::MORE);
             let want = (buf.len() - step.copied).min(segment.len as usize);
-            self.area.copy_out(segment.pos, buf, step.copied, want)?;
+            self.area().copy_out(segment.pos, buf, step.copied, want)?;
             #[allow(clippy::cast_possible_truncation, reason = "at most segment.len")]
             self.claim(&mut step.front, segment, want as u32);
             step.copied += want;
@@ -984,7 +984,8 @@ impl<'a> Queue<'a> {
         while let Some(segment) = self.first(&mut walk)? {
             peeked.any = true;
             let want = (buf.len() - peeked.copied).min(segment.len as usize);
-            self.area.copy_out(segment.pos, buf, peeked.copied, want)?;
+            self.area()
+                .copy_out(segment.pos, buf, peeked.copied, want)?;
             peeked.copied += want;
             peeked.message_len += u64::from(segment.len);
             self.claim(&mut walk, segment, segment.len);
@@ -1022,6 +1023,6 @@ impl<'a> Queue<'a> {
 }
 
 /// Frames of which a stream is helped by asking for the lines of later ones.
-const SMALL: u32 = 256;
+pub(crate) const SMALL: u32 = 256;
 /// How far behind the frame at hand: far enough not to take lines from a writer that is just ahead.
-const BEHIND: u64 = 3072;
+pub(crate) const BEHIND: u64 = 3072;

@@ -148,33 +148,43 @@ mod held {
         /// What is there just now. It stays alive while it is held, whatever happens; hold it as long as you like.
         #[inline]
         pub fn get(&self) -> Option<Held<'_, T>> {
-            // At the very end of a thread its word has been given back: values of its own are dropped then, too.
-            match WORD.try_with(Own::get) {
-                Ok(word) if word.named.load(Ordering::Relaxed).is_null() => {
-                    let value = self.protect(&word.named)?;
-                    Some(Held {
-                        value,
-                        by: By::Word(word),
-                        of: PhantomData,
-                    })
-                }
-                _ => self.pin(),
+            match self.glance() {
+                Some(named) => Some(Held(Kept::Named(named))),
+                None => self.get_otherwise(),
             }
         }
 
+        /// The same, if this thread has looked before and holds nothing: for calls that have another way.
+        #[inline(always)]
+        pub fn glance(&self) -> Option<Named<'_, T>> {
+            let word = WORD.get()?;
+            if !word.named.load(Ordering::Relaxed).is_null() {
+                return None;
+            }
+            let value = self.protect(&word.named)?;
+            Some(Named {
+                value,
+                word,
+                of: PhantomData,
+            })
+        }
+
         #[cold]
-        fn pin(&self) -> Option<Held<'_, T>> {
+        fn get_otherwise(&self) -> Option<Held<'_, T>> {
+            if WORD.get().is_none()
+                && take_word()
+                && let Some(named) = self.glance()
+            {
+                return Some(Held(Kept::Named(named)));
+            }
             self.pins.fetch_add(1, Ordering::SeqCst);
             fence(Ordering::SeqCst);
             let Some(value) = NonNull::new(self.value.load(Ordering::SeqCst)) else {
                 self.pins.fetch_sub(1, Ordering::SeqCst);
                 return None;
             };
-            Some(Held {
-                value,
-                by: By::Pin(&self.pins),
-                of: PhantomData,
-            })
+            let pins = &self.pins;
+            Some(Held(Kept::Pinned { value, pins }))
         }
 
         /// Puts another value there, or none. The old one is dropped when nobody holds it any more: now, or when the
@@ -187,30 +197,63 @@ mod held {
         }
     }
 
-    /// A value that is looked at.
+    /// A value that this thread's word names.
     #[derive(Debug)]
-    pub struct Held<'c, T> {
+    pub struct Named<'c, T> {
         value: NonNull<T>,
-        by: By<'c>,
+        word: &'static Word,
         /// Also keeps it on this thread, whose word it is.
         of: PhantomData<(&'c Current<T>, *const ())>,
     }
 
+    impl<T> Deref for Named<'_, T> {
+        type Target = T;
+
+        #[inline(always)]
+        fn deref(&self) -> &T {
+            // SAFETY: this thread's word names it: `exchange` does not free it until then.
+            unsafe { self.value.as_ref() }
+        }
+    }
+
+    impl<T> Drop for Named<'_, T> {
+        #[inline(always)]
+        fn drop(&mut self) {
+            self.word.named.store(ptr::null_mut(), Ordering::Release);
+        }
+    }
+
+    /// A value that is looked at.
     #[derive(Debug)]
-    enum By<'c> {
-        Word(&'static Word),
-        Pin(&'c AtomicU32),
+    pub struct Held<'c, T>(Kept<'c, T>);
+
+    #[derive(Debug)]
+    enum Kept<'c, T> {
+        Named(Named<'c, T>),
+        /// Counted.
+        Pinned {
+            value: NonNull<T>,
+            pins: &'c AtomicU32,
+        },
     }
 
     impl<T> Held<'_, T> {
+        fn value(&self) -> NonNull<T> {
+            match &self.0 {
+                Kept::Named(named) => named.value,
+                Kept::Pinned { value, .. } => *value,
+            }
+        }
+
         /// To keep, on whatever thread: a count of its own.
         #[must_use]
         pub fn share(&self) -> Arc<T> {
+            let value = self.value();
             // SAFETY: the pointer is from `Arc::into_raw`, and the count that `Current` has of it is not given back while
             // this thread's word names it, or `pins` counts this.
             unsafe {
-                Arc::increment_strong_count(self.value.as_ptr());
-                Arc::from_raw(self.value.as_ptr())
+                Arc::increment_strong_count(value.as_ptr());
+                Arc::from_raw(value.as_ptr())
             }
         }
     }
@@ -221,18 +264,15 @@ mod held {
         #[inline]
         fn deref(&self) -> &T {
             // SAFETY: this thread's word names it, or `pins` counts this: `exchange` does not free it until then.
-            unsafe { self.value.as_ref() }
+            unsafe { self.value().as_ref() }
         }
     }
 
     impl<T> Drop for Held<'_, T> {
         #[inline]
         fn drop(&mut self) {
-            match &self.by {
-                By::Word(word) => word.named.store(ptr::null_mut(), Ordering::Release),
-                By::Pin(pins) => {
-                    pins.fetch_sub(1, Ordering::SeqCst);
-                }
+            if let Kept::Pinned { pins, .. } = &self.0 {
+                pins.fetch_sub(1, Ordering::SeqCst);
             }
         }
     }
@@ -247,55 +287,55 @@ mod held {
     /// All words.
     static WORDS: Mutex<Vec<&'static Word>> = Mutex::new(Vec::new());
 
-    /// A thread's word, given back at its end.
-    struct Own(Cell<Option<&'static Word>>);
-
-    impl Own {
-        #[inline]
-        fn get(&self) -> &'static Word {
-            match self.0.get() {
-                Some(word) => word,
-                None => self.take(),
-            }
-        }
-
-        #[cold]
-        fn take(&self) -> &'static Word {
-            let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
-            let free = words
-                .iter()
-                .find(|word| !word.taken.swap(true, Ordering::SeqCst));
-            let word: &'static Word = match free {
-                Some(word) => word,
-                None => {
-                    let word: &'static Word = Box::leak(Box::new(Word {
-                        named: AtomicPtr::new(ptr::null_mut()),
-                        taken: AtomicBool::new(true),
-                    }));
-                    words.push(word);
-                    word
-                }
-            };
-            self.0.set(Some(word));
-            word
-        }
+    thread_local! {
+        /// This thread's word, once it has taken one. Apart from its owner, so that a look needs to know nothing of its end.
+        static WORD: Cell<Option<&'static Word>> = const { Cell::new(None) };
+        static OWN: Own = const { Own(Cell::new(None)) };
     }
+
+    /// Gives a thread's word back at its end.
+    struct Own(Cell<Option<&'static Word>>);
 
     impl Drop for Own {
         fn drop(&mut self) {
+            WORD.set(None);
             if let Some(word) = self.0.get() {
                 word.taken.store(false, Ordering::SeqCst);
             }
         }
     }
 
-    thread_local! {
-        static WORD: Own = const { Own(Cell::new(None)) };
+    /// A word for this thread. `false`: it is at its very end, where values of its own are dropped, too.
+    fn take_word() -> bool {
+        let taken = OWN.try_with(|own| {
+            let word = free_word();
+            own.0.set(Some(word));
+            WORD.set(Some(word));
+        });
+        taken.is_ok()
+    }
+
+    fn free_word() -> &'static Word {
+        let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = words
+            .iter()
+            .find(|word| !word.taken.swap(true, Ordering::SeqCst));
+        match free {
+            Some(word) => word,
+            None => {
+                let word: &'static Word = Box::leak(Box::new(Word {
+                    named: AtomicPtr::new(ptr::null_mut()),
+                    taken: AtomicBool::new(true),
+                }));
+                words.push(word);
+                word
+            }
+        }
     }
 }
 
 #[cfg(not(loom))]
-pub use held::Held;
+pub use held::{Held, Named};
 
 #[cfg(all(test, not(loom)))]
 #[allow(

@@ -6,15 +6,17 @@
 //! reference to one, so that they live in registers.
 
 #[cfg(not(loom))]
-use crate::{Conn, produce::WriteStop, types::CompletionMode};
+use crate::{Conn, types::CompletionMode};
 use crate::{
+    area::Spot,
     attention::POLLED,
+    consume::{BEHIND, SMALL},
     cpu,
     fault::{self, Point},
-    frame::{Flags, HEADER, next_header},
+    frame::{Flags, HEADER, Header, straight_on},
     memory::{Sink, Source},
-    produce::Placed,
-    queue::{Back, Front, Queue, Segment},
+    produce::AHEAD,
+    queue::{Front, Queue},
     record::{Outcome, Phase, Wakes},
     role::{Owner, Taken},
     sync::{Ordering, fence, spin_hint},
@@ -31,6 +33,8 @@ pub(crate) enum Fast<T> {
     Inside,
     /// Nothing done.
     No,
+    /// Nothing done, since there is nothing to read.
+    Nothing,
 }
 
 impl<'a> Queue<'a> {
@@ -46,29 +50,21 @@ impl<'a> Queue<'a> {
             return Fast::No;
         }
         fault::at(Point::ProducerRole);
-        let mut back = self.back();
+        let (tail, bytes) = self.back_place();
         if !self.attention().is_quiet(self.calm) {
             return Fast::Inside;
         }
-        let flags = self.flags_for(&back, len, aligned);
-        let end = back.tail.wrapping_add(HEADER + u64::from(len));
-        let placed = if self.fits_notes(&back, len)
-            && self.goes_straight_on(&back, u64::from(len))
-            && self.has_memory(end)
+        let done = if self.fits_notes(bytes, len)
+            && self.goes_straight_on(tail, u64::from(len))
+            && let Some(spot) = self.memory.spot(tail, len)
         {
-            let Ok(placed) = self.lay(back.tail, data, flags) else {
-                return Fast::Inside;
-            };
-            placed
+            self.lay_at(spot, tail, data, len, aligned)
         } else {
-            // A look at the reader, a restart, more memory: still no reason to leave.
-            let Some((behind, placed)) = self.place_anew(back, data, len, flags) else {
-                return Fast::Inside;
-            };
-            back = behind;
-            placed
+            self.lay_anew(data, len, aligned)
         };
-        self.commit(&back, &placed, 1);
+        if !done {
+            return Fast::Inside;
+        }
         fault::at(Point::BeforeRing);
         // As in `write`: who has published a record has asked for the role before, or sees the frame.
         if role.leave_kept(me) && !self.has_waiters() {
@@ -85,23 +81,50 @@ impl<'a> Queue<'a> {
         attention.records() != 0 && !attention.is_quiet(self.calm)
     }
 
-    /// Copies a frame where it does not just go straight on. By value: a view whose address is taken would live in memory.
-    #[cold]
-    #[inline(never)]
-    fn place_anew<S: Source>(
+    /// Copies a frame to where it just goes straight on, and commits it.
+    #[inline(always)]
+    fn lay_at<S: Source>(
         self,
-        mut back: Back,
+        spot: Spot<'a>,
+        tail: u64,
         data: S,
         len: u32,
-        flags: Flags,
-    ) -> Option<(Back, Placed)> {
+        aligned: bool,
+    ) -> bool {
+        let flags = self.flags_for(tail, len, aligned);
+        if flags != Flags::ALIGNED && u64::from(len) <= AHEAD {
+            spot.expect_write_ahead(AHEAD);
+        }
+        if spot.copy_in(data).is_err() {
+            return false;
+        }
+        let end = tail.wrapping_add(HEADER + u64::from(len));
+        self.prepare_back_behind(straight_on(end, flags), len);
+        let header = Header {
+            len,
+            flags,
+            context: 0,
+        };
+        self.commit_prepared(spot.header(), tail, header);
+        true
+    }
+
+    /// The same where it does not: a look at the reader, a restart, more memory are no reason to leave.
+    #[cold]
+    #[inline(never)]
+    fn lay_anew<S: Source>(self, data: S, len: u32, aligned: bool) -> bool {
         // Once in so many KiB: a peer that thinks that it shares this CPU gives way to nobody until it hears otherwise.
         self.note_producer_cpu(cpu::current());
+        let mut back = self.back();
         if !self.fits_quota(&back, len) {
-            return None;
+            return false;
         }
-        let placed = self.place(&mut back, data, flags).ok()??;
-        Some((back, placed))
+        let flags = self.flags_for(back.tail, len, aligned);
+        let Ok(Some(placed)) = self.place(&mut back, data, flags) else {
+            return false;
+        };
+        self.commit(&back, &placed, 1);
+        true
     }
 
     /// [`Queue::read`] by a thread that keeps the consumer's role, of one frame that is all that the read wants.
@@ -111,15 +134,12 @@ impl<'a> Queue<'a> {
             return Fast::No;
         }
         fault::at(Point::ConsumerRole);
-        let front = self.front();
-        let Some(segment) = self.one_frame(&front, buf.len()) else {
-            return Fast::Inside;
-        };
-        let count = segment.len as usize;
-        if self.area.copy_out(segment.pos, buf, 0, count).is_err() {
-            return Fast::Inside;
+        let (pos, left) = self.front_place();
+        match self.one_frame(pos, left, buf.len()) {
+            Ok(frame) if frame.spot.copy_out(buf).is_ok() => self.claim_kept(me, &frame),
+            Err(NoFrame::Yet) if self.consumer().leave_kept(me) => Fast::Nothing,
+            _ => Fast::Inside,
         }
-        self.claim_kept(me, front, segment)
     }
 
     /// The same into memory that may not be touched under the role (`outside.rs`).
@@ -130,11 +150,11 @@ impl<'a> Queue<'a> {
             return Fast::No;
         }
         let looked = self.look();
-        let Some(segment) = self.one_frame(&looked.front, buf.len()) else {
+        let Front { pos, left, .. } = looked.front;
+        let Ok(frame) = self.one_frame(pos, left, buf.len()) else {
             return Fast::No;
         };
-        let count = segment.len as usize;
-        if self.area.copy_out(segment.pos, buf, 0, count).is_err() {
+        if frame.spot.copy_out(buf).is_err() {
             return Fast::No; // the call itself says so
         }
         fence(Ordering::Acquire);
@@ -144,34 +164,49 @@ impl<'a> Queue<'a> {
         if self.attention().0 != self.calm || self.look() != looked {
             return Fast::Inside;
         }
-        self.claim_kept(me, looked.front, segment)
+        self.claim_kept(me, &frame)
     }
 
-    /// The frame at the front, if a read with so much room takes it and nothing else. For a thread that keeps the
+    /// The frame at a front, if a read with so much room takes it and nothing else. For a thread that keeps the
     /// consumer's role.
     #[inline(always)]
-    fn one_frame(self, front: &Front, room: usize) -> Option<Segment> {
-        if self.attention().0 != self.calm || !self.may_write || !self.is_there(front) {
-            return None;
+    fn one_frame(self, pos: u64, left: u32, room: usize) -> Result<Frame<'a>, NoFrame> {
+        if self.attention().0 != self.calm || !self.may_write || left != 0 {
+            return Err(NoFrame::Usual);
         }
-        let header = self.header_at(front.pos).ok()?;
-        let segment = Segment {
-            pos: front.pos.wrapping_add(HEADER),
-            len: header.len,
-            flags: header.flags,
+        let area = self.area();
+        let at_header = area.spot(pos, 0).ok_or(NoFrame::Usual)?;
+        let [tag, header] = at_header.header();
+        if self.is_untouched(pos) || tag.load(Ordering::Acquire) != self.tag(pos) {
+            return Err(NoFrame::Yet);
+        }
+        let (len, flags) = Header::parts(header.load(Ordering::Relaxed));
+        if flags != Flags::default() && flags != Flags::ALIGNED || len as usize > room {
+            return Err(NoFrame::Usual);
+        }
+        let spot = area.spot(pos, len).ok_or(NoFrame::Usual)?;
+        let end = pos.wrapping_add(HEADER + u64::from(len));
+        let next = if flags == Flags::ALIGNED {
+            straight_on(end, Flags::ALIGNED)
+        } else {
+            if len <= SMALL {
+                spot.expect_read_behind(BEHIND);
+            }
+            straight_on(end, Flags::default())
         };
-        let unusual = Flags::SKIP.with(Flags::CANCELLED).with(Flags::MORE);
-        if header.flags.has(unusual) || segment.len as usize > room {
-            return None;
-        }
-        self.expect_more(segment);
         // In byte mode with room for more: only if there is no more, and no empty message (NP-READ-07).
-        let end = segment.pos.wrapping_add(u64::from(segment.len));
-        let is_all = self.read_mode() == ReadMode::Message
-            || segment.len != 0
-                && (segment.len as usize == room
-                    || !self.tag_is(next_header(end, segment.flags, self.area.len())));
-        is_all.then_some(segment)
+        if self.read_mode() == ReadMode::Message
+            || len != 0 && (len as usize == room || !self.tag_is(next))
+        {
+            Ok(Frame {
+                spot,
+                len,
+                flags,
+                next,
+            })
+        } else {
+            Err(NoFrame::Usual)
+        }
     }
 
     /// Whether there is something for a read that its owner polls.
@@ -207,7 +242,7 @@ impl<'a> Queue<'a> {
         let segment = self.first(&mut front).ok()??;
         let count = segment.len as usize;
         let is_whole = count <= buf.len() && !segment.flags.has(Flags::MORE);
-        if !is_whole || count == 0 || self.area.copy_out(segment.pos, buf, 0, count).is_err() {
+        if !is_whole || count == 0 || self.area().copy_out(segment.pos, buf, 0, count).is_err() {
             return None;
         }
         fault::at(Point::CopiedOut);
@@ -221,19 +256,18 @@ impl<'a> Queue<'a> {
             return None;
         }
         self.turn_front();
-        self.publish(&front, front.pos);
+        self.publish(front.bytes, front.pos);
         Some(Read::Whole(count))
     }
 
     /// Under the role: takes what was copied, and leaves.
     #[inline(always)]
-    fn claim_kept(self, me: Owner, mut front: Front, segment: Segment) -> Fast<Read> {
-        self.claim(&mut front, segment, segment.len);
+    fn claim_kept(self, me: Owner, frame: &Frame<'_>) -> Fast<Read> {
         fault::at(Point::CopiedOut);
-        self.prepare_front(&front);
+        let bytes = self.prepare_front_behind(frame.next, frame.len, frame.flags);
         self.turn_front();
-        self.publish(&front, front.pos);
-        let read = Read::Whole(segment.len as usize);
+        self.publish(bytes, frame.next);
+        let read = Read::Whole(frame.len as usize);
         if self.attention().0 == self.calm && self.consumer().leave_kept(me) {
             Fast::Done(read)
         } else {
@@ -246,21 +280,6 @@ impl<'a> Queue<'a> {
     pub(crate) fn is_amid_a_stream(self) -> bool {
         let header = self.header_at(self.front().pos);
         header.is_ok_and(|header| header.len >= LARGE && !header.flags.has(Flags::ALIGNED))
-    }
-
-    /// Whether the next frame is there, for a thread that keeps the consumer's role.
-    #[inline(always)]
-    pub(crate) fn looks_ready_kept(self, me: Owner) -> bool {
-        if !self.consumer().is_kept_by(me) {
-            return false;
-        }
-        self.is_there(&self.front())
-    }
-
-    /// Whether a frame is committed at this front, which is at a header.
-    #[inline(always)]
-    fn is_there(self, front: &Front) -> bool {
-        front.left == 0 && !self.is_untouched(front.pos) && self.tag_is(front.pos)
     }
 
     /// Looks up to `times` for the next frame without any role, which the caller's thread keeps. `false`: it has not come,
@@ -284,7 +303,7 @@ impl<'a> Queue<'a> {
             }
             spin_hint();
             if takes_turns {
-                self.area.expect_second_line(front.pos);
+                self.area().expect_second_line(front.pos);
             }
         }
         false
@@ -299,13 +318,22 @@ impl Conn {
         if self.check_read_of(buf.len()).is_err() {
             return None;
         }
-        let queue = self.incoming();
-        let me = self.me();
-        if queue.looks_ready_kept(me) {
-            if patience {
-                self.spin().off_the_heels();
+        match self.incoming().read_kept(self.me(), buf) {
+            Fast::Nothing if patience => self.read_in_a_moment(buf),
+            fast => {
+                if patience {
+                    self.spin().off_the_heels();
+                }
+                self.taken(fast)
             }
-        } else if !(patience && self.look_for_a_moment(queue, me)) {
+        }
+    }
+
+    /// The same of a message that has not come yet.
+    #[inline(never)]
+    fn read_in_a_moment(&self, buf: &mut [u8]) -> Option<Read> {
+        let (queue, me) = (self.incoming(), self.me());
+        if !self.look_for_a_moment(queue, me) {
             return None;
         }
         self.taken(queue.read_kept(me, buf))
@@ -354,43 +382,51 @@ impl Conn {
 
     /// A write that meets nothing unusual.
     #[inline(always)]
-    pub(crate) fn write_fast<S: Source>(&self, data: S) -> Option<Result<usize, WriteStop>> {
+    pub(crate) fn write_fast<S: Source>(&self, data: S) -> Option<usize> {
         if self.may_write().is_err() {
             return None;
         }
-        let queue = self.outgoing();
         let turn = self.turn();
-        let count = match queue.write_kept(self.me(), data, turn) {
-            Fast::Done(count) => count,
-            Fast::DoneInside(count) => {
-                if let Err(stop) = self.leave_write(true) {
-                    return Some(Err(stop));
-                }
-                count
-            }
-            Fast::Inside => {
-                // A breach is found again by the call itself.
-                let _ = self.leave_write(false);
-                return None;
-            }
-            Fast::No => return None,
+        let fast = self.outgoing().write_kept(self.me(), data, turn);
+        if let Fast::DoneInside(_) | Fast::Inside = fast {
+            self.leave_write(matches!(fast, Fast::DoneInside(_)));
+        }
+        let (Fast::Done(count) | Fast::DoneInside(count)) = fast else {
+            return None;
         };
         if turn {
             self.noted_turn(false);
         }
-        Some(Ok(count))
+        Some(count)
     }
 
+    /// A breach by the peer is found again: by the call itself if it is not done, else by the next one.
     #[cold]
     #[inline(never)]
-    fn leave_write(&self, written: bool) -> Result<(), WriteStop> {
+    fn leave_write(&self, written: bool) {
         let mut wakes = Wakes::default();
-        let left = self
+        let _ = self
             .outgoing()
             .leave_producer(self.me(), written, &mut wakes);
         self.deliver(&mut wakes);
-        Ok(left?)
     }
+}
+
+/// What [`Queue::one_frame`] has found.
+struct Frame<'a> {
+    spot: Spot<'a>,
+    len: u32,
+    flags: Flags,
+    /// Position of the header behind it.
+    next: u64,
+}
+
+/// Why it has not.
+enum NoFrame {
+    /// Nothing is there yet.
+    Yet,
+    /// The general path knows.
+    Usual,
 }
 
 /// Frames of which a reader on the writer's heels gets less than one that lags.

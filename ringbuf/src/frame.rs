@@ -60,15 +60,26 @@ impl Header {
         self.len as u64 | (self.flags.0 as u64) << 32 | (self.context as u64) << 48
     }
 
+    /// Length and flags, unchecked.
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the fields are cut out of one word"
+    )]
+    #[inline(always)]
+    pub(crate) const fn parts(word: u64) -> (u32, Flags) {
+        (word as u32, Flags((word >> 32) as u16))
+    }
+
     /// Parses the word of a header that stands `offset` bytes into an area of `area` bytes (a power of two).
     pub(crate) fn decode(word: u64, offset: u64, area: u64) -> Result<Header, Fault> {
         #[allow(
             clippy::cast_possible_truncation,
             reason = "the fields are cut out of one word"
         )]
+        let (len, flags) = Header::parts(word);
         let header = Header {
-            len: word as u32,
-            flags: Flags((word >> 32) as u16),
+            len,
+            flags,
             context: (word >> 48) as u16,
         };
         let len = u64::from(header.len);
@@ -93,8 +104,14 @@ impl Header {
 /// Position of the header that follows a payload ending at `end`.
 #[inline]
 pub(crate) const fn next_header(end: u64, flags: Flags, area: u64) -> u64 {
+    on_header(straight_on(end, flags), area)
+}
+
+/// The same where the area does not end before.
+#[inline]
+pub(crate) const fn straight_on(end: u64, flags: Flags) -> u64 {
     let align = if flags.has(Flags::ALIGNED) { 64 } else { 8 };
-    on_header(end.wrapping_add(align - 1) & !(align - 1), area)
+    end.wrapping_add(align - 1) & !(align - 1)
 }
 
 /// The same position, or the next lap's beginning where no header fits before the end.

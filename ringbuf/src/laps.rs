@@ -6,13 +6,13 @@
 use std::{collections::VecDeque, ptr::NonNull};
 
 use crate::{
-    area::Area,
+    area::Memory,
     attention::Attention,
     consume::{ReadHow, ReadStop},
     fast::Fast,
     layout::{QueueHeader, RECORDS, Record},
     produce::{RESTART, WriteHow, WriteStop},
-    queue::{MODE_MESSAGE, Queue},
+    queue::{MODE_MESSAGE, Queue, Side},
     record::{Phase, Wakes},
     role::Owner,
     sync::{AtomicU32, Ordering},
@@ -28,9 +28,8 @@ struct Heap {
     records: [Record; RECORDS],
     /// Owned, reached through raw pointers only; a cache line longer than the area, to align it.
     words: *mut [u64],
-    quota: u32,
     modes: AtomicU32,
-    populated: AtomicU32,
+    side: Side,
 }
 
 impl Drop for Heap {
@@ -47,13 +46,26 @@ impl Heap {
 
     fn with_quota(area: usize, quota: u32) -> Heap {
         let words = vec![0_u64; area / 8 + 8].into_boxed_slice();
+        let words = Box::into_raw(words);
+        let bytes = words.cast::<u8>();
+        let base = NonNull::new(bytes.wrapping_add(bytes.align_offset(64))).expect("a box");
+        let len = u32::try_from(area).expect("a small one");
         let heap = Heap {
             header: QueueHeader::default(),
             records: Default::default(),
-            words: Box::into_raw(words),
-            quota,
+            words,
             modes: AtomicU32::new(MODE_MESSAGE),
-            populated: AtomicU32::new(u32::MAX),
+            side: Side {
+                // SAFETY: the base is aligned to 64 by at most the 64 bytes that are allocated on top of `len`, which is
+                // a power of two in every test; the box lives as long as this, and nobody has a reference into it.
+                memory: unsafe { Memory::new(base, len, len) },
+                calm: Attention::calm(0),
+                secret: SECRET,
+                quota,
+                keep_after: crate::barrier::KEEP_NEVER,
+                pipe_type: PipeType::Message,
+                may_write: true,
+            },
         };
         heap.header
             .notes
@@ -63,24 +75,18 @@ impl Heap {
         heap
     }
 
+    /// Of a process whose threads keep a role from the first turn on.
+    fn keeping(mut self) -> Heap {
+        self.side.keep_after = 0;
+        self
+    }
+
     fn queue(&self) -> Queue<'_> {
-        let words = self.words.cast::<u8>();
-        let base = NonNull::new(words.wrapping_add(words.align_offset(64))).expect("a box");
-        let len = (self.words.len() as u64 - 8) * 8;
         Queue {
             header: &self.header,
             records: &self.records,
-            // SAFETY: the base is aligned to 64 by at most the 64 bytes that are allocated on top of `len`, which is a
-            // power of two in every test; the box lives as long as `self`, and nobody has a reference into it.
-            area: unsafe { Area::new(base, len, false) },
             modes: &self.modes,
-            populated: &self.populated,
-            calm: Attention::calm(0),
-            secret: SECRET,
-            quota: self.quota,
-            pipe_type: PipeType::Message,
-            may_write: true,
-            keep_after: crate::barrier::KEEP_NEVER,
+            side: &self.side,
         }
     }
 
@@ -90,7 +96,7 @@ impl Heap {
     }
 
     fn read(&self) -> Option<Vec<u8>> {
-        let mut buf = vec![0; 2 * self.quota as usize];
+        let mut buf = vec![0; 2 * self.side.quota as usize];
         match self
             .queue()
             .read(me(2), &mut buf, ReadHow::Try, &mut Wakes::default())
@@ -140,7 +146,7 @@ fn me(thread: u32) -> Owner {
 )]
 fn neither_payload_nor_an_earlier_lap_passes_for_a_frame() {
     let heap = Heap::new(64 * 1024);
-    let size = heap.queue().area.len();
+    let size = heap.queue().area().len();
     // Header word of a plausible frame of 8 bytes.
     let plausible = 8_u64;
     for round in 0..4000_u64 {
@@ -479,7 +485,7 @@ impl Heap {
         aligned: bool,
         shortcuts: &mut usize,
     ) -> Result<usize, WriteStop> {
-        let (queue, me, mut wakes) = (self.keeping(), me(1), Wakes::default());
+        let (queue, me, mut wakes) = (self.queue(), me(1), Wakes::default());
         let fast = queue.write_kept(me, data, aligned);
         if let Fast::DoneInside(_) | Fast::Inside = fast {
             let written = matches!(fast, Fast::DoneInside(_));
@@ -494,7 +500,7 @@ impl Heap {
 
     /// A read, likewise.
     fn read_somehow(&self, buf: &mut [u8], shortcuts: &mut usize) -> Result<Read, ReadStop> {
-        let (queue, me, mut wakes) = (self.keeping(), me(2), Wakes::default());
+        let (queue, me, mut wakes) = (self.queue(), me(2), Wakes::default());
         let fast = queue.read_kept(me, buf);
         if let Fast::DoneInside(_) | Fast::Inside = fast {
             queue.unlock(me, &mut wakes);
@@ -504,14 +510,6 @@ impl Heap {
             return Ok(read);
         }
         queue.read(me, buf, ReadHow::Try, &mut wakes)
-    }
-
-    /// As a process sees it whose threads keep a role from the first turn on.
-    fn keeping(&self) -> Queue<'_> {
-        Queue {
-            keep_after: 0,
-            ..self.queue()
-        }
     }
 }
 
@@ -523,7 +521,7 @@ fn shortcuts_and_general_calls_are_one_queue() {
     let mut state = 7;
     let (mut writes, mut reads, mut withdrawn) = (0, 0, 0);
     for (size, quota) in [(2 << 20, QUOTA), (64 << 10, 2048), (128 << 10, QUOTA)] {
-        let heap = Heap::with_quota(size, quota);
+        let heap = Heap::with_quota(size, quota).keeping();
         let mut queued = VecDeque::new();
         for step in 0..if cfg!(miri) { 100_u64 } else { 30_000 } {
             if random(&mut state, 9) < 5 {
@@ -535,7 +533,7 @@ fn shortcuts_and_general_calls_are_one_queue() {
                 match heap.write_somehow(&data, aligned, &mut writes) {
                     Ok(count) => assert_eq!(count, data.len()),
                     Err(WriteStop::WouldPend) if random(&mut state, 3) == 0 => {
-                        let (queue, mut wakes) = (heap.keeping(), Wakes::default());
+                        let (queue, mut wakes) = (heap.queue(), Wakes::default());
                         match queue.write(me(1), &data[..], WriteHow::Pend, false, &mut wakes) {
                             Err(WriteStop::Pended(index, _)) => {
                                 assert!(queue.withdraw_own(me(1), index, &mut wakes));
@@ -572,7 +570,7 @@ fn shortcuts_and_general_calls_are_one_queue() {
 #[test]
 fn a_shortcut_answers_as_the_general_path_does() {
     let mut state = 11;
-    let (short, long) = (Heap::new(256 << 10), Heap::new(256 << 10));
+    let (short, long) = (Heap::new(256 << 10).keeping(), Heap::new(256 << 10));
     let mut shortcuts = 0;
     for step in 0..if cfg!(miri) { 250_u64 } else { 60_000 } {
         let mode = if step / 500 % 2 == 0 { 0 } else { MODE_MESSAGE };

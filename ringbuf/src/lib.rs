@@ -124,7 +124,7 @@ mod wait;
 pub use conn::{Conn, ConnectionId};
 pub use current::Current;
 #[cfg(not(loom))]
-pub use current::Held;
+pub use current::{Held, Named};
 pub use doorbell::Bell;
 #[doc(hidden)]
 pub use environment::var as environment;

@@ -24,7 +24,7 @@ pub struct Link {
     region: Region,
     process: ProcessIndex,
     /// Turns in a row after which a thread of this process keeps a role.
-    keep_after: u32,
+    keep_after: u8,
     /// Its calls look again while another call copies.
     is_patient: bool,
     token: [u64; 2],
@@ -105,7 +105,7 @@ impl Link {
         self.process
     }
 
-    pub(crate) fn keep_after(&self) -> u32 {
+    pub(crate) fn keep_after(&self) -> u8 {
         self.keep_after
     }
 

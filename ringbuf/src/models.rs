@@ -9,7 +9,7 @@ use loom::{
 };
 
 use crate::{
-    area::Area,
+    area::Memory,
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
     barrier::KEEP_NEVER,
     consume::{ReadHow, ReadStop},
@@ -18,7 +18,7 @@ use crate::{
     fast::Fast,
     layout::{BellPage, QueueHeader, RECORDS, Record},
     produce::{WriteHow, WriteStop},
-    queue::{Back, Queue},
+    queue::{Back, Queue, Side},
     record::{Phase, Wakes},
     role::{Owner, RoleProbe, SETTLE, Taken},
     sync::{AtomicU32, AtomicU64, Ordering},
@@ -29,11 +29,8 @@ use crate::{
 struct Fixture {
     header: QueueHeader,
     records: [Record; RECORDS],
-    words: Vec<AtomicU64>,
     modes: AtomicU32,
-    populated: AtomicU32,
-    quota: u32,
-    keep_after: u32,
+    side: Side,
 }
 
 impl Fixture {
@@ -42,15 +39,20 @@ impl Fixture {
     }
 
     /// Roles are kept after so many turns.
-    fn keeping(quota: u32, keep_after: u32) -> Arc<Fixture> {
+    fn keeping(quota: u32, keep_after: u8) -> Arc<Fixture> {
         let fixture = Fixture {
             header: QueueHeader::default(),
             records: Default::default(),
-            words: (0..32).map(|_| AtomicU64::new(0)).collect(),
             modes: AtomicU32::new(1),
-            populated: AtomicU32::new(u32::MAX),
-            quota,
-            keep_after,
+            side: Side {
+                memory: Memory::of_words((0..32).map(|_| AtomicU64::new(0)).collect()),
+                calm: Attention::calm(0),
+                secret: 0x5ec7_e75e_c7e7_5ec7,
+                quota,
+                keep_after,
+                pipe_type: PipeType::Message,
+                may_write: true,
+            },
         };
         fixture
             .header
@@ -65,15 +67,8 @@ impl Fixture {
         Queue {
             header: &self.header,
             records: &self.records,
-            area: Area::of_words(&self.words),
             modes: &self.modes,
-            populated: &self.populated,
-            calm: Attention::calm(0),
-            secret: 0x5ec7_e75e_c7e7_5ec7,
-            quota: self.quota,
-            pipe_type: PipeType::Message,
-            may_write: true,
-            keep_after: self.keep_after,
+            side: &self.side,
         }
     }
 
@@ -88,7 +83,7 @@ impl Fixture {
                 return Ok(count);
             }
             Fast::Inside => queue.leave_producer(me, false, &mut wakes)?,
-            Fast::No => {}
+            Fast::No | Fast::Nothing => {}
         }
         queue.write(me, data, WriteHow::Pend, false, &mut wakes)
     }
@@ -662,7 +657,7 @@ fn a_kept_role_given_back_wakes_its_waiter() {
     wakes_its_waiter(0);
 }
 
-fn wakes_its_waiter(after: u32) {
+fn wakes_its_waiter(after: u8) {
     loom::model(move || {
         let roles = if after == 0 {
             kept_by(1)

@@ -114,7 +114,7 @@ impl<'a> Queue<'a> {
                     self.prepare_front(&front);
                     self.turn_front();
                     if calm {
-                        self.publish(&front, front.pos);
+                        self.publish(front.bytes, front.pos);
                         Ok(read)
                     } else {
                         self.settle(wakes).map(|()| read).map_err(Into::into)

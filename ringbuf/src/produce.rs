@@ -20,7 +20,7 @@ use crate::{
     queue::{Back, Queue},
     record::{Kind, Phase, Wakes},
     role::{Owner, Taken},
-    sync::Ordering,
+    sync::{AtomicU64, Ordering},
     types::PipeType,
 };
 
@@ -150,24 +150,30 @@ impl<'a> Queue<'a> {
     /// Free quota for `len` bytes, by the notes or, if they say no, by the reader's line.
     #[inline]
     pub(crate) fn fits_quota(&self, back: &Back, len: u32) -> bool {
-        if self.fits_notes(back, len) {
+        if self.fits_notes(back.bytes, len) {
             return true;
         }
         let taken = self.header.taken.0.bytes.load(Ordering::Acquire);
         self.header.notes.0.taken.store(taken, Ordering::Relaxed);
-        self.fits(back, len, taken)
+        self.fits(back.bytes, len, taken)
     }
 
     /// The same by the notes alone, which may be behind.
     #[inline(always)]
-    pub(crate) fn fits_notes(&self, back: &Back, len: u32) -> bool {
-        self.fits(back, len, self.header.notes.0.taken.load(Ordering::Relaxed))
+    pub(crate) fn fits_notes(&self, bytes: u64, len: u32) -> bool {
+        self.fits(
+            bytes,
+            len,
+            self.header.notes.0.taken.load(Ordering::Relaxed),
+        )
     }
 
     #[inline(always)]
-    fn fits(&self, back: &Back, len: u32, taken: u64) -> bool {
-        let used = back.bytes.wrapping_sub(taken).cast_signed().max(0);
-        used.cast_unsigned() + u64::from(len) <= u64::from(self.quota)
+    fn fits(&self, bytes: u64, len: u32, taken: u64) -> bool {
+        let free = u64::from(self.quota)
+            .wrapping_add(taken)
+            .wrapping_sub(bytes);
+        i64::from(len) <= free.cast_signed()
     }
 
     /// Bytes of the quota that are free, after a fresh look at the reader's line.
@@ -194,7 +200,7 @@ impl<'a> Queue<'a> {
         len: u32,
         aligned: bool,
     ) -> Result<usize, WriteStop> {
-        let flags = self.flags_for(&back, len, aligned);
+        let flags = self.flags_for(back.tail, len, aligned);
         let Some(placed) = self.place(&mut back, data, flags)? else {
             return Err(WriteStop::WouldPend);
         };
@@ -205,10 +211,13 @@ impl<'a> Queue<'a> {
     /// How a whole message that goes straight on is laid. Padding is allowed while the room left admits every mix that the
     /// free quota does (24 bytes for each message of one byte, and a skip at the end and at the rock).
     #[inline(always)]
-    pub(crate) fn flags_for(&self, back: &Back, len: u32, aligned: bool) -> Flags {
+    pub(crate) fn flags_for(&self, tail: u64, len: u32, aligned: bool) -> Flags {
+        if !aligned {
+            return Flags::default();
+        }
         let until = self.header.notes.0.padded.load(Ordering::Relaxed);
-        let end = back.tail.wrapping_add(HEADER + u64::from(len));
-        if aligned && until.wrapping_sub(end).cast_signed() >= 0 {
+        let end = tail.wrapping_add(HEADER + u64::from(len));
+        if until.wrapping_sub(end).cast_signed() >= 0 {
             Flags::ALIGNED
         } else {
             Flags::default()
@@ -240,9 +249,9 @@ impl<'a> Queue<'a> {
         if len <= AHEAD && !flags.has(Flags::ALIGNED) {
             // A stream of small frames waits for lines that the reader had, one after the other; asked for early, they
             // come while this frame is copied.
-            self.area.expect_write(end.wrapping_add(AHEAD));
+            self.area().expect_write(end.wrapping_add(AHEAD));
         }
-        self.area.copy_in(payload, data)?;
+        self.area().copy_in(payload, data)?;
         #[allow(clippy::cast_possible_truncation, reason = "`write` has checked it")]
         Ok(Placed {
             at,
@@ -251,7 +260,7 @@ impl<'a> Queue<'a> {
                 flags,
                 context: 0,
             },
-            next: next_header(end, flags, self.area.len()),
+            next: next_header(end, flags, self.area().len()),
         })
     }
 
@@ -259,8 +268,8 @@ impl<'a> Queue<'a> {
     /// reader's poll meets a hole.
     #[inline(always)]
     pub(crate) fn has_memory(&self, end: u64) -> bool {
-        let populated = u64::from(self.populated.load(Ordering::Relaxed));
-        self.memory_for(end) <= populated || populated >= self.area.len()
+        let populated = self.memory.populated();
+        self.memory_for(end) <= populated || populated >= self.area().len()
     }
 
     #[inline(always)]
@@ -275,24 +284,19 @@ impl<'a> Queue<'a> {
     /// The offset up to which there has to be some.
     #[inline(always)]
     fn memory_for(&self, end: u64) -> u64 {
-        (end.wrapping_sub(1) & (self.area.len() - 1)) + 1 + 64 + HEADER
+        (end.wrapping_sub(1) & (self.area().len() - 1)) + 1 + 64 + HEADER
     }
 
     #[cold]
     fn populate(&self, end: u64) -> Result<(), Error> {
-        let (from, wanted) = (
-            u64::from(self.populated.load(Ordering::Relaxed)),
-            self.memory_for(end),
-        );
+        let (from, wanted) = (self.memory.populated(), self.memory_for(end));
         // From one page up to 64 KiB at a time: small pipes stay small, streams make few calls.
         let chunk = wanted.next_power_of_two().clamp(4096, 65_536);
-        let to = wanted.next_multiple_of(chunk).min(self.area.len());
-        self.area
+        let to = wanted.next_multiple_of(chunk).min(self.area().len());
+        self.area()
             .populate(from.min(to), to)
             .map_err(|_| Error::NoMemory)?;
-        // No area is longer than 128 MiB.
-        self.populated
-            .store(u32::try_from(to).unwrap_or(0), Ordering::Relaxed);
+        self.memory.set_populated(to);
         Ok(())
     }
 
@@ -304,13 +308,17 @@ impl<'a> Queue<'a> {
             bytes: back.bytes.wrapping_add(u64::from(placed.header.len)),
             messages: back.messages.wrapping_add(messages),
         });
-        self.area
-            .word(placed.at.wrapping_add(8))
-            .store(placed.header.encode(), Ordering::Relaxed);
+        let area = self.area();
+        let words = [area.word(placed.at), area.word(placed.at.wrapping_add(8))];
+        self.commit_prepared(words, placed.at, placed.header);
+    }
+
+    /// The same of a frame at a position, whose header's words these are, with the back prepared.
+    #[inline(always)]
+    pub(crate) fn commit_prepared(&self, [tag, word]: [&AtomicU64; 2], at: u64, header: Header) {
+        word.store(header.encode(), Ordering::Relaxed);
         fault::at(Point::Copied);
-        self.area
-            .word(placed.at)
-            .store(placed.at.wrapping_add(self.secret), Ordering::Release);
+        tag.store(self.tag(at), Ordering::Release);
         fault::at(Point::Committed);
         self.turn_back();
     }
@@ -325,12 +333,10 @@ impl<'a> Queue<'a> {
             flags: Flags::SKIP,
             context: 0,
         };
-        self.area
+        self.area()
             .word(at.wrapping_add(8))
             .store(header.encode(), Ordering::Relaxed);
-        self.area
-            .word(at)
-            .store(at.wrapping_add(self.secret), Ordering::Release);
+        self.area().word(at).store(self.tag(at), Ordering::Release);
         self.turn_back();
     }
 
@@ -340,7 +346,7 @@ impl<'a> Queue<'a> {
     /// committed.
     #[inline(always)]
     fn find_room(&self, back: &mut Back, len: u64) -> Result<Option<u64>, Error> {
-        if self.goes_straight_on(back, len) {
+        if self.goes_straight_on(back.tail, len) {
             return Ok(Some(back.tail));
         }
         self.find_room_slow(back, len)
@@ -349,16 +355,16 @@ impl<'a> Queue<'a> {
     /// The usual case: straight on, well before the end of the area, the rock and the head (both are one lap after the
     /// head), and no restart due.
     #[inline(always)]
-    pub(crate) fn goes_straight_on(&self, back: &Back, len: u64) -> bool {
+    pub(crate) fn goes_straight_on(&self, tail: u64, len: u64) -> bool {
         let until = self.header.notes.0.straight.load(Ordering::Relaxed);
-        let end = back.tail.wrapping_add(HEADER + len);
+        let end = tail.wrapping_add(HEADER + len);
         until.wrapping_sub(end).cast_signed() >= 0
     }
 
     /// Notes how far frames may go straight on from `at`, and how far they may be padded, for as long as the reader is not
     /// looked at again.
     fn note_room(&self, head: u64, at: u64, need: u64) {
-        let size = self.area.len();
+        let size = self.area().len();
         let notes = &self.header.notes.0;
         // Each look takes the line from the reader that is about to write it: not for every few frames of some KiB.
         let few = if need <= RESTART / 2 { 16 * need } else { 0 };
@@ -399,7 +405,7 @@ impl<'a> Queue<'a> {
 
     #[cold]
     fn find_room_slow(&self, back: &mut Back, len: u64) -> Result<Option<u64>, Error> {
-        let size = self.area.len();
+        let size = self.area().len();
         if HEADER + len > size {
             return Ok(None);
         }
@@ -475,7 +481,7 @@ impl<'a> Queue<'a> {
     fn restart(&self, back: &mut Back, head: u64) -> Result<u64, Error> {
         let notes = &self.header.notes.0;
         let tail = back.tail;
-        let size = self.area.len();
+        let size = self.area().len();
         let offset = tail & (size - 1);
         let to = next_lap(tail, size);
         self.see_to_memory(tail.wrapping_add(HEADER))?;
@@ -514,21 +520,21 @@ impl<'a> Queue<'a> {
         // Not the page that the reader polls, nor the one after it.
         let page = offset & !4095;
         let low = u64::from(LOW);
-        self.area.punch(low, page.max(low));
+        self.area().punch(low, page.max(low));
         // Only a scribbled mark is beyond the area.
-        let high = high.min(self.area.len());
-        self.area
+        let high = high.min(self.area().len());
+        self.area()
             .punch((page + 8192).max(low), high + 65_536 + 4096);
         let notes = &self.header.notes.0;
         notes.high_water.store(offset, Ordering::Relaxed);
         notes.small_since.store(0, Ordering::Relaxed);
-        self.populated.fetch_min(LOW, Ordering::Relaxed);
+        self.memory.no_more_than(LOW);
     }
 
     /// A producer that is about to wait for something else: gives the memory of a burst back.
     pub(crate) fn trim(&self, me: Owner, wakes: &mut Wakes<'a>) {
         let notes = &self.header.notes.0;
-        let size = self.area.len();
+        let size = self.area().len();
         let is_due = || {
             let tail = self.back().tail;
             let high = notes
@@ -684,7 +690,7 @@ impl<'a> Queue<'a> {
                 placed.next = next_header(
                     placed.at.wrapping_add(HEADER + u64::from(count)),
                     placed.header.flags,
-                    self.area.len(),
+                    self.area().len(),
                 );
             }
             self.commit(&self.back(), &placed, 1);
@@ -762,7 +768,7 @@ impl<'a> Queue<'a> {
     /// Copies as much of `data[done..]` as there is room for, at least 4 KiB or all that is left.
     fn place_part<S: Source>(&self, data: S, done: usize) -> Result<Option<Placed>, Error> {
         let rest = data.part(done, usize::MAX);
-        let all = usize::try_from(self.area.len() / 4).unwrap_or(usize::MAX);
+        let all = usize::try_from(self.area().len() / 4).unwrap_or(usize::MAX);
         let mut part = rest.len().min(all);
         loop {
             let more = part < rest.len();
@@ -794,7 +800,7 @@ impl<'a> Queue<'a> {
 
     /// Payload bytes for which there is room in one piece without a skip, as `find_room_slow` last saw the reader.
     fn room_ahead(&self) -> usize {
-        let size = self.area.len();
+        let size = self.area().len();
         let tail = self.back().tail;
         let head = self.header.notes.0.head.load(Ordering::Relaxed);
         let to_end = size - (tail & (size - 1));
@@ -911,7 +917,7 @@ impl<'a> Queue<'a> {
 
 /// How far ahead of a small frame lines are asked for. 256 to 1,024 bytes do equally well, and take a third off the time
 /// of 64-byte messages between CPUs that share no cache.
-const AHEAD: u64 = 256;
+pub(crate) const AHEAD: u64 = 256;
 /// Room left between a frame and the rock: for the next header, wherever its alignment puts it.
 const BEFORE_ROCK: u64 = HEADER + 64;
 

@@ -15,8 +15,10 @@
 //! `used = committed - claimed - cancelled` decides about quota; `head` about room. How frames get in is in
 //! `produce.rs`, how they get out in `consume.rs`, how pended operations meet them in `settle.rs`.
 
+use std::ops::Deref;
+
 use crate::{
-    area::Area,
+    area::{Area, Memory},
     attention::{Attention, DISCONNECTED, OWED, READER_CLOSED, WRITER_CLOSED},
     error::{Error, Fault},
     frame::{Flags, HEADER, Header, next_header},
@@ -28,27 +30,42 @@ use crate::{
     types::{CompletionMode, PipeType, ReadMode},
 };
 
-/// One direction, as one process sees it. What the broker decided is here in private memory; of the shared words
-/// nothing is believed before it is checked.
+/// One direction, as one process sees it: the shared words, of which nothing is believed before it is checked, and what it
+/// knows by itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queue<'a> {
     pub(crate) header: &'a QueueHeader,
     pub(crate) records: &'a [Record; RECORDS],
-    pub(crate) area: Area<'a>,
     /// Modes of the reading end.
     pub(crate) modes: &'a AtomicU32,
-    /// Offset up to which this process has seen to the area's memory.
-    pub(crate) populated: &'a AtomicU32,
+    pub(crate) side: &'a Side,
+}
+
+/// What the broker decided about a direction, in private memory. Looked at where it lies: a call that had all of it in
+/// registers would have none left, and each store of one to the stack stands in line behind those that wait for a message's
+/// lines.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) memory: Memory,
     /// Attention word of a queue in which nothing is unusual.
     pub(crate) calm: u64,
     pub(crate) secret: u64,
     /// Bytes.
     pub(crate) quota: u32,
+    /// Turns in a row after which a thread of this process keeps a role.
+    pub(crate) keep_after: u8,
     pub(crate) pipe_type: PipeType,
     /// The writing end was granted FILE_WRITE_DATA.
     pub(crate) may_write: bool,
-    /// Turns in a row after which a thread of this process keeps a role.
-    pub(crate) keep_after: u32,
+}
+
+impl Deref for Queue<'_> {
+    type Target = Side;
+
+    #[inline(always)]
+    fn deref(&self) -> &Side {
+        self.side
+    }
 }
 
 /// The producer's truth.
@@ -103,6 +120,11 @@ impl<'a> Queue<'a> {
         &self.records[index % RECORDS]
     }
 
+    #[inline(always)]
+    pub(crate) fn area(&self) -> Area<'a> {
+        self.side.memory.area()
+    }
+
     #[inline]
     pub(crate) fn attention(&self) -> Attention {
         Attention::load(&self.header.common.0.attention)
@@ -151,6 +173,17 @@ impl<'a> Queue<'a> {
         }
     }
 
+    /// Tail and bytes of the back.
+    #[inline(always)]
+    pub(crate) fn back_place(&self) -> (u64, u64) {
+        let back = &self.header.back.0;
+        let sel = (back.sel.load(Ordering::Acquire) & 1) as usize;
+        (
+            back.tail[sel].load(Ordering::Relaxed),
+            back.bytes[sel].load(Ordering::Relaxed),
+        )
+    }
+
     /// The back as somebody without the role sees it: of one moment, unless producers outrun the attempts.
     pub(crate) fn back_snapshot(&self) -> Back {
         let sel = &self.header.back.0.sel;
@@ -168,13 +201,31 @@ impl<'a> Queue<'a> {
     /// Writes the next state of the back beside the one in force.
     #[inline]
     pub(crate) fn prepare_back(&self, next: Back) {
-        let back = &self.header.back.0;
-        // Pairs with the fence in `back_snapshot`: who sees one of these stores sees the turn before it.
-        fence(Ordering::Release);
-        let other = (!back.sel.load(Ordering::Relaxed) & 1) as usize;
+        let (back, other) = (&self.header.back.0, self.back_beside());
         back.tail[other].store(next.tail, Ordering::Relaxed);
         back.bytes[other].store(next.bytes, Ordering::Relaxed);
         back.messages[other].store(next.messages, Ordering::Relaxed);
+    }
+
+    /// The same for one message of `len` bytes more, behind which the next header stands at `tail`. What that is added to is
+    /// looked at where it lies: a call that has carried it along has stored it on the way.
+    #[inline(always)]
+    pub(crate) fn prepare_back_behind(&self, tail: u64, len: u32) {
+        let (back, other) = (&self.header.back.0, self.back_beside());
+        let now = other ^ 1;
+        back.tail[other].store(tail, Ordering::Relaxed);
+        let bytes = back.bytes[now].load(Ordering::Relaxed);
+        back.bytes[other].store(bytes.wrapping_add(u64::from(len)), Ordering::Relaxed);
+        let messages = back.messages[now].load(Ordering::Relaxed);
+        back.messages[other].store(messages.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The copy of the back that is not in force, to be written now.
+    #[inline(always)]
+    fn back_beside(&self) -> usize {
+        // Pairs with the fence in `back_snapshot`: who sees one of the stores to come sees the turn before them.
+        fence(Ordering::Release);
+        (!self.header.back.0.sel.load(Ordering::Relaxed) & 1) as usize
     }
 
     /// Puts the prepared state in force. `sel` counts, so that a snapshot notices two turns.
@@ -200,6 +251,17 @@ impl<'a> Queue<'a> {
     pub(crate) fn front(&self) -> Front {
         let front = &self.header.front.0;
         self.front_copy(front.sel.load(Ordering::Acquire))
+    }
+
+    /// Position of the front, and what is left of a frame there.
+    #[inline(always)]
+    pub(crate) fn front_place(&self) -> (u64, u32) {
+        let front = &self.header.front.0;
+        let sel = (front.sel.load(Ordering::Acquire) & 1) as usize;
+        (
+            front.pos[sel].load(Ordering::Relaxed),
+            front.left[sel].load(Ordering::Relaxed),
+        )
     }
 
     fn front_copy(&self, sel: u32) -> Front {
@@ -231,15 +293,36 @@ impl<'a> Queue<'a> {
 
     #[inline]
     pub(crate) fn prepare_front(&self, next: &Front) {
-        let front = &self.header.front.0;
-        // Pairs with the fence in `front_snapshot`.
-        fence(Ordering::Release);
-        let other = (!front.sel.load(Ordering::Relaxed) & 1) as usize;
+        let (front, other) = (&self.header.front.0, self.front_beside());
         front.pos[other].store(next.pos, Ordering::Relaxed);
         front.bytes[other].store(next.bytes, Ordering::Relaxed);
         front.messages[other].store(next.messages, Ordering::Relaxed);
         front.left[other].store(next.left, Ordering::Relaxed);
         front.meta[other].store(u32::from(next.flags.0), Ordering::Relaxed);
+    }
+
+    /// The same for one whole frame of `len` bytes more, behind which the next header stands at `pos`. Answers the bytes.
+    #[inline(always)]
+    pub(crate) fn prepare_front_behind(&self, pos: u64, len: u32, flags: Flags) -> u64 {
+        let (front, other) = (&self.header.front.0, self.front_beside());
+        let now = other ^ 1;
+        front.pos[other].store(pos, Ordering::Relaxed);
+        let bytes = front.bytes[now].load(Ordering::Relaxed);
+        let bytes = bytes.wrapping_add(u64::from(len));
+        front.bytes[other].store(bytes, Ordering::Relaxed);
+        let messages = front.messages[now].load(Ordering::Relaxed);
+        front.messages[other].store(messages.wrapping_add(1), Ordering::Relaxed);
+        front.left[other].store(0, Ordering::Relaxed);
+        front.meta[other].store(u32::from(flags.0), Ordering::Relaxed);
+        bytes
+    }
+
+    /// The copy of the front that is not in force, to be written now.
+    #[inline(always)]
+    fn front_beside(&self) -> usize {
+        // Pairs with the fence in `front_snapshot`.
+        fence(Ordering::Release);
+        (!self.header.front.0.sel.load(Ordering::Relaxed) & 1) as usize
     }
 
     #[inline]
@@ -258,12 +341,12 @@ impl<'a> Queue<'a> {
 
     /// Tells producers what is taken. `calm`: no record can hold anything back.
     #[inline]
-    pub(crate) fn publish(&self, front: &Front, head: u64) {
+    pub(crate) fn publish(&self, bytes: u64, head: u64) {
         let cancelled = self.header.table.0.cancelled.load(Ordering::Relaxed);
         let taken = &self.header.taken.0;
         taken
             .bytes
-            .store(front.bytes.wrapping_add(cancelled), Ordering::Release);
+            .store(bytes.wrapping_add(cancelled), Ordering::Release);
         taken.head.store(head, Ordering::Release);
     }
 
@@ -290,19 +373,27 @@ impl<'a> Queue<'a> {
 
     // ---- frames ------------------------------------------------------------------------------------------------
 
+    /// What stands at a position where a frame is committed.
+    #[inline(always)]
+    pub(crate) fn tag(&self, pos: u64) -> u64 {
+        pos.wrapping_add(self.secret)
+    }
+
     /// Whether a frame is committed at this position.
     #[inline(always)]
     pub(crate) fn tag_is(&self, pos: u64) -> bool {
-        self.area.word(pos).load(Ordering::Acquire) == pos.wrapping_add(self.secret)
+        self.area().word(pos).load(Ordering::Acquire) == self.tag(pos)
     }
 
     /// The header at a position whose tag was seen.
     #[inline]
     pub(crate) fn header_at(&self, pos: u64) -> Result<Header, Fault> {
         Header::decode(
-            self.area.word(pos.wrapping_add(8)).load(Ordering::Relaxed),
-            pos & (self.area.len() - 1),
-            self.area.len(),
+            self.area()
+                .word(pos.wrapping_add(8))
+                .load(Ordering::Relaxed),
+            pos & (self.area().len() - 1),
+            self.area().len(),
         )
     }
 
@@ -325,12 +416,12 @@ impl<'a> Queue<'a> {
             let header = self.header_at(front.pos)?;
             let len = u64::from(header.len);
             if header.flags.has(Flags::SKIP) {
-                front.pos = crate::frame::on_header(front.pos.wrapping_add(len), self.area.len());
+                front.pos = crate::frame::on_header(front.pos.wrapping_add(len), self.area().len());
             } else if header.flags.has(Flags::CANCELLED) {
                 front.pos = next_header(
                     front.pos.wrapping_add(HEADER + len),
                     header.flags,
-                    self.area.len(),
+                    self.area().len(),
                 );
             } else if !self.may_write {
                 return Err(Fault::Forbidden);
@@ -357,7 +448,7 @@ impl<'a> Queue<'a> {
 
     /// More frames than an honest area can hold: the bound of every walk.
     pub(crate) fn most_frames(&self) -> u64 {
-        self.area.len() / HEADER + 2
+        self.area().len() / HEADER + 2
     }
 
     /// Whether something is committed at this front, which the caller holds the role of.
@@ -375,7 +466,7 @@ impl<'a> Queue<'a> {
         front.flags = segment.flags;
         if count == segment.len {
             front.left = 0;
-            front.pos = next_header(end, segment.flags, self.area.len());
+            front.pos = next_header(end, segment.flags, self.area().len());
             if !segment.flags.has(Flags::MORE) {
                 front.messages = front.messages.wrapping_add(1);
             }
@@ -501,7 +592,7 @@ impl<'a> Queue<'a> {
             unread: if unread.cast_signed() < 0 {
                 0
             } else {
-                unread.min(self.area.len())
+                unread.min(self.area().len())
             },
             // A reader may have taken a frame whose writer has not turned its books yet.
             messages: back

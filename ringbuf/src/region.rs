@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     Link, ProcessIndex, Shared,
-    area::Area,
+    area::Memory,
     error::AttachError,
     futex::errno,
     geometry::Geometry,
@@ -245,27 +245,36 @@ impl Region {
 #[derive(Debug)]
 pub(crate) struct SlotRefs {
     slot: NonNull<SlotHeader>,
-    areas: [NonNull<u8>; 2],
     /// Keeps the mapping.
     link: Shared<Link>,
-    /// Of the areas; the largest has 128 MiB.
-    lens: [u32; 2],
     /// From the slot's header to its record tables, bytes: both are before `data_off`, within 16 MiB.
     tables: u32,
     number: u32,
 }
 
-// SAFETY: the pointers lead to atomics and to payload bytes that are only copied, in a mapping that `link` keeps; all
-// of it may be used from any thread.
+// SAFETY: the pointer leads to atomics in a mapping that `link` keeps; all of it may be used from any thread.
 unsafe impl Send for SlotRefs {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for SlotRefs {}
 
 impl SlotRefs {
-    /// `areas` as (offset, length), by the index of the end that reads. `None`: one of them does not stand there, or they
-    /// overlap.
-    pub(crate) fn new(link: Shared<Link>, slot: u32, areas: [(u64, u64); 2]) -> Option<SlotRefs> {
+    pub(crate) fn new(link: Shared<Link>, slot: u32) -> SlotRefs {
         let region = link.region();
+        let (header, tables) = (region.slot_off(slot), region.tables_off(slot));
+        SlotRefs {
+            slot: region.at(header).cast(),
+            tables: (tables - header) as u32,
+            number: slot,
+            link,
+        }
+    }
+
+    /// Data areas of its link, given as (offset, length). `None`: one of them does not stand there, or they overlap.
+    ///
+    /// # Safety
+    /// They are used no longer than this lives, which keeps the mapping.
+    pub(crate) unsafe fn areas(&self, areas: [(u64, u64); 2]) -> Option<[Memory; 2]> {
+        let region = self.link.region();
         let [(first, first_len), (second, second_len)] = areas;
         let bases = [
             region.area_at(first, first_len)?,
@@ -274,15 +283,11 @@ impl SlotRefs {
         if first < second + second_len && second < first + first_len {
             return None;
         }
-        let (header, tables) = (region.slot_off(slot), region.tables_off(slot));
-        Some(SlotRefs {
-            slot: region.at(header).cast(),
-            areas: bases,
-            lens: [first_len as u32, second_len as u32],
-            tables: (tables - header) as u32,
-            number: slot,
-            link,
-        })
+        // SAFETY:
+        // - Checked by `Region::area_at`: inside the mapping, aligned to pages, a power of two long.
+        // - Nobody makes references to payload bytes; how long the mapping lives, the caller vouches for.
+        let memory = |base, len| unsafe { Memory::new(base, len as u32, 0) };
+        Some([memory(bases[0], first_len), memory(bases[1], second_len)])
     }
 
     pub(crate) fn number(&self) -> u32 {
@@ -310,15 +315,6 @@ impl SlotRefs {
                 .cast::<RecordTables>()
                 .as_ref()
         }
-    }
-
-    #[inline(always)]
-    pub(crate) fn area(&self, reader: usize) -> Area<'_> {
-        let (base, len) = (self.areas[reader], self.lens[reader]);
-        // SAFETY:
-        // - Checked by `Region::area_at` in `new`: inside the mapping, aligned to pages, a power of two long.
-        // - Nobody makes references to payload bytes; the mapping lives as long as `self`.
-        unsafe { Area::new(base, u64::from(len), true) }
     }
 }
 

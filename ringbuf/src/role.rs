@@ -59,10 +59,10 @@ impl Owner {
         Owner(u32::from(process.get()) << SERIAL_BITS | (serial & (SERIALS - 1)))
     }
 
-    /// The calling thread.
+    /// The calling thread, whose serial has no more bits than there are.
     #[inline]
     pub(crate) fn me(process: ProcessIndex) -> Owner {
-        Owner::new(process, thread_serial())
+        Owner(u32::from(process.get()) << SERIAL_BITS | thread_serial())
     }
 
     pub(crate) fn raw(self) -> u32 {
@@ -130,13 +130,13 @@ pub(crate) struct Role<'a> {
     pub(crate) word: &'a AtomicU32,
     pub(crate) keep: &'a Keep,
     /// Turns in a row after which this process's threads keep it.
-    pub(crate) after: u32,
+    pub(crate) after: u8,
 }
 
 impl QueueHeader {
     /// The role that the tail moves under; `after` is the caller's process's [`Role::after`].
     #[inline]
-    pub(crate) fn producer(&self, after: u32) -> Role<'_> {
+    pub(crate) fn producer(&self, after: u8) -> Role<'_> {
         Role {
             word: &self.back.0.role,
             keep: &self.back.0.keep,
@@ -146,7 +146,7 @@ impl QueueHeader {
 
     /// The role that the front moves under, the match lock.
     #[inline]
-    pub(crate) fn consumer(&self, after: u32) -> Role<'_> {
+    pub(crate) fn consumer(&self, after: u8) -> Role<'_> {
         Role {
             word: &self.front.0.role,
             keep: &self.table.0.keep,
@@ -397,7 +397,7 @@ impl Role<'_> {
             0
         };
         self.keep.turns.store(turns, Ordering::Relaxed);
-        turns >= self.after
+        turns >= u32::from(self.after)
     }
 
     /// `false`: somebody has forbidden it meanwhile.
@@ -579,7 +579,7 @@ pub struct RoleProbe {
 }
 
 impl RoleProbe {
-    pub(crate) fn role(&self, after: u32) -> Role<'_> {
+    pub(crate) fn role(&self, after: u8) -> Role<'_> {
         Role {
             word: &self.word,
             keep: &self.keep,

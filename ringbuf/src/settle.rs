@@ -271,7 +271,7 @@ impl<'a> Queue<'a> {
             self.turn_front();
         }
         let head = self.head(&front);
-        self.publish(&front, head);
+        self.publish(front.bytes, head);
         let laid = attention.has(UNPLACED) && self.go_on_placing(head, wakes);
         settled.map(|()| laid)
     }
@@ -512,9 +512,9 @@ impl<'a> Queue<'a> {
                 continue;
             }
             let used = self.back_snapshot().tail.wrapping_sub(head);
-            let free = self.area.len().saturating_sub(used);
+            let free = self.area().len().saturating_sub(used);
             let rest = u64::from(record.count.load(Ordering::Relaxed));
-            if free >= (rest + 2 * HEADER).min(self.area.len() / 4) && record.kick() {
+            if free >= (rest + 2 * HEADER).min(self.area().len() / 4) && record.kick() {
                 wakes.add_owner(record);
             }
             return laid;
@@ -600,7 +600,7 @@ impl<'a> Queue<'a> {
 
     /// Removes what is still unread of a cancelled write (NP-CANCEL-03).
     fn take_back(&self, record: &Record, front: &mut Front, wakes: &mut Wakes<'a>) {
-        let size = self.area.len();
+        let size = self.area().len();
         let begin = record.pos.load(Ordering::Relaxed);
         let end = record.next.load(Ordering::Relaxed);
         let not_placed = record.count.load(Ordering::Relaxed) != 0;
@@ -648,7 +648,7 @@ impl<'a> Queue<'a> {
                     flags: header.flags.with(Flags::CANCELLED),
                     ..header
                 };
-                self.area
+                self.area()
                     .word(pos.wrapping_add(8))
                     .store(header.encode(), Ordering::Relaxed);
             }
@@ -697,7 +697,7 @@ impl<'a> Queue<'a> {
             return;
         }
         // A skip that leads beyond the end of the lap would say nothing about where in it the frames end: lap by lap.
-        let lap = end.wrapping_sub(1) & !(self.area.len() - 1);
+        let lap = end.wrapping_sub(1) & !(self.area().len() - 1);
         if self.back().tail == end {
             if lap.wrapping_sub(from).cast_signed() <= 0 {
                 self.move_tail_back(from, end);
@@ -712,7 +712,7 @@ impl<'a> Queue<'a> {
     /// no tag may stay. In an order in which a death leaves the whole or nothing: one skip frame over all of it first,
     /// then the tags that it hides, then the tail; the tag of the skip frame itself is what `repair_back` looks at.
     fn move_tail_back(&self, from: u64, end: u64) -> bool {
-        let size = self.area.len();
+        let size = self.area().len();
         let after = |pos: u64, header: Header| {
             let len = u64::from(header.len);
             if header.flags.has(Flags::SKIP) {
@@ -735,7 +735,7 @@ impl<'a> Queue<'a> {
             flags: Flags::SKIP,
             context: 0,
         };
-        self.area
+        self.area()
             .word(from.wrapping_add(8))
             .store(over_all.encode(), Ordering::Relaxed);
         let mut pos = after(from, first);
@@ -746,7 +746,7 @@ impl<'a> Queue<'a> {
             let (Ok(header), true, true) = (header, self.tag_is(pos), steps != 0) else {
                 return false;
             };
-            self.area.word(pos).store(0, Ordering::Release);
+            self.area().word(pos).store(0, Ordering::Release);
             pos = after(pos, header);
         }
         // A restart in there is none any more. Forgotten first: without the note there is less room, not more.
@@ -769,7 +769,7 @@ impl<'a> Queue<'a> {
             ..self.back()
         });
         self.turn_back();
-        self.area.word(from).store(0, Ordering::Release);
+        self.area().word(from).store(0, Ordering::Release);
         true
     }
 
@@ -806,7 +806,7 @@ impl<'a> Queue<'a> {
         self.count_again();
         let front = self.front();
         let head = self.head(&front);
-        self.publish(&front, head);
+        self.publish(front.bytes, head);
         // The caller settles before it gives the lock back.
         let _ = self.consumer().leave(crate::role::SETTLE);
     }

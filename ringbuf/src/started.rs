@@ -493,7 +493,7 @@ impl Glance {
         }
         self.conn.look_until(u32::MAX, || {
             // Peers that take turns send more than one line as often as not.
-            queue.area.expect_second_line(front.pos);
+            queue.area().expect_second_line(front.pos);
             queue.tag_is(front.pos) || state.load(Ordering::Relaxed) != rested
         })
     }

@@ -64,6 +64,11 @@ impl Server {
         self.end.conn()
     }
 
+    #[inline(always)]
+    fn conn_at_hand(&self) -> Option<impl Deref<Target = Conn>> {
+        self.end.conn_at_hand()
+    }
+
     /// Gives this end to another process of this user, too, which takes it with [`Server::take`] within five seconds. It
     /// is kept open until then, also if this one is dropped; nobody can open it while no process has it.
     ///
@@ -218,6 +223,15 @@ impl Client {
         Ok(&self.end.conn)
     }
 
+    #[inline(always)]
+    #[allow(
+        clippy::unnecessary_wraps,
+        reason = "a server end may have no connection, and both share their calls"
+    )]
+    fn conn_at_hand(&self) -> Option<&Conn> {
+        Some(&self.end.conn)
+    }
+
     /// Gives this end to another process of this user, too, which takes it with [`Client::take`] within five seconds. It
     /// is kept open until then, also if this one is dropped.
     ///
@@ -310,6 +324,16 @@ impl Drop for Client {
 macro_rules! calls {
     ($end:ident) => {
         impl $end {
+            /// A call where the connection is not at hand.
+            #[cold]
+            #[inline(never)]
+            fn late<T>(
+                &self,
+                call: impl FnOnce(&Conn) -> std::result::Result<T, npfs_ringbuf::Error>,
+            ) -> Result<T> {
+                Ok(call(&*self.conn()?)?)
+            }
+
             /// Reads what is there, or waits for it (section 11). In message mode one message at most; of one that is
             /// longer than `buf`, [`Read::Part`], and the rest stays for the next read.
             ///
@@ -319,7 +343,10 @@ macro_rules! calls {
             /// [`Error::AccessDenied`].
             #[inline]
             pub fn read(&self, buf: &mut [u8]) -> Result<Read> {
-                Ok(self.conn()?.read(buf)?)
+                match self.conn_at_hand() {
+                    Some(conn) => Ok(conn.read(buf)?),
+                    None => self.late(|conn| conn.read(buf)),
+                }
             }
 
             /// As [`Self::read`], for so long at most.
@@ -349,7 +376,10 @@ macro_rules! calls {
             /// [`Error::WouldBlock`], and as [`Self::read`].
             #[inline]
             pub fn try_read(&self, buf: &mut [u8]) -> Result<Read> {
-                Ok(self.conn()?.try_read(buf)?)
+                match self.conn_at_hand() {
+                    Some(conn) => Ok(conn.try_read(buf)?),
+                    None => self.late(|conn| conn.try_read(buf)),
+                }
             }
 
             /// Writes one message, or bytes, and waits while the quota of the direction is used up (section 12). The
@@ -361,7 +391,10 @@ macro_rules! calls {
             /// [`Error::AccessDenied`].
             #[inline]
             pub fn write(&self, data: &[u8]) -> Result<usize> {
-                Ok(self.conn()?.write(data)?)
+                match self.conn_at_hand() {
+                    Some(conn) => Ok(conn.write(data)?),
+                    None => self.late(|conn| conn.write(data)),
+                }
             }
 
             /// As [`Self::write`], for so long at most; a write that ends so takes its unread bytes back.
@@ -391,7 +424,10 @@ macro_rules! calls {
             /// [`Error::WouldBlock`], and as [`Self::write`].
             #[inline]
             pub fn try_write(&self, data: &[u8]) -> Result<usize> {
-                Ok(self.conn()?.try_write(data)?)
+                match self.conn_at_hand() {
+                    Some(conn) => Ok(conn.try_write(data)?),
+                    None => self.late(|conn| conn.try_write(data)),
+                }
             }
 
             /// Sends one message and waits for one (section 15). Nothing may be waiting to be read.

@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use npfs_ringbuf::{CompletionMode, Conn, Current, Deadline, Held, PipeType, ReadMode, SpinPolicy};
+use npfs_ringbuf::{
+    CompletionMode, Conn, Current, Deadline, Held, Named, PipeType, ReadMode, SpinPolicy,
+};
 
 use super::{
     cancel::Cancel,
@@ -150,6 +152,13 @@ impl ServerEnd {
             conn.set_spin_policy(spin);
         }
         self.current.set(Some(conn));
+    }
+
+    /// The connection, if that is easily said.
+    #[inline(always)]
+    pub(crate) fn conn_at_hand(&self) -> Option<Named<'_, Conn>> {
+        let conn = self.current.glance()?;
+        (!self.is_out_of_date(&conn)).then_some(conn)
     }
 
     /// The connection; the state's error if there is none (NP-READ-05).
