@@ -47,6 +47,8 @@ fn copy(from: *const c_void, to: *mut c_void, len: usize) -> i32 {
 
 static HOLD: AtomicBool = AtomicBool::new(false);
 static HELD: AtomicBool = AtomicBool::new(false);
+/// Slow copies that were begun.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
 static DEAD: AtomicBool = AtomicBool::new(false);
 thread_local! {
     static DIES: Cell<usize> = const { Cell::new(0) };
@@ -64,6 +66,7 @@ unsafe extern "C" fn copy_in(_: *mut c_void, to: *mut c_void, from: usize, len: 
     }
     if SLOW.get() {
         HELD.store(true, Ordering::SeqCst);
+        INSIDE.fetch_add(1, Ordering::SeqCst);
         while HOLD.load(Ordering::SeqCst) {
             thread::yield_now();
         }
@@ -411,6 +414,59 @@ fn a_dropped_connection_is_stale() {
         }
         over.store(true, Ordering::SeqCst);
     });
+}
+
+/// More calls at a time than there are marks for threads, each in the middle of its copy when its connection is dropped: each
+/// ends as if it were not, and the last takes the connection along. Once more with threads that take the marks of those that
+/// have ended.
+#[test]
+fn what_is_dropped_in_use_goes_with_its_last_call() {
+    let _turn = turn();
+    for _ in 0..2 {
+        let mut server = Server::new();
+        let mapped = mappings();
+        let conns: Vec<_> = (0..300)
+            .map(|_| server.connect(PipeType::Message, 100))
+            .collect();
+        assert!(mappings() > mapped);
+        HOLD.store(true, Ordering::SeqCst);
+        let inside = INSIDE.load(Ordering::SeqCst) + conns.len();
+        thread::scope(|scope| {
+            for (conn, _) in &conns {
+                scope.spawn(|| {
+                    SLOW.set(true);
+                    assert_eq!(try_write(*conn, b"in time"), (NPFS_HOST_OK, 7));
+                    assert_eq!(try_write(*conn, b"late").0, NPFS_HOST_STALE);
+                });
+            }
+            while INSIDE.load(Ordering::SeqCst) != inside {
+                thread::yield_now();
+            }
+            for (conn, _) in &conns {
+                assert_eq!(npfs_host_drop(*conn), NPFS_HOST_OK);
+                assert_eq!(try_write(*conn, b"late").0, NPFS_HOST_STALE);
+            }
+            let link = server.books.token();
+            // SAFETY: two numbers.
+            assert_eq!(
+                unsafe { npfs_host_forget_link(link.as_ptr()) },
+                NPFS_HOST_OK
+            );
+            assert!(mappings() > mapped, "it is in use");
+            HOLD.store(false, Ordering::SeqCst);
+        });
+        assert_eq!(mappings(), mapped, "it is not");
+        for (_, peer) in &conns {
+            let mut buf = [0; 8];
+            assert_eq!(peer.try_read(&mut buf), Ok(Read::Whole(7)));
+        }
+    }
+}
+
+/// Of links, in this process.
+fn mappings() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("the mappings");
+    maps.lines().filter(|line| line.contains("memfd:")).count()
 }
 
 // ---- at once ---------------------------------------------------------------------------------------------------------

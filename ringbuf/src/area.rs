@@ -56,7 +56,7 @@ pub(crate) struct Area<'a> {
 /// Where a frame lies that goes straight on: its header, its payload, and the header behind it are inside the area, and none of
 /// them goes round its end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spot<'a> {
+pub(crate) struct Plot<'a> {
     #[cfg(not(loom))]
     at: std::ptr::NonNull<u8>,
     #[cfg(not(loom))]
@@ -123,10 +123,10 @@ impl Memory {
         self.populated.fetch_min(to, Ordering::Relaxed);
     }
 
-    /// [`Area::spot`], of memory that this process has seen to.
+    /// [`Area::plot`], of memory that this process has seen to.
     #[inline(always)]
-    pub(crate) fn spot(&self, pos: u64, len: u32) -> Option<Spot<'_>> {
-        self.area().spot_before(pos, len, self.populated())
+    pub(crate) fn plot(&self, pos: u64, len: u32) -> Option<Plot<'_>> {
+        self.area().plot_before(pos, len, self.populated())
     }
 }
 
@@ -148,14 +148,14 @@ impl<'a> Area<'a> {
         unsafe { self.base.add(offset).cast::<AtomicU64>().as_ref() }
     }
 
-    /// As [`Area::spot`], before the offset `until`, which is at most the length.
+    /// As [`Area::plot`], before the offset `until`, which is at most the length.
     #[inline(always)]
-    fn spot_before(self, pos: u64, len: u32, until: u64) -> Option<Spot<'a>> {
+    fn plot_before(self, pos: u64, len: u32, until: u64) -> Option<Plot<'a>> {
         let offset = pos & (self.len - 1) & !7;
         if offset + u64::from(len) + AROUND > until {
             return None;
         }
-        Some(Spot {
+        Some(Plot {
             // SAFETY: below `len`, hence inside the area.
             at: unsafe { self.base.add(offset as usize) },
             lifetime: std::marker::PhantomData,
@@ -292,18 +292,18 @@ impl<'a> Area<'a> {
     /// Where a frame with `len` bytes of payload lies whose header is at a position, if it and the header behind it go
     /// straight on.
     #[inline(always)]
-    pub(crate) fn spot(self, pos: u64, len: u32) -> Option<Spot<'a>> {
-        self.spot_before(pos, len, self.len())
+    pub(crate) fn plot(self, pos: u64, len: u32) -> Option<Plot<'a>> {
+        self.plot_before(pos, len, self.len())
     }
 }
 
 #[cfg(not(loom))]
-impl<'a> Spot<'a> {
+impl<'a> Plot<'a> {
     /// The two words of the header.
     #[inline(always)]
     pub(crate) fn header(self) -> [&'a AtomicU64; 2] {
         // SAFETY:
-        // - `Area::spot_before` has found both words inside the area; the base is aligned to 64, and the offset to 8.
+        // - `Area::plot_before` has found both words inside the area; the base is aligned to 64, and the offset to 8.
         // - Every bit pattern is a valid `AtomicU64`, and it may be changed through shared references.
         // - The area lives for `'a`.
         unsafe {
@@ -321,7 +321,7 @@ impl<'a> Spot<'a> {
             return Err(Fault::FrameLength.into());
         }
         // SAFETY:
-        // - `Area::spot_before` has found room for `len` bytes behind the header.
+        // - `Area::plot_before` has found room for `len` bytes behind the header.
         // - The data is private memory of this process and cannot overlap it.
         unsafe { data.copy_to(self.at.as_ptr().add(HEADER as usize)) }
     }
@@ -406,7 +406,7 @@ impl Memory {
 }
 
 #[cfg(loom)]
-impl<'a> Spot<'a> {
+impl<'a> Plot<'a> {
     pub(crate) fn header(self) -> [&'a AtomicU64; 2] {
         [self.offset, self.offset + 8].map(|offset| self.area.word(offset))
     }
@@ -426,9 +426,9 @@ impl<'a> Spot<'a> {
 
 #[cfg(loom)]
 impl<'a> Area<'a> {
-    fn spot_before(self, pos: u64, len: u32, until: u64) -> Option<Spot<'a>> {
+    fn plot_before(self, pos: u64, len: u32, until: u64) -> Option<Plot<'a>> {
         let offset = pos & (self.len() - 1) & !7;
-        (offset + u64::from(len) + AROUND <= until).then_some(Spot {
+        (offset + u64::from(len) + AROUND <= until).then_some(Plot {
             len,
             area: self,
             offset,

@@ -8,7 +8,7 @@
 #[cfg(not(loom))]
 use crate::{Conn, types::CompletionMode};
 use crate::{
-    area::Spot,
+    area::Plot,
     attention::POLLED,
     consume::{BEHIND, SMALL},
     cpu,
@@ -16,7 +16,7 @@ use crate::{
     frame::{Flags, HEADER, Header, straight_on},
     memory::{Sink, Source},
     produce::AHEAD,
-    queue::{Front, Queue},
+    queue::Queue,
     record::{Outcome, Phase, Wakes},
     role::{Owner, Taken},
     sync::{Ordering, fence, spin_hint},
@@ -56,9 +56,9 @@ impl<'a> Queue<'a> {
         }
         let done = if self.fits_notes(bytes, len)
             && self.goes_straight_on(tail, u64::from(len))
-            && let Some(spot) = self.memory.spot(tail, len)
+            && let Some(plot) = self.memory.plot(tail, len)
         {
-            self.lay_at(spot, tail, data, len, aligned)
+            self.lay_at(plot, tail, data, len, aligned)
         } else {
             self.lay_anew(data, len, aligned)
         };
@@ -85,7 +85,7 @@ impl<'a> Queue<'a> {
     #[inline(always)]
     fn lay_at<S: Source>(
         self,
-        spot: Spot<'a>,
+        plot: Plot<'a>,
         tail: u64,
         data: S,
         len: u32,
@@ -93,9 +93,9 @@ impl<'a> Queue<'a> {
     ) -> bool {
         let flags = self.flags_for(tail, len, aligned);
         if flags != Flags::ALIGNED && u64::from(len) <= AHEAD {
-            spot.expect_write_ahead(AHEAD);
+            plot.expect_write_ahead(AHEAD);
         }
-        if spot.copy_in(data).is_err() {
+        if plot.copy_in(data).is_err() {
             return false;
         }
         let end = tail.wrapping_add(HEADER + u64::from(len));
@@ -105,7 +105,7 @@ impl<'a> Queue<'a> {
             flags,
             context: 0,
         };
-        self.commit_prepared(spot.header(), tail, header);
+        self.commit_prepared(plot.header(), tail, header);
         true
     }
 
@@ -136,7 +136,7 @@ impl<'a> Queue<'a> {
         fault::at(Point::ConsumerRole);
         let (pos, left) = self.front_place();
         match self.one_frame(pos, left, buf.len()) {
-            Ok(frame) if frame.spot.copy_out(buf).is_ok() => self.claim_kept(me, &frame),
+            Ok(frame) if frame.plot.copy_out(buf).is_ok() => self.claim_kept(me, &frame),
             Err(NoFrame::Yet) if self.consumer().leave_kept(me) => Fast::Nothing,
             _ => Fast::Inside,
         }
@@ -149,19 +149,19 @@ impl<'a> Queue<'a> {
         if !role.is_kept_by(me) {
             return Fast::No;
         }
-        let looked = self.look();
-        let Front { pos, left, .. } = looked.front;
+        let seen = self.books_seen();
+        let (pos, left) = self.front_place();
         let Ok(frame) = self.one_frame(pos, left, buf.len()) else {
             return Fast::No;
         };
-        if frame.spot.copy_out(buf).is_err() {
+        if frame.plot.copy_out(buf).is_err() {
             return Fast::No; // the call itself says so
         }
         fence(Ordering::Acquire);
         if !role.enter_kept(me) {
             return Fast::No;
         }
-        if self.attention().0 != self.calm || self.look() != looked {
+        if self.attention().0 != self.calm || self.books_seen() != seen {
             return Fast::Inside;
         }
         self.claim_kept(me, &frame)
@@ -175,7 +175,7 @@ impl<'a> Queue<'a> {
             return Err(NoFrame::Usual);
         }
         let area = self.area();
-        let at_header = area.spot(pos, 0).ok_or(NoFrame::Usual)?;
+        let at_header = area.plot(pos, 0).ok_or(NoFrame::Usual)?;
         let [tag, header] = at_header.header();
         if self.is_untouched(pos) || tag.load(Ordering::Acquire) != self.tag(pos) {
             return Err(NoFrame::Yet);
@@ -184,13 +184,13 @@ impl<'a> Queue<'a> {
         if flags != Flags::default() && flags != Flags::ALIGNED || len as usize > room {
             return Err(NoFrame::Usual);
         }
-        let spot = area.spot(pos, len).ok_or(NoFrame::Usual)?;
+        let plot = area.plot(pos, len).ok_or(NoFrame::Usual)?;
         let end = pos.wrapping_add(HEADER + u64::from(len));
         let next = if flags == Flags::ALIGNED {
             straight_on(end, Flags::ALIGNED)
         } else {
             if len <= SMALL {
-                spot.expect_read_behind(BEHIND);
+                plot.expect_read_behind(BEHIND);
             }
             straight_on(end, Flags::default())
         };
@@ -199,7 +199,7 @@ impl<'a> Queue<'a> {
             || len != 0 && (len as usize == room || !self.tag_is(next))
         {
             Ok(Frame {
-                spot,
+                plot,
                 len,
                 flags,
                 next,
@@ -414,7 +414,7 @@ impl Conn {
 
 /// What [`Queue::one_frame`] has found.
 struct Frame<'a> {
-    spot: Spot<'a>,
+    plot: Plot<'a>,
     len: u32,
     flags: Flags,
     /// Position of the header behind it.

@@ -1,4 +1,4 @@
-//! futex(2) and futex_waitv(2), and the clock that their deadlines are read against. UNSAFE.
+//! futex(2) and futex_waitv(2), the clock that their deadlines are read against, and the threads that wait. UNSAFE.
 //!
 //! Shared futexes only, for process-local words too: the same word may be waited on through io_uring, where kernels
 //! since 6.16 can lose a private wait.
@@ -274,6 +274,28 @@ fn timespec(deadline: u64) -> Option<libc::timespec> {
 pub(crate) fn errno() -> i32 {
     // SAFETY: the place is this thread's own, and there as long as the thread is.
     unsafe { *libc::__errno_location() }
+}
+
+/// The calling thread, as the kernel calls it: above 0.
+#[cfg(not(any(loom, miri)))]
+pub(crate) fn own_thread() -> u32 {
+    // SAFETY: takes nothing and cannot fail (gettid(2)).
+    unsafe { libc::gettid() }.cast_unsigned()
+}
+
+/// And its process.
+#[cfg(not(any(loom, miri)))]
+pub(crate) fn own_process() -> u32 {
+    // SAFETY: takes nothing and cannot fail (getpid(2)).
+    unsafe { libc::getpid() }.cast_unsigned()
+}
+
+/// Whether this process has such a thread.
+#[cfg(not(any(loom, miri)))]
+pub(crate) fn is_alive(thread: u32) -> bool {
+    // SAFETY: numbers only; signal 0 is none (tgkill(2)).
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, own_process(), thread, 0) };
+    sent == 0 || errno() != libc::ESRCH
 }
 
 // Models and Miri have no kernel: a wait looks again at once, a wake needs nobody.

@@ -96,6 +96,7 @@ mod laps;
 mod layout;
 #[cfg(not(loom))]
 mod link;
+mod marks;
 mod matching;
 mod memory;
 #[cfg(all(test, loom))]
@@ -134,6 +135,7 @@ pub use hosted::{Task, Work};
 pub use layout::{ABI_VERSION, MAGIC, layout_hash};
 #[cfg(not(loom))]
 pub use link::{Grant, Link};
+pub use marks::{Claimed, Mark, Marks};
 #[cfg(not(loom))]
 pub use memory::{UserBuffer, UserMemory};
 #[cfg(not(loom))]

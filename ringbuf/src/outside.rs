@@ -32,9 +32,8 @@ pub(crate) struct Looked {
 }
 
 impl<'a> Queue<'a> {
-    /// Under the lock, or by a thread that keeps it.
-    #[inline(always)]
-    pub(crate) fn look(&self) -> Looked {
+    /// Under the lock, or whatever it is.
+    fn look(&self) -> Looked {
         let table = &self.header.table.0;
         Looked {
             front: self.front(),
@@ -43,6 +42,17 @@ impl<'a> Queue<'a> {
                 table.cancelled_messages.load(Ordering::Relaxed),
             ),
         }
+    }
+
+    /// What has changed when [`Queue::look`] would find something else: the count of the front's turns, and what was cancelled.
+    #[inline(always)]
+    pub(crate) fn books_seen(&self) -> (u32, u64, u32) {
+        let table = &self.header.table.0;
+        (
+            self.header.front.0.sel.load(Ordering::Acquire),
+            table.cancelled.load(Ordering::Relaxed),
+            table.cancelled_messages.load(Ordering::Relaxed),
+        )
     }
 
     /// Takes the lock and does what others have left: `calm` if nothing unusual goes on. To be given back.

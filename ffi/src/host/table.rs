@@ -1,17 +1,19 @@
 //! The connections that a process has attached, by small numbers. UNSAFE.
 //!
 //! A host keeps the number of a connection wherever it likes, and may use it while another thread drops it: what is looked
-//! up is checked against the generation of its place, and stays alive while it is in use. A use costs two locked
-//! instructions and takes no lock. A thread that ends in the middle of one (killed, say) leaves the place in use for good,
-//! which costs some hundred bytes; one that waits can give it back ([`give_up`], for a signal handler).
+//! up is checked against the generation of its place, and stays alive while it is in use. A call says so in its thread's mark
+//! ([`Marks`]), with plain stores; one that waits, that is made from within another, or whose thread has no mark is counted,
+//! which costs two locked instructions. Neither takes a lock. A thread that ends in the middle of a call (killed, say) leaves
+//! the place in use, for good if it was counted, which costs some hundred bytes; one that waits can give it back
+//! ([`give_up`], for a signal handler).
 //!
 //! ```text
 //! place:  state = generation | DEAD | FREE | users      conn
-//!         0 users and DEAD: whoever sees that first clears `conn`, and the place gets its next generation
+//!         DEAD, 0 users and in no mark: whoever sees that first clears `conn`, and the place gets its next generation
 //! ```
 
 use std::{
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     fmt,
     mem::ManuallyDrop,
     ops::Deref,
@@ -21,7 +23,7 @@ use std::{
     },
 };
 
-use npfs_ringbuf::{Conn, try_push};
+use npfs_ringbuf::{Claimed, Conn, Mark, Marks, try_push};
 
 use super::once::Once;
 
@@ -34,6 +36,8 @@ struct Place {
     conn: UnsafeCell<ManuallyDrop<Option<Conn>>>,
     /// Of those that were returned: the one that was next.
     returned_next: AtomicU32,
+    /// Its own.
+    index: u32,
 }
 
 // SAFETY: `conn` is written only by who has made the place his own by a change of `state` (CLEARING, or a free place that was
@@ -54,7 +58,33 @@ const GENERATIONS: u32 = 1 << (31 - INDEX_BITS);
 const CHUNK: usize = 1024;
 const CHUNKS: usize = (1 << INDEX_BITS) / CHUNK;
 
-static PLACES: [Once<Vec<Place>>; CHUNKS] = [const { Once::new() }; CHUNKS];
+/// For so many threads at a time.
+static MARKS: Marks<256> = Marks::new();
+
+thread_local! {
+    /// The calling thread's mark. No destructor: a mark whose thread has ended is somebody's who looks for one.
+    static MARK: Cell<Option<&'static Mark>> = const { Cell::new(None) };
+}
+
+/// The calling thread's mark, which it looks for once: to find out whose thread has ended takes a system call for each.
+#[cold]
+fn claim_mark() -> Option<&'static Mark> {
+    thread_local! {
+        static LOOKED: Cell<bool> = const { Cell::new(false) };
+    }
+    if !LOOKED.replace(true)
+        && let Some(Claimed { mark, left }) = MARKS.claim()
+    {
+        if left != 0 {
+            // Its thread is to have cleared it, and has ended.
+            LEFT.store(true, Ordering::Release);
+        }
+        MARK.set(Some(mark));
+    }
+    MARK.get()
+}
+
+static PLACES: [Once<&'static [Place; CHUNK]>; CHUNKS] = [const { Once::new() }; CHUNKS];
 /// The oldest first, so that a generation is long gone when it comes again.
 static RETURNED: Mutex<Returned> = Mutex::new(Returned {
     first: NONE,
@@ -67,7 +97,7 @@ static LEFT: AtomicBool = AtomicBool::new(false);
 
 fn place(index: u32) -> Option<&'static Place> {
     let chunk = PLACES.get(index as usize / CHUNK)?.get()?;
-    chunk.get(index as usize % CHUNK)
+    Some(&chunk[index as usize % CHUNK])
 }
 
 fn generation(state: u64) -> u32 {
@@ -94,14 +124,13 @@ struct Returned {
 const NONE: u32 = u32::MAX;
 
 impl Returned {
-    fn push(&mut self, index: u32) {
-        let Some(own) = place(index) else { return };
+    fn push(&mut self, own: &Place) {
         own.returned_next.store(NONE, Ordering::Relaxed);
         match place(self.last) {
-            Some(last) => last.returned_next.store(index, Ordering::Relaxed),
-            None => self.first = index,
+            Some(last) => last.returned_next.store(own.index, Ordering::Relaxed),
+            None => self.first = own.index,
         }
-        self.last = index;
+        self.last = own.index;
     }
 
     fn pop(&mut self) -> Option<u32> {
@@ -115,18 +144,22 @@ impl Returned {
 }
 
 #[cold]
-fn new_chunk() -> Option<Vec<Place>> {
+fn new_chunk(first: u32) -> Option<&'static [Place; CHUNK]> {
     let mut places = Vec::new();
     places.try_reserve_exact(CHUNK).ok()?;
-    while places.len() < CHUNK {
+    for index in (first..).take(CHUNK) {
         let fresh = Place {
             state: AtomicU64::new(FREE),
             conn: UnsafeCell::new(ManuallyDrop::new(None)),
             returned_next: AtomicU32::new(NONE),
+            index,
         };
         try_push(&mut places, fresh).ok()?;
     }
-    Some(places)
+    Vec::leak(places)
+        .try_into()
+        .ok()
+        .map(|places: &mut _| &*places)
 }
 
 /// A place that serves nobody: one that was returned, or a new one.
@@ -138,7 +171,7 @@ fn free_place() -> Option<u32> {
     let next = NEXT.load(Ordering::Relaxed);
     let chunk = PLACES.get(next as usize / CHUNK)?;
     if chunk.get().is_none() {
-        chunk.set(new_chunk()?).ok()?;
+        chunk.set(new_chunk(next)?).ok()?;
     }
     NEXT.store(next + 1, Ordering::Release);
     Some(next)
@@ -149,7 +182,8 @@ fn free_place() -> Option<u32> {
 #[inline(always)]
 pub(super) fn insert(conn: Conn) -> Result<Number, Conn> {
     if LEFT.swap(false, Ordering::AcqRel) {
-        (0..NEXT.load(Ordering::Acquire)).for_each(clear);
+        let places = (0..NEXT.load(Ordering::Acquire)).filter_map(place);
+        places.for_each(clear);
     }
     let Some((index, place)) = free_place().and_then(|index| Some((index, place(index)?))) else {
         return Err(conn);
@@ -170,30 +204,41 @@ pub(super) fn insert(conn: Conn) -> Result<Number, Conn> {
 
 /// A connection in use.
 pub(super) struct Use {
-    conn: &'static Conn,
+    /// There is something in it, for as long as this is counted, or in the mark.
     place: &'static Place,
-    index: u32,
+    /// That says so; `None`: it is counted.
+    mark: Option<&'static Mark>,
 }
 
 impl Deref for Use {
     type Target = Conn;
 
+    #[inline(always)]
     fn deref(&self) -> &Conn {
-        self.conn
+        // SAFETY: something is in it: see there.
+        unsafe { (**self.place.conn.get()).as_ref().unwrap_unchecked() }
     }
 }
 
 impl Drop for Use {
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.place.leave() {
-            clear(self.index);
+        let dead = match self.mark {
+            Some(mark) => {
+                mark.end();
+                self.place.state.load(Ordering::Acquire) & DEAD != 0
+            }
+            None => self.place.leave(),
+        };
+        if dead {
+            clear(self.place);
         }
     }
 }
 
 impl fmt::Debug for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Use").field(self.conn).finish()
+        f.debug_tuple("Use").field(&**self).finish()
     }
 }
 
@@ -201,28 +246,39 @@ impl Use {
     /// The use goes on without a value of it: until [`resume`] or [`give_up`].
     pub(super) fn keep(self) -> Number {
         let this = ManuallyDrop::new(self);
-        let state = this.place.state.load(Ordering::Relaxed);
-        Number::try_from(generation(state) << INDEX_BITS | this.index).unwrap_or_default()
+        let state = match this.mark {
+            Some(mark) => {
+                let state = this.place.state.fetch_add(1, Ordering::Acquire);
+                mark.end();
+                state
+            }
+            None => this.place.state.load(Ordering::Relaxed),
+        };
+        Number::try_from(generation(state) << INDEX_BITS | this.place.index).unwrap_or_default()
     }
 }
 
 /// Uses what a number stands for; `None`: nothing any more.
-#[inline]
+#[inline(always)]
 pub(super) fn get(number: Number) -> Option<Use> {
     let (index, wanted) = split(number)?;
     let place = place(index)?;
-    let state = place.state.fetch_add(1, Ordering::Acquire);
-    if generation(state) == wanted && state & (DEAD | CLEARING | FREE) == 0 {
-        // SAFETY: this use is counted since before `state` was looked at, in which the place was live: it is not cleared
-        // until the use ends, and `conn` is not written before that.
-        if let Some(conn) = unsafe { &**place.conn.get() } {
-            return Some(Use { conn, place, index });
-        }
+    match MARK.get() {
+        Some(mark) if mark.begin(place.what()) => place.used(wanted, Some(mark)),
+        _ => get_otherwise(place, wanted),
     }
-    if place.leave() {
-        clear(index);
+}
+
+#[cold]
+#[inline(never)]
+fn get_otherwise(place: &'static Place, wanted: u32) -> Option<Use> {
+    if let Some(mark) = claim_mark()
+        && mark.begin(place.what())
+    {
+        return place.used(wanted, Some(mark));
     }
-    None
+    place.state.fetch_add(1, Ordering::SeqCst);
+    place.used(wanted, None)
 }
 
 /// The use that was kept under this number. It may be dead meanwhile, but it is there.
@@ -233,8 +289,8 @@ pub(super) unsafe fn resume(number: Number) -> Option<Use> {
     let (index, _) = split(number)?;
     let place = place(index)?;
     // SAFETY: the use is still counted, so the place has not been cleared since it was live.
-    let conn = unsafe { &*place.conn.get() }.as_ref()?;
-    Some(Use { conn, place, index })
+    unsafe { &**place.conn.get() }.as_ref()?;
+    Some(Use { place, mark: None })
 }
 
 /// Ends the use that was kept under this number, from a signal handler: what is to be cleared then is cleared by the next
@@ -260,6 +316,24 @@ pub(super) fn remove(number: Number, last: impl FnOnce(&Conn)) -> bool {
 }
 
 impl Place {
+    /// What a mark calls it.
+    #[inline(always)]
+    fn what(&self) -> u32 {
+        self.index + 1
+    }
+
+    /// Its use, which is counted, or in the mark, if it serves that generation; else that is over.
+    #[inline(always)]
+    fn used(&'static self, wanted: u32, mark: Option<&'static Mark>) -> Option<Use> {
+        let used = Use { place: self, mark };
+        // That generation, and neither DEAD nor CLEARING nor FREE: then there is something in it, and stays.
+        if self.state.load(Ordering::Acquire) & !USERS == u64::from(wanted) << GENERATION_SHIFT {
+            Some(used)
+        } else {
+            None
+        }
+    }
+
     /// `true`: it may have to be cleared.
     #[inline]
     fn leave(&self) -> bool {
@@ -270,18 +344,30 @@ impl Place {
 
 /// Clears a dead place that nobody uses.
 #[cold]
-fn clear(index: u32) {
-    let Some(place) = place(index) else { return };
-    let begun = place
-        .state
-        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            let idle = state & (DEAD | CLEARING | FREE | USERS) == DEAD;
-            idle.then_some(state | CLEARING)
-        });
-    if begun.is_err() {
-        return;
+fn clear(place: &Place) {
+    let begin = || {
+        place
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                let idle = state & (DEAD | CLEARING | FREE | USERS) == DEAD;
+                idle.then_some(state | CLEARING)
+            })
+            .is_ok()
+    };
+    loop {
+        if !begin() {
+            return; // whoever is counted, or clears it, sees to it
+        }
+        if !MARKS.has(place.what()) {
+            break;
+        }
+        place.state.fetch_and(!CLEARING, Ordering::AcqRel);
+        if MARKS.has(place.what()) {
+            return; // that thread does (`marks.rs`)
+        }
     }
-    // SAFETY: CLEARING was set by this thread alone, with no user counted; who has come since finds the place dead.
+    // SAFETY: CLEARING was set by this thread alone, with no user counted, and after that none was in a mark; who has come since
+    // finds the place dead.
     let conn = unsafe { (*place.conn.get()).take() };
     drop(conn);
     let _ = place
@@ -292,5 +378,5 @@ fn clear(index: u32) {
     RETURNED
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .push(index);
+        .push(place);
 }
