@@ -357,6 +357,7 @@ pub unsafe extern "C" fn npfs_take(
 ///
 /// # Safety
 /// As of `npfs_read_file`: the status block, and the completion routine.
+#[inline(always)]
 unsafe fn call(
     file: &File,
     event: npfs_handle,
@@ -380,9 +381,7 @@ unsafe fn call(
             Callback::new(tell)
         }
     });
-    let mut call = Call::new(iosb, event, context.addr());
-    call.io.callback = callback;
-    Ok(call)
+    Ok(Call::new(iosb, event, callback, context.addr()))
 }
 
 /// Whether the completion routines of a file's calls may wait. If not, which is how a file begins, they run on the library's one
@@ -436,12 +435,9 @@ pub unsafe extern "C" fn npfs_read_file(
     guard(|| {
         let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
-        let (call, buffer) = unsafe {
-            (
-                call(&file, event, callback, context, iosb)?,
-                memory::lent(buffer, length)?,
-            )
-        };
+        let call = unsafe { call(&file, event, callback, context, iosb) }?;
+        // SAFETY: likewise.
+        let buffer = unsafe { memory::lent(buffer, length) }?;
         Ok(call.run(file.synchronous, |io| {
             file.nt().read_file(file.handle, io, &buffer)
         }))
@@ -475,12 +471,9 @@ pub unsafe extern "C" fn npfs_write_file(
     guard(|| {
         let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
-        let (call, data) = unsafe {
-            (
-                call(&file, event, callback, context, iosb)?,
-                memory::input(buffer, length)?,
-            )
-        };
+        let call = unsafe { call(&file, event, callback, context, iosb) }?;
+        // SAFETY: likewise.
+        let data = unsafe { memory::input(buffer, length) }?;
         Ok(call.run(file.synchronous, |io| {
             file.nt().write_file(file.handle, io, data)
         }))
@@ -520,9 +513,10 @@ pub unsafe extern "C" fn npfs_fs_control_file(
     guard(|| {
         let file: Arc<File> = handle::get(file)?;
         // SAFETY: as this function asks for.
-        let (call, input, output) = unsafe {
+        let call = unsafe { call(&file, event, callback, context, iosb) }?;
+        // SAFETY: likewise.
+        let (input, output) = unsafe {
             (
-                call(&file, event, callback, context, iosb)?,
                 memory::input(input, input_length)?,
                 memory::lent(output, output_length)?,
             )

@@ -16,7 +16,7 @@ use std::{
 
 use npfs::{
     NtStatus,
-    nt::{CallingThread, Elsewhere, Event, Io, StatusBlock, calling_thread},
+    nt::{Callback, CallingThread, Elsewhere, Event, Io, StatusBlock, calling_thread},
 };
 
 use crate::memory::Iosb;
@@ -85,7 +85,13 @@ impl Elsewhere for Target {
 }
 
 impl Call {
-    pub(crate) fn new(iosb: Iosb, event: Option<Event>, context: usize) -> Call {
+    #[inline]
+    pub(crate) fn new(
+        iosb: Iosb,
+        event: Option<Event>,
+        callback: Option<Callback>,
+        context: usize,
+    ) -> Call {
         let status = StatusBlock::elsewhere(Target {
             iosb,
             stage: AtomicU8::new(APART),
@@ -95,7 +101,7 @@ impl Call {
                 event,
                 status,
                 context,
-                ..Io::default()
+                callback,
             },
         }
     }
@@ -105,7 +111,7 @@ impl Call {
     }
 
     /// Makes the call. `blocks`: others may want to cancel it before it returns.
-    pub(crate) fn run(self, blocks: bool, call: impl FnOnce(&Io) -> NtStatus) -> NtStatus {
+    pub(crate) fn run(&self, blocks: bool, call: impl FnOnce(&Io) -> NtStatus) -> NtStatus {
         if blocks {
             self.list();
         }
@@ -171,7 +177,7 @@ mod tests {
         let iosb = unsafe { Iosb::new(&raw mut block) }.expect("a block");
         let mut blocks = Vec::new();
         for _ in 0..2 {
-            let pends = Call::new(iosb, None, 0).run(false, |io| {
+            let pends = Call::new(iosb, None, None, 0).run(false, |io| {
                 blocks.push(io.status.clone());
                 NtStatus::PENDING
             });
@@ -191,7 +197,7 @@ mod tests {
             NtStatus::PENDING
         };
         assert_eq!(
-            Call::new(iosb, None, 0).run(false, early),
+            Call::new(iosb, None, None, 0).run(false, early),
             NtStatus::PENDING
         );
         assert!(blocks_at(iosb).is_empty());
@@ -200,7 +206,7 @@ mod tests {
             NtStatus::PIPE_EMPTY
         };
         assert_eq!(
-            Call::new(iosb, None, 0).run(true, fails),
+            Call::new(iosb, None, None, 0).run(true, fails),
             NtStatus::PIPE_EMPTY
         );
         assert!(blocks_at(iosb).is_empty());

@@ -448,10 +448,8 @@ fn what_is_dropped_in_use_goes_with_its_last_call() {
             }
             let link = server.books.token();
             // SAFETY: two numbers.
-            assert_eq!(
-                unsafe { npfs_host_forget_link(link.as_ptr()) },
-                NPFS_HOST_OK
-            );
+            let forgotten = unsafe { npfs_host_forget_link(link.as_ptr()) };
+            assert_eq!(forgotten, NPFS_HOST_OK);
             assert!(mappings() > mapped, "it is in use");
             HOLD.store(false, Ordering::SeqCst);
         });

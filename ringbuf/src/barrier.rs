@@ -47,7 +47,9 @@ pub(crate) fn keep_after() -> u8 {
     found_once(&AFTER, || {
         let wanted = environment::var(c"NPFS_ROLES", |set| match set {
             Some("given-back") => KEEP_NEVER,
-            Some(number) => number.parse().unwrap_or(KEEP_AFTER),
+            Some(number) => number.parse().map_or(KEEP_AFTER, |turns: u32| {
+                u8::try_from(turns).unwrap_or(u8::MAX).min(KEEP_NEVER - 1)
+            }),
             None => KEEP_AFTER,
         });
         if wanted != KEEP_NEVER && kernel::register() {

@@ -149,7 +149,7 @@ mod held {
         #[inline]
         pub fn get(&self) -> Option<Held<'_, T>> {
             match self.glance() {
-                Some(named) => Some(Held(Kept::Named(named))),
+                Some(named) => Some(named.into()),
                 None => self.get_otherwise(),
             }
         }
@@ -171,11 +171,12 @@ mod held {
 
         #[cold]
         fn get_otherwise(&self) -> Option<Held<'_, T>> {
-            if WORD.get().is_none()
-                && take_word()
-                && let Some(named) = self.glance()
+            if let Some(word) = WORD.get().or_else(take_word)
+                && word.named.load(Ordering::Relaxed).is_null()
             {
-                return Some(Held(Kept::Named(named)));
+                let value = self.protect(&word.named)?;
+                let of = PhantomData;
+                return Some(Named { value, word, of }.into());
             }
             self.pins.fetch_add(1, Ordering::SeqCst);
             fence(Ordering::SeqCst);
@@ -237,7 +238,15 @@ mod held {
         },
     }
 
+    impl<'c, T> From<Named<'c, T>> for Held<'c, T> {
+        #[inline(always)]
+        fn from(named: Named<'c, T>) -> Held<'c, T> {
+            Held(Kept::Named(named))
+        }
+    }
+
     impl<T> Held<'_, T> {
+        #[inline(always)]
         fn value(&self) -> NonNull<T> {
             match &self.0 {
                 Kept::Named(named) => named.value,
@@ -305,14 +314,15 @@ mod held {
         }
     }
 
-    /// A word for this thread. `false`: it is at its very end, where values of its own are dropped, too.
-    fn take_word() -> bool {
+    /// A word for this thread. `None`: it is at its very end, where values of its own are dropped, too.
+    fn take_word() -> Option<&'static Word> {
         let taken = OWN.try_with(|own| {
             let word = free_word();
             own.0.set(Some(word));
             WORD.set(Some(word));
+            word
         });
-        taken.is_ok()
+        taken.ok()
     }
 
     fn free_word() -> &'static Word {

@@ -162,8 +162,18 @@ impl ServerEnd {
     }
 
     /// The connection; the state's error if there is none (NP-READ-05).
-    #[inline]
+    // In its caller, whatever its size: the answer went through memory, written by halves and read as a whole.
+    #[inline(always)]
     pub(crate) fn conn(self: &Arc<Self>) -> Result<Held<'_, Conn>> {
+        match self.conn_at_hand() {
+            Some(conn) => Ok(conn.into()),
+            None => self.conn_otherwise(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn conn_otherwise(self: &Arc<Self>) -> Result<Held<'_, Conn>> {
         match self.current.get() {
             Some(conn) if !self.is_out_of_date(&conn) => Ok(conn),
             _ => self.news(),
@@ -177,7 +187,6 @@ impl ServerEnd {
     }
 
     /// None is known: perhaps the broker has said so in the meantime.
-    #[cold]
     fn news(self: &Arc<Self>) -> Result<Held<'_, Conn>> {
         self.hear();
         if let Some(conn) = self.current.get() {

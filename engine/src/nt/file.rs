@@ -152,7 +152,7 @@ impl File {
     }
 
     /// The same for a call, which keeps no count of its own.
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_conn(&self, on_device: NtStatus) -> std::result::Result<OnConn<'_>, NtStatus> {
         match &self.kind {
             Kind::Server(end) => end

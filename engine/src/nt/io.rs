@@ -286,7 +286,9 @@ impl Io {
     pub fn with_event(event: Event) -> Io {
         Io {
             event: Some(event),
-            ..Io::default()
+            status: StatusBlock::default(),
+            context: 0,
+            callback: None,
         }
     }
 }
