@@ -4,8 +4,8 @@
 //! nobody else, `start_` takes the operation's place in line and lets the caller come back for the answer.
 
 use crate::{
-    Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite,
-    ProcessIndex, Shared, SpinPolicy, Wait,
+    Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite, Shared,
+    SpinPolicy, Wait,
     attention::{Attention, DISCONNECTED, READER_CLOSED, WRITER_CLOSED},
     barrier,
     consume::{InPlace, Peeked, ReadHow, ReadStop},
@@ -17,7 +17,7 @@ use crate::{
     queue::{self, Counts, MODE_COMPLETE, Queue, Side},
     record::Wakes,
     region::SlotRefs,
-    role::{Owner, Role},
+    role::{Kept, Owner, Role},
     sync::{AtomicU8, AtomicU32, Ordering, spin_hint},
     types::{CompletionMode, End, Info, Peek, PipeType, Read, ReadMode, State},
     wait::{Entered, Spin, learn_wake_cost},
@@ -46,8 +46,6 @@ pub struct Conn {
     end: End,
     /// This end was granted FILE_READ_DATA.
     may_read: bool,
-    /// The link's, at hand.
-    process: ProcessIndex,
     /// The last call was a read: the peer is likely to wait for what is written next, so frames are laid on cache
     /// lines; a stream is laid densely.
     turn: AtomicU8,
@@ -104,7 +102,6 @@ impl Conn {
             spin: Spin::new(SpinPolicy::from_env()),
             end: grant.end,
             may_read: grant.access[grant.end.index()].read,
-            process: link.process(),
             turn: AtomicU8::new(0),
         };
         if conn.incoming().attention().generation() != grant.generation {
@@ -739,7 +736,13 @@ impl Conn {
 
     #[inline]
     pub(crate) fn me(&self) -> Owner {
-        Owner::me(self.process)
+        Owner::me(self.refs.link().process())
+    }
+
+    /// For the shortcuts: the word of a role that the calling thread keeps.
+    #[inline(always)]
+    pub(crate) fn kept(&self) -> Kept {
+        self.refs.keeper().here()
     }
 
     #[inline]

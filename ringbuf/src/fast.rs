@@ -18,7 +18,7 @@ use crate::{
     produce::AHEAD,
     queue::Queue,
     record::{Outcome, Phase, Wakes},
-    role::{Owner, Taken},
+    role::{Kept, Owner, Taken},
     sync::{Ordering, fence, spin_hint},
     types::{Read, ReadMode},
 };
@@ -40,7 +40,7 @@ pub(crate) enum Fast<T> {
 impl<'a> Queue<'a> {
     /// [`Queue::write`] by a thread that keeps the producer's role.
     #[inline(always)]
-    pub(crate) fn write_kept<S: Source>(self, me: Owner, data: S, aligned: bool) -> Fast<usize> {
+    pub(crate) fn write_kept<S: Source>(self, me: Kept, data: S, aligned: bool) -> Fast<usize> {
         let Ok(len) = i32::try_from(data.len()) else {
             return Fast::No;
         };
@@ -129,7 +129,7 @@ impl<'a> Queue<'a> {
 
     /// [`Queue::read`] by a thread that keeps the consumer's role, of one frame that is all that the read wants.
     #[inline(always)]
-    pub(crate) fn read_kept(self, me: Owner, buf: &mut [u8]) -> Fast<Read> {
+    pub(crate) fn read_kept(self, me: Kept, buf: &mut [u8]) -> Fast<Read> {
         if !self.consumer().enter_kept(me) {
             return Fast::No;
         }
@@ -144,7 +144,7 @@ impl<'a> Queue<'a> {
 
     /// The same into memory that may not be touched under the role (`outside.rs`).
     #[inline(always)]
-    pub(crate) fn read_outside_kept<D: Sink>(self, me: Owner, buf: &mut D) -> Fast<Read> {
+    pub(crate) fn read_outside_kept<D: Sink>(self, me: Kept, buf: &mut D) -> Fast<Read> {
         let role = self.consumer();
         if !role.is_kept_by(me) {
             return Fast::No;
@@ -262,7 +262,7 @@ impl<'a> Queue<'a> {
 
     /// Under the role: takes what was copied, and leaves.
     #[inline(always)]
-    fn claim_kept(self, me: Owner, frame: &Frame<'_>) -> Fast<Read> {
+    fn claim_kept(self, me: Kept, frame: &Frame<'_>) -> Fast<Read> {
         fault::at(Point::CopiedOut);
         let bytes = self.prepare_front_behind(frame.next, frame.len, frame.flags);
         self.turn_front();
@@ -285,7 +285,7 @@ impl<'a> Queue<'a> {
     /// Looks up to `times` for the next frame without any role, which the caller's thread keeps. `false`: it has not come,
     /// or something else has.
     #[inline(always)]
-    pub(crate) fn look_kept(self, me: Owner, times: u32, takes_turns: bool) -> bool {
+    pub(crate) fn look_kept(self, me: Kept, times: u32, takes_turns: bool) -> bool {
         let role = self.consumer();
         if !role.is_kept_by(me) {
             return false;
@@ -318,7 +318,7 @@ impl Conn {
         if self.check_read_of(buf.len()).is_err() {
             return None;
         }
-        match self.incoming().read_kept(self.me(), buf) {
+        match self.incoming().read_kept(self.kept(), buf) {
             Fast::Nothing if patience => self.read_in_a_moment(buf),
             fast => {
                 if patience {
@@ -332,7 +332,7 @@ impl Conn {
     /// The same of a message that has not come yet.
     #[inline(never)]
     fn read_in_a_moment(&self, buf: &mut [u8]) -> Option<Read> {
-        let (queue, me) = (self.incoming(), self.me());
+        let (queue, me) = (self.incoming(), self.kept());
         if !self.look_for_a_moment(queue, me) {
             return None;
         }
@@ -341,7 +341,7 @@ impl Conn {
 
     /// Whether the next frame comes at once, for a reader that has not found it.
     #[inline(always)]
-    fn look_for_a_moment(&self, queue: Queue<'_>, me: Owner) -> bool {
+    fn look_for_a_moment(&self, queue: Queue<'_>, me: Kept) -> bool {
         let peer = queue.header.common.0.producer_cpu.load(Ordering::Relaxed);
         let looks = self.spin().quick_looks(peer);
         if looks == 0
@@ -387,7 +387,7 @@ impl Conn {
             return None;
         }
         let turn = self.turn();
-        let fast = self.outgoing().write_kept(self.me(), data, turn);
+        let fast = self.outgoing().write_kept(self.kept(), data, turn);
         if let Fast::DoneInside(_) | Fast::Inside = fast {
             self.leave_write(matches!(fast, Fast::DoneInside(_)));
         }

@@ -70,7 +70,7 @@ impl Conn {
     #[inline(always)]
     fn read_user_fast(&self, mut buf: UserBuffer<'_>) -> Option<Read> {
         self.check_read_of(buf.len()).ok()?;
-        self.taken(self.incoming().read_outside_kept(self.me(), &mut buf))
+        self.taken(self.incoming().read_outside_kept(self.kept(), &mut buf))
     }
 
     #[cold]

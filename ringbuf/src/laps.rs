@@ -486,7 +486,7 @@ impl Heap {
         shortcuts: &mut usize,
     ) -> Result<usize, WriteStop> {
         let (queue, me, mut wakes) = (self.queue(), me(1), Wakes::default());
-        let fast = queue.write_kept(me, data, aligned);
+        let fast = queue.write_kept(me.kept(), data, aligned);
         if let Fast::DoneInside(_) | Fast::Inside = fast {
             let written = matches!(fast, Fast::DoneInside(_));
             queue.leave_producer(me, written, &mut wakes)?;
@@ -501,7 +501,7 @@ impl Heap {
     /// A read, likewise.
     fn read_somehow(&self, buf: &mut [u8], shortcuts: &mut usize) -> Result<Read, ReadStop> {
         let (queue, me, mut wakes) = (self.queue(), me(2), Wakes::default());
-        let fast = queue.read_kept(me, buf);
+        let fast = queue.read_kept(me.kept(), buf);
         if let Fast::DoneInside(_) | Fast::Inside = fast {
             queue.unlock(me, &mut wakes);
         }

@@ -76,7 +76,7 @@ impl Fixture {
     fn write(&self, thread: u32, byte: u8) -> Result<usize, WriteStop> {
         let mut wakes = Wakes::default();
         let (queue, me, data) = (self.queue(), me(thread), &[byte; 8][..]);
-        match queue.write_kept(me, data, false) {
+        match queue.write_kept(me.kept(), data, false) {
             Fast::Done(count) => return Ok(count),
             Fast::DoneInside(count) => {
                 queue.leave_producer(me, true, &mut wakes)?;
@@ -93,7 +93,7 @@ impl Fixture {
         let mut buf = [0; 8];
         let mut wakes = Wakes::default();
         let (queue, me) = (self.queue(), me(thread));
-        let fast = queue.read_kept(me, &mut buf);
+        let fast = queue.read_kept(me.kept(), &mut buf);
         if let Fast::DoneInside(_) | Fast::Inside = fast {
             queue.unlock(me, &mut wakes);
         }

@@ -21,6 +21,7 @@ use crate::{
         BELLS_OFF, BellPage, LinkHeader, PAGE, RecordTables, SLOT_SIZE, SLOTS_OFF, SlotHeader,
         TABLES_SIZE,
     },
+    role::Keeper,
 };
 
 /// A mapping of a link, whole or up to its data areas.
@@ -249,7 +250,8 @@ pub(crate) struct SlotRefs {
     link: Shared<Link>,
     /// From the slot's header to its record tables, bytes: both are before `data_off`, within 16 MiB.
     tables: u32,
-    number: u32,
+    /// As which this process keeps roles there.
+    keeper: Keeper,
 }
 
 // SAFETY: the pointer leads to atomics in a mapping that `link` keeps; all of it may be used from any thread.
@@ -264,7 +266,7 @@ impl SlotRefs {
         SlotRefs {
             slot: region.at(header).cast(),
             tables: (tables - header) as u32,
-            number: slot,
+            keeper: Keeper::of(link.process(), link.keep_after()),
             link,
         }
     }
@@ -290,12 +292,20 @@ impl SlotRefs {
         Some([memory(bases[0], first_len), memory(bases[1], second_len)])
     }
 
+    /// The slot's. Nobody stores it: with each one, the tables are further away by what they are larger than a header.
     pub(crate) fn number(&self) -> u32 {
-        self.number
+        let region = self.link.region();
+        let of_the_first = region.tables_off(0) - region.slot_off(0);
+        ((u64::from(self.tables) - of_the_first) / (TABLES_SIZE - SLOT_SIZE)) as u32
     }
 
     pub(crate) fn link(&self) -> &Shared<Link> {
         &self.link
+    }
+
+    #[inline(always)]
+    pub(crate) fn keeper(&self) -> Keeper {
+        self.keeper
     }
 
     #[inline(always)]

@@ -90,6 +90,39 @@ impl Owner {
     }
 }
 
+/// The word of a role that a thread keeps, which is what a shortcut asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept(u32);
+
+/// The same of all threads of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keeper(u32);
+
+impl Keeper {
+    /// `after`: [`Role::after`]. Where roles are never kept it is what no word is, whoever has the role: both bits.
+    pub(crate) fn of(process: ProcessIndex, after: u8) -> Keeper {
+        Keeper(if after == KEEP_NEVER {
+            KEPT | ASKED
+        } else {
+            u32::from(process.get()) << SERIAL_BITS | KEPT
+        })
+    }
+
+    /// Of the calling thread: of none, if it has made no call yet.
+    #[inline(always)]
+    pub(crate) fn here(self) -> Kept {
+        Kept(self.0 | SERIAL.get())
+    }
+}
+
+impl Owner {
+    /// The word of a role that it keeps.
+    #[cfg(test)]
+    pub(crate) fn kept(self) -> Kept {
+        Kept(self.0 | KEPT)
+    }
+}
+
 /// What an attempt to take a role found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -203,20 +236,20 @@ impl Role<'_> {
 
     /// Whether this thread keeps the role, inside or not.
     #[inline(always)]
-    pub(crate) fn is_kept_by(self, me: Owner) -> bool {
-        self.after != KEEP_NEVER && self.word.load(Ordering::Relaxed) == me.0 | KEPT
+    pub(crate) fn is_kept_by(self, me: Kept) -> bool {
+        self.word.load(Ordering::Relaxed) == me.0
     }
 
     /// Takes a role that this thread keeps. `false`: it does not, or somebody has asked for it: see [`Role::try_take`].
     #[inline(always)]
-    pub(crate) fn enter_kept(self, me: Owner) -> bool {
-        self.is_kept_by(me) && self.step_in(me.0 | KEPT) == Step::In
+    pub(crate) fn enter_kept(self, me: Kept) -> bool {
+        self.is_kept_by(me) && self.step_in(me.0) == Step::In
     }
 
     /// Leaves it, and keeps it. `false`: somebody has asked for it, or left something in it: see [`Role::give_back`].
     #[inline(always)]
-    pub(crate) fn leave_kept(self, me: Owner) -> bool {
-        self.go_out(me.0 | KEPT)
+    pub(crate) fn leave_kept(self, me: Kept) -> bool {
+        self.go_out(me.0)
     }
 
     #[cold]
@@ -552,15 +585,17 @@ struct Asked {
     inside: u32,
 }
 
+thread_local! {
+    /// The calling thread's serial; 0: it has none yet.
+    static SERIAL: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
 /// The calling thread's serial: not zero, never used again in this process.
 ///
 /// After 2^24 - 1 threads serials start again, which matters only to a sweep of a single thread.
 #[inline]
 #[must_use]
 pub fn thread_serial() -> u32 {
-    thread_local! {
-        static SERIAL: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
-    }
     static NEXT: process::AtomicU32 = process::AtomicU32::new(1);
     SERIAL.with(|serial| {
         if serial.get() == 0 {
@@ -618,6 +653,36 @@ mod tests {
         assert!(matches!(role.try_take(owner(1, 1)), Taken::Held(_)));
         assert!(!role.give_back(owner(0, 1), true));
         assert_eq!(role.try_take(owner(1, 1)), Taken::Clean);
+    }
+
+    /// A process that keeps no role, with threads of every number, beside any owner, inside or not.
+    #[test]
+    fn who_keeps_no_role_enters_none_by_the_shortcut() {
+        let serial = thread_serial();
+        for process in 0..8 {
+            let process = ProcessIndex::new(process).expect("small");
+            let never = Keeper::of(process, KEEP_NEVER).here();
+            let keeps = Keeper::of(process, 3).here();
+            for other in 0..8 {
+                let other = owner(other, serial);
+                let probe = RoleProbe::default();
+                let role = probe.role(0);
+                assert!(
+                    !role.enter_kept(never) && !role.enter_kept(keeps),
+                    "it is free"
+                );
+                assert_eq!(role.try_take(other), Taken::Clean);
+                assert!(
+                    !role.enter_kept(never) && !role.enter_kept(keeps),
+                    "it is held"
+                );
+                assert!(!role.give_back(other, true));
+                assert_eq!(role.holder(), Some(other));
+                assert!(!role.enter_kept(never), "it is kept");
+                let is_ours = other == Owner::me(process);
+                assert_eq!(role.enter_kept(keeps), is_ours);
+            }
+        }
     }
 
     #[test]
