@@ -222,6 +222,8 @@ typedef struct npfs_host_ops {
 /**
  * A connection that this process has attached to: above 0. It may be used while another thread drops it, and stands for
  * nothing then (`NPFS_HOST_STALE`); the same number comes again after some two thousand others at its place.
+ * A thread's first call asks the system who it is (getpid(2), gettid(2)), to say from then on by plain stores which connection it
+ * uses; "no system call" below is of those after it.
  */
 typedef int32_t npfs_host_conn;
 

@@ -29,6 +29,8 @@ use crate::{
 
 /// A connection that this process has attached to: above 0. It may be used while another thread drops it, and stands for
 /// nothing then (`NPFS_HOST_STALE`); the same number comes again after some two thousand others at its place.
+/// A thread's first call asks the system who it is (getpid(2), gettid(2)), to say from then on by plain stores which connection it
+/// uses; "no system call" below is of those after it.
 pub type npfs_host_conn = i32;
 
 /// What the library needs of its host. `size` is `sizeof(npfs_host_ops)`.
