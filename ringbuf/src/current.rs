@@ -161,6 +161,12 @@ mod held {
             if !word.named.load(Ordering::Relaxed).is_null() {
                 return None;
             }
+            self.name(word)
+        }
+
+        /// What is there, named in a word that is in no use.
+        #[inline(always)]
+        fn name(&self, word: &'static Word) -> Option<Named<'_, T>> {
             let value = self.protect(&word.named)?;
             Some(Named {
                 value,
@@ -174,9 +180,7 @@ mod held {
             if let Some(word) = WORD.get().or_else(take_word)
                 && word.named.load(Ordering::Relaxed).is_null()
             {
-                let value = self.protect(&word.named)?;
-                let of = PhantomData;
-                return Some(Named { value, word, of }.into());
+                return self.name(word).map(Held::from);
             }
             self.pins.fetch_add(1, Ordering::SeqCst);
             fence(Ordering::SeqCst);

@@ -32,7 +32,7 @@ pub(crate) struct Looked {
 }
 
 impl<'a> Queue<'a> {
-    /// Under the lock, or whatever it is.
+    /// Under the lock; without it, of no one moment.
     fn look(&self) -> Looked {
         let table = &self.header.table.0;
         Looked {

@@ -324,7 +324,19 @@ impl Drop for Client {
 macro_rules! calls {
     ($end:ident) => {
         impl $end {
-            /// A call where the connection is not at hand.
+            /// A call on the connection.
+            #[inline(always)]
+            fn with_conn<T>(
+                &self,
+                call: impl FnOnce(&Conn) -> std::result::Result<T, npfs_ringbuf::Error>,
+            ) -> Result<T> {
+                match self.conn_at_hand() {
+                    Some(conn) => Ok(call(&conn)?),
+                    None => self.late(call),
+                }
+            }
+
+            /// One where it is not at hand.
             #[cold]
             #[inline(never)]
             fn late<T>(
@@ -343,10 +355,7 @@ macro_rules! calls {
             /// [`Error::AccessDenied`].
             #[inline]
             pub fn read(&self, buf: &mut [u8]) -> Result<Read> {
-                match self.conn_at_hand() {
-                    Some(conn) => Ok(conn.read(buf)?),
-                    None => self.late(|conn| conn.read(buf)),
-                }
+                self.with_conn(|conn| conn.read(buf))
             }
 
             /// As [`Self::read`], for so long at most.
@@ -376,10 +385,7 @@ macro_rules! calls {
             /// [`Error::WouldBlock`], and as [`Self::read`].
             #[inline]
             pub fn try_read(&self, buf: &mut [u8]) -> Result<Read> {
-                match self.conn_at_hand() {
-                    Some(conn) => Ok(conn.try_read(buf)?),
-                    None => self.late(|conn| conn.try_read(buf)),
-                }
+                self.with_conn(|conn| conn.try_read(buf))
             }
 
             /// Writes one message, or bytes, and waits while the quota of the direction is used up (section 12). The
@@ -391,10 +397,7 @@ macro_rules! calls {
             /// [`Error::AccessDenied`].
             #[inline]
             pub fn write(&self, data: &[u8]) -> Result<usize> {
-                match self.conn_at_hand() {
-                    Some(conn) => Ok(conn.write(data)?),
-                    None => self.late(|conn| conn.write(data)),
-                }
+                self.with_conn(|conn| conn.write(data))
             }
 
             /// As [`Self::write`], for so long at most; a write that ends so takes its unread bytes back.
@@ -424,10 +427,7 @@ macro_rules! calls {
             /// [`Error::WouldBlock`], and as [`Self::write`].
             #[inline]
             pub fn try_write(&self, data: &[u8]) -> Result<usize> {
-                match self.conn_at_hand() {
-                    Some(conn) => Ok(conn.try_write(data)?),
-                    None => self.late(|conn| conn.try_write(data)),
-                }
+                self.with_conn(|conn| conn.try_write(data))
             }
 
             /// Sends one message and waits for one (section 15). Nothing may be waiting to be read.

@@ -91,12 +91,7 @@ impl Nt {
 
     /// NtFlushBuffersFile: returns when everything written before has been read, whatever the handle (NP-FLUSH-04).
     pub fn flush_buffers_file(&self, handle: Handle, status: &StatusBlock) -> NtStatus {
-        let io = Io {
-            event: None,
-            status: status.clone(),
-            context: 0,
-            callback: None,
-        };
+        let io = Io::with_status(status.clone());
         let flushed = self.entry(handle).and_then(|Entry { file, .. }| {
             let _turn = file.takes_its_turn()?;
             begin(&file, &io)?;

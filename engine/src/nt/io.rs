@@ -286,7 +286,15 @@ impl Io {
     pub fn with_event(event: Event) -> Io {
         Io {
             event: Some(event),
-            status: StatusBlock::default(),
+            ..Io::with_status(StatusBlock::default())
+        }
+    }
+
+    /// With a block, and nothing else. Unlike [`Io::default`] it makes none that a caller with one of its own throws away.
+    pub(super) fn with_status(status: StatusBlock) -> Io {
+        Io {
+            event: None,
+            status,
             context: 0,
             callback: None,
         }
