@@ -3,6 +3,8 @@
 //! Three ways to call, one engine under them: `try_` answers at once, the plain calls block the calling thread and
 //! nobody else, `start_` takes the operation's place in line and lets the caller come back for the answer.
 
+use std::cell::Cell;
+
 use crate::{
     Deadline, Error, Grant, Link, PendingFlush, PendingRead, PendingTransact, PendingWrite, Shared,
     SpinPolicy, Wait,
@@ -1179,7 +1181,7 @@ impl Conn {
         // from the reader that is about to write it.
         let batch = len.max((quota / 4).min(MOST_BATCH));
         let between = (batch / len.max(1)).clamp(1, MOST_LOOKS_BETWEEN);
-        let turns = std::cell::Cell::new(0_u64);
+        let turns = Cell::new(0_u64);
         let calm = || queue.attention().is_quiet(queue.calm);
         let ready = self.spin.until(peer, entered, || {
             turns.set(turns.get() + 1);
@@ -1205,11 +1207,11 @@ impl Conn {
             return;
         }
         let queue = self.incoming();
-        let front = queue.front_snapshot();
+        let front = Cell::new(queue.front_snapshot());
         let common = &queue.header.common.0;
         let peer = common.producer_cpu.load(Ordering::Relaxed);
         self.spin.until(peer, entered, || {
-            queue.looks_ready_at(&front) || queue.attention().0 != queue.calm
+            queue.has_come(&front) || queue.attention().0 != queue.calm
         });
     }
 

@@ -3,6 +3,8 @@
 //! An immediate read works under the consumer's role from its first look to its last store. A matched read needs no
 //! role to copy: its range is its own until it says that it has copied.
 
+use std::cell::Cell;
+
 use crate::{
     attention::{Attention, READER_CLOSED, UNPLACED, WRITER_CLOSED},
     error::{Error, Fault},
@@ -12,7 +14,7 @@ use crate::{
     produce::WriteStop,
     queue::{Front, Queue, Segment},
     record::{Change, Kind, Outcome, Phase, Wakes, Word},
-    role::{Owner, Taken},
+    role::{Owner, SETTLE, Taken},
     sync::Ordering,
     types::{PipeType, Read, ReadMode},
 };
@@ -160,21 +162,35 @@ impl<'a> Queue<'a> {
         &self,
         me: Owner,
         buf: &mut [u8],
-        spin: impl FnOnce(&dyn Fn() -> bool) -> bool,
+        spin: impl Fn(&dyn Fn() -> bool) -> bool,
         spun: &mut bool,
         wakes: &mut Wakes<'a>,
     ) -> Result<Read, ReadStop> {
         self.consumer_role(me)?;
         let mut attention = self.attention();
-        if attention.0 == self.calm {
-            let front = self.front();
+        // Bounded, since a hostile peer can leave something to do all the time.
+        for _ in 0..MOST_ERRANDS {
+            if attention.0 != self.calm {
+                break;
+            }
+            let front = Cell::new(self.front());
             let held = self.header.front.0.role.load(Ordering::Relaxed);
             let ready = spin(&|| {
-                self.looks_ready_at(&front)
+                self.has_come(&front)
                     || self.attention().0 != self.calm
                     || self.header.front.0.role.load(Ordering::Relaxed) != held
             });
             *spun = !ready;
+            attention = self.attention();
+            if !ready || self.has_come(&front) || !self.consumer().was_left_work(held) {
+                break;
+            }
+            // By a writer that had seen a record, which is gone, and that waits for nothing. A read that pended for it would be
+            // seen by the next write, whose errand would end the next spin, and so on: each time with a record and two
+            // heavy fences.
+            self.consumer().clear(SETTLE);
+            // A breach is found again by the read itself.
+            let _ = self.settle(wakes);
             attention = self.attention();
         }
         // Whatever ended the spin: what is there is taken, and if nothing is, the read pends.
@@ -648,7 +664,7 @@ impl<'a> Queue<'a> {
         match self.take_consumer(me) {
             Taken::Clean | Taken::Dirty => true,
             Taken::Mine | Taken::Held(_) => {
-                if !self.consumer().leave(crate::role::SETTLE) {
+                if !self.consumer().leave(SETTLE) {
                     self.record(index).kick();
                 }
                 false
@@ -1022,6 +1038,8 @@ impl<'a> Queue<'a> {
     }
 }
 
+/// Errands within one wait.
+const MOST_ERRANDS: u32 = 16;
 /// Frames of which a stream is helped by asking for the lines of later ones.
 pub(crate) const SMALL: u32 = 256;
 /// How far behind the frame at hand: far enough not to take lines from a writer that is just ahead.

@@ -127,7 +127,7 @@ impl<'a> Queue<'a> {
         // Pairs with the fence in `publish_record`: either this load sees the record, or its owner sees the frame.
         if self.has_waiters() {
             if written {
-                self.settle_or_leave(me, wakes)?;
+                self.settle_for_waiters(me, wakes)?;
             } else {
                 self.after_producer(me, wakes);
             }

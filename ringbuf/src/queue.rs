@@ -15,7 +15,7 @@
 //! `used = committed - claimed - cancelled` decides about quota; `head` about room. How frames get in is in
 //! `produce.rs`, how they get out in `consume.rs`, how pended operations meet them in `settle.rs`.
 
-use std::ops::Deref;
+use std::{cell::Cell, ops::Deref};
 
 use crate::{
     area::{Area, Memory},
@@ -457,6 +457,19 @@ impl<'a> Queue<'a> {
         front.left != 0 || !self.is_untouched(front.pos) && self.tag_is(front.pos)
     }
 
+    /// The same for a reader that will wait for it: `front` moves past a skip frame that stands alone, since a writer that begins
+    /// a lap commits it before it copies its message. A breach has come too.
+    #[inline]
+    pub(crate) fn has_come(&self, front: &Cell<Front>) -> bool {
+        let mut at = front.get();
+        if !self.looks_ready_at(&at) {
+            return false;
+        }
+        let nothing = matches!(self.first(&mut at), Ok(None));
+        front.set(at);
+        !nothing
+    }
+
     /// Claims `count` bytes of the segment that `first` gave.
     #[inline(always)]
     pub(crate) fn claim(&self, front: &mut Front, segment: Segment, count: u32) {
@@ -525,9 +538,26 @@ impl<'a> Queue<'a> {
     }
 
     /// The same; `false`: it is left.
-    #[cold]
     pub(crate) fn settle_or_leave_it(
         &self,
+        me: Owner,
+        wakes: &mut Wakes<'a>,
+    ) -> Result<bool, Fault> {
+        self.settle_or_leave_while(|| true, me, wakes)
+    }
+
+    /// The same for a writer that has seen somebody wait. To hear that the lock is held takes long, and whoever waited may have
+    /// settled by then: the holder is not disturbed for that.
+    pub(crate) fn settle_for_waiters(&self, me: Owner, wakes: &mut Wakes<'a>) -> Result<(), Fault> {
+        self.settle_or_leave_while(|| self.has_waiters(), me, wakes)
+            .map(drop)
+    }
+
+    /// Leaves it only while there is something to leave.
+    #[cold]
+    fn settle_or_leave_while(
+        &self,
+        wanted: impl Fn() -> bool,
         me: Owner,
         wakes: &mut Wakes<'a>,
     ) -> Result<bool, Fault> {
@@ -540,6 +570,9 @@ impl<'a> Queue<'a> {
                 }
                 // A signal handler above the holder: the holder itself does it when it goes on.
                 Taken::Mine | Taken::Held(_) => {
+                    if !wanted() {
+                        return Ok(true);
+                    }
                     if self.consumer().leave(SETTLE) {
                         return Ok(false);
                     }

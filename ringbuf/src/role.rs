@@ -505,6 +505,11 @@ impl Role<'_> {
         self.word.fetch_and(!flags, Ordering::SeqCst);
     }
 
+    /// For the holder: whether all that has come to the word since it was `held` is work.
+    pub(crate) fn was_left_work(self, held: u32) -> bool {
+        self.word.load(Ordering::Relaxed) ^ held == SETTLE
+    }
+
     /// Leaves work for the holder. `false`: nobody holds it any more, so the caller can take it, and finds the flag.
     #[must_use = "nobody holds the lock: the caller settles"]
     pub(crate) fn leave(self, flag: u32) -> bool {
