@@ -1993,6 +1993,36 @@ fn memory_is_given_back_after_a_burst() {
     });
 }
 
+/// A fast stream takes a megabyte for its laps, whatever the quota, and no more; when it has become slow that goes back.
+#[test]
+fn a_stream_takes_a_megabyte_at_most_and_gives_it_back() {
+    within(120, || {
+        let pair = Pair::new(&ConnSpec::new(PipeType::Message, 65_536));
+        let begun = sys::occupied(pair.books.fd());
+        let mut buf = vec![0; 4096];
+        let mut data = pattern(1, 4096);
+        let mut turns = |len: usize, turns: u64| {
+            for turn in 0..turns {
+                data[..8].copy_from_slice(&turn.to_le_bytes());
+                assert_eq!(pair.client.try_write(&data[..len]), Ok(len));
+                let read = pair.server.try_read(&mut buf).map(|read| read.count());
+                assert_eq!(read, Ok(len));
+                assert!(buf[..len] == data[..len]);
+            }
+        };
+        turns(4096, 20_000);
+        let busy = sys::occupied(pair.books.fd()) - begun;
+        println!("{busy} bytes for a stream");
+        assert!(busy <= (1 << 20) + (128 << 10), "{busy} bytes for a stream");
+        let slow = Instant::now();
+        while slow.elapsed() < Duration::from_millis(500) {
+            turns(64, 1000);
+        }
+        let after = sys::occupied(pair.books.fd()) - begun;
+        assert!(after <= 256 << 10, "{busy} bytes, and then {after}");
+    });
+}
+
 /// A pipe that never carried data costs next to nothing.
 #[test]
 fn an_idle_connection_costs_at_most_a_page() {

@@ -855,6 +855,7 @@ fn reset(queue: &QueueHeader, generation: u32) {
         &back.sel,
         &front.sel,
         &notes.small_since,
+        &notes.lap,
         &table.cancelled_messages,
         &table.order,
         &queue.common.0.producer_cpu,

@@ -1063,6 +1063,13 @@ impl Conn {
             self.deliver(&mut wakes);
             match read {
                 Ok(read) => {
+                    if self.turn() {
+                        #[allow(
+                            clippy::cast_possible_truncation,
+                            reason = "no message is as long"
+                        )]
+                        self.came_at_once(queue, read.count() as u32);
+                    }
                     self.turn.store(1, Ordering::Relaxed);
                     return Ok(read);
                 }

@@ -275,11 +275,38 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Whether the frame at the front is a large one of a stream, for a thread that keeps the consumer's role and has seen it.
+    /// The length of the frame at the front if it is one of a stream, for a thread that has the consumer's role and has seen it.
     #[inline(always)]
-    pub(crate) fn is_amid_a_stream(self) -> bool {
-        let header = self.header_at(self.front().pos);
-        header.is_ok_and(|header| header.len >= LARGE && !header.flags.has(Flags::ALIGNED))
+    fn is_amid_a_stream(self) -> Option<u32> {
+        let header = self.header_at(self.front().pos).ok()?;
+        (!header.flags.has(Flags::ALIGNED)).then_some(header.len)
+    }
+
+    /// By how many bytes a writer is to be ahead: half of the quota, or as much as a CPU keeps in a cache of its own.
+    #[inline(always)]
+    fn lead(self) -> u32 {
+        (self.quota / 2).min(LEAD)
+    }
+
+    /// Waits until the writer is ahead by [`Queue::lead`]. `false`: it has added nothing for `patience` looks, some
+    /// microseconds, or takes too long, or something unusual goes on.
+    #[cold]
+    fn let_ahead(self, patience: u32) -> bool {
+        let front = self.front_snapshot().bytes;
+        let (mut ahead, mut quiet) = (0, 0);
+        for _ in 0..MOST_LOOKS_AHEAD {
+            (0..BETWEEN_LOOKS).for_each(|_| spin_hint());
+            let now = self.back_snapshot().bytes.wrapping_sub(front);
+            if now >= u64::from(self.lead()) {
+                return true;
+            }
+            quiet = if now == ahead { quiet + 1 } else { 0 };
+            if quiet > patience || self.attention().0 != self.calm {
+                return false;
+            }
+            ahead = now;
+        }
+        false
     }
 
     /// Looks up to `times` for the next frame without any role, which the caller's thread keeps. `false`: it has not come,
@@ -333,6 +360,11 @@ impl Conn {
     #[inline(never)]
     fn read_in_a_moment(&self, buf: &mut [u8]) -> Option<Read> {
         let (queue, me) = (self.incoming(), self.kept());
+        if let Some(patience) = self.spin().lets_ahead()
+            && !queue.let_ahead(patience)
+        {
+            self.spin().stays_behind();
+        }
         if !self.look_for_a_moment(queue, me) {
             return None;
         }
@@ -351,10 +383,19 @@ impl Conn {
             return false;
         }
         self.spin().met_at_once();
-        if queue.is_amid_a_stream() {
-            self.spin().on_the_heels();
+        if let Some(len) = queue.is_amid_a_stream() {
+            self.came_at_once(queue, len);
         }
         true
+    }
+
+    /// A message of a stream had just come when it was read.
+    #[inline(always)]
+    pub(crate) fn came_at_once(&self, queue: Queue<'_>, len: u32) {
+        // Of fewer than two messages no lead can be made.
+        if len >= LARGE && len <= queue.lead() / 2 {
+            self.spin().on_the_heels(len);
+        }
     }
 
     /// The end of a shortcut: what was read, if that is what happened.
@@ -429,5 +470,10 @@ enum NoFrame {
     Usual,
 }
 
-/// Frames of which a reader on the writer's heels gets less than one that lags.
-const LARGE: u32 = 1024;
+/// Frames of which a reader on the writer's heels gets less than one that lags, and a short lap less than a long one.
+pub(crate) const LARGE: u32 = 1024;
+const LEAD: u32 = 1 << 20;
+/// Pauses, some 1 us: each look takes the line from the writer.
+const BETWEEN_LOOKS: u32 = 40;
+/// What a stream's messages may be late by.
+const MOST_LOOKS_AHEAD: u32 = 64;

@@ -185,7 +185,8 @@ pub(crate) struct Notes {
     pub(crate) checked: AtomicU64,
     /// Since when laps have stayed small although a large one has taken memory: milliseconds, never 0; 0: it is not so.
     pub(crate) small_since: AtomicU32,
-    pub(crate) reserved: AtomicU32,
+    /// How fast the laps of a stream are (`produce.rs`).
+    pub(crate) lap: AtomicU32,
     /// A frame that ends at this position or before it is laid straight on: no restart is due, and neither the end of the
     /// area nor what is unread comes before. Found with `head`.
     pub(crate) straight: AtomicU64,

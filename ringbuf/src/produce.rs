@@ -12,6 +12,7 @@
 use crate::{
     attention::{OWED, READER_CLOSED, UNPLACED, WRITER_CLOSED},
     error::{Error, Fault},
+    fast::LARGE,
     fault::{self, Point},
     frame::{Flags, HEADER, Header, next_header, next_lap, on_header},
     futex,
@@ -233,7 +234,7 @@ impl<'a> Queue<'a> {
         flags: Flags,
     ) -> Result<Option<Placed>, Error> {
         let len = data.len() as u64;
-        let Some(at) = self.find_room(back, len)? else {
+        let Some(at) = self.find_room(back, len, flags)? else {
             return Ok(None);
         };
         self.see_to_memory(at.wrapping_add(HEADER + len))?;
@@ -345,11 +346,11 @@ impl<'a> Queue<'a> {
     /// A position for a header with `len` bytes of payload behind it in one piece; skip frames on the way to it are
     /// committed.
     #[inline(always)]
-    fn find_room(&self, back: &mut Back, len: u64) -> Result<Option<u64>, Error> {
+    fn find_room(&self, back: &mut Back, len: u64, flags: Flags) -> Result<Option<u64>, Error> {
         if self.goes_straight_on(back.tail, len) {
             return Ok(Some(back.tail));
         }
-        self.find_room_slow(back, len)
+        self.find_room_slow(back, len, flags)
     }
 
     /// The usual case: straight on, well before the end of the area, the rock and the head (both are one lap after the
@@ -404,7 +405,12 @@ impl<'a> Queue<'a> {
     }
 
     #[cold]
-    fn find_room_slow(&self, back: &mut Back, len: u64) -> Result<Option<u64>, Error> {
+    fn find_room_slow(
+        &self,
+        back: &mut Back,
+        len: u64,
+        flags: Flags,
+    ) -> Result<Option<u64>, Error> {
         let size = self.area().len();
         if HEADER + len > size {
             return Ok(None);
@@ -418,6 +424,9 @@ impl<'a> Queue<'a> {
             notes.checked.store(tail, Ordering::Relaxed);
             if self.restart_ahead(head, tail).is_none()
                 && worth_a_restart(head, tail, size, self.quota)
+                && !(len >= u64::from(LARGE)
+                    && !flags.has(Flags::ALIGNED)
+                    && self.goes_far(tail & (size - 1)))
             {
                 tail = self.restart(back, head)?;
             }
@@ -489,12 +498,24 @@ impl<'a> Queue<'a> {
         // After the skip frame: a death in between leaves less room, and the other way round a rock that nobody passes.
         notes.restart.store(tail, Ordering::Relaxed);
         notes.checked.store(to, Ordering::Relaxed);
+        let next = Lap::from(notes.lap.load(Ordering::Relaxed)).next(offset, micros());
+        notes.lap.store(next.into(), Ordering::Relaxed);
         let high = notes.high_water.load(Ordering::Relaxed).max(offset);
         notes.high_water.store(high, Ordering::Relaxed);
         if high > KEEP && self.has_been_small(offset) && head == tail {
             self.give_memory_back(offset, high);
         }
         Ok(to)
+    }
+
+    /// Whether a stream that has come to `offset` of its lap goes on, since it has been fast for a while and does better with a
+    /// longer one. The lines of a short lap have been read a moment ago when they are written again, so that each is taken
+    /// back from the reader's cache; of a lap that is longer than that cache they are nobody's.
+    fn goes_far(&self, offset: u64) -> bool {
+        let lap = Lap::from(self.header.notes.0.lap.load(Ordering::Relaxed));
+        lap.fast >= FAST_LAPS
+            && offset < LONG_LAP.min(self.area().len() / 2)
+            && lap.is_fast(offset, micros())
     }
 
     /// A lap ends at `offset`. By the clock, and not after so many of them: a fast stream would give back again and again what
@@ -931,10 +952,65 @@ fn worth_a_restart(head: u64, tail: u64, size: u64, quota: u32) -> bool {
             && (head & (size - 1)) >= offset / 2)
 }
 
+/// What a producer remembers of its laps: in one word, 8 and 24 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lap {
+    /// How many were fast in a row.
+    fast: u8,
+    /// When this one began, [`micros`].
+    since: u32,
+}
+
+impl Lap {
+    /// Whether it came to `offset` at a gigabyte a second.
+    fn is_fast(self, offset: u64, now: u32) -> bool {
+        u64::from(now.wrapping_sub(self.since) & Lap::TIME) * 1024 <= offset
+    }
+
+    /// The one after it, which ends at `offset`.
+    fn next(self, offset: u64, now: u32) -> Lap {
+        let fast = if self.is_fast(offset, now) {
+            self.fast.saturating_add(1)
+        } else {
+            0
+        };
+        Lap { fast, since: now }
+    }
+
+    const TIME: u32 = (1 << 24) - 1;
+}
+
+impl From<u32> for Lap {
+    fn from(word: u32) -> Lap {
+        let [fast, ..] = word.to_be_bytes();
+        Lap {
+            fast,
+            since: word & Lap::TIME,
+        }
+    }
+}
+
+impl From<Lap> for u32 {
+    fn from(lap: Lap) -> u32 {
+        u32::from(lap.fast) << 24 | lap.since
+    }
+}
+
+/// The time in microseconds of 1,024 ns; as many bits as a [`Lap`] has.
+fn micros() -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "it wraps")]
+    let now = (futex::now() >> 10) as u32;
+    now & Lap::TIME
+}
+
 /// Empty messages that may wait behind one write.
 pub(crate) const MAX_EMPTIES: u32 = 65_536;
 /// A lap shorter than this is not worth a restart.
 pub(crate) const RESTART: u64 = 16 * 1024;
+/// A lap of this length has left the cache of the CPU that reads (512 KiB to 2 MiB) when it is written again.
+const LONG_LAP: u64 = 1 << 20;
+/// Fast laps in a row before one is long: some megabytes, so that a pipe that carries a burst now and then stays small.
+const FAST_LAPS: u8 = 64;
 /// Milliseconds for which laps have to stay small before memory is given back between two writes. Giving it back and taking
 /// it again costs some hundred microseconds.
 const SMALL_TIME: u32 = 200;
@@ -942,3 +1018,22 @@ const SMALL_TIME: u32 = 200;
 const LOW: u32 = 64 * 1024;
 /// Memory up to this offset is given back only with more.
 const KEEP: u64 = 192 * 1024;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stream_that_stays_fast_has_long_laps() {
+        let mut lap = Lap::from(0);
+        for turn in 1..=300_u32 {
+            // 64 KiB in 60 us, across the turn of the clock.
+            let now = (Lap::TIME - 100).wrapping_add(turn * 60) & Lap::TIME;
+            lap = lap.next(65_536, now);
+            assert_eq!(Lap::from(u32::from(lap)), lap);
+            assert_eq!(u32::from(lap.fast), (turn - 1).min(255), "{turn}");
+        }
+        assert!(lap.is_fast(1 << 20, lap.since + 1000) && !lap.is_fast(1 << 20, lap.since + 1100));
+        assert_eq!(lap.next(65_536, lap.since + 70).fast, 0);
+    }
+}

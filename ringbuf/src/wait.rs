@@ -421,23 +421,39 @@ impl Spin {
                 && self.turns.load(Ordering::Relaxed) > MOST_TURNS / 2
     }
 
-    /// One more frame of a stream of large ones had just come when it was read. A reader on the heels of its writer takes
-    /// each line from the other CPU's cache, and both are slow; after several such frames it falls back by a few.
+    /// One more frame of a stream of large ones, of `len` bytes, had just come when it was read. A reader on the heels of its
+    /// writer takes each line from the other CPU's cache, and both are slow; after several such frames it lets the writer get
+    /// ahead ([`Spin::lets_ahead`]).
     #[cold]
-    pub(crate) fn on_the_heels(&self) {
-        let frames = (self.heels.load(Ordering::Relaxed) + 1) % HEELS;
-        self.heels.store(frames, Ordering::Relaxed);
-        if frames == 0 {
-            (0..FALL_BACK).for_each(|_| spin_hint());
-        }
+    pub(crate) fn on_the_heels(&self, len: u32) {
+        let frames = (self.heels.load(Ordering::Relaxed) % (HEELS + 1) + 1).min(HEELS);
+        // In the same byte: for how many looks, of a microsecond or so, it may bring nothing new.
+        let most = u8::MAX / (HEELS + 1) - 1;
+        let patience = u8::try_from(len >> 13).unwrap_or(most).clamp(1, most);
+        self.heels
+            .store(patience * (HEELS + 1) + frames, Ordering::Relaxed);
     }
 
     /// A frame had been there for a while.
     #[inline(always)]
     pub(crate) fn off_the_heels(&self) {
-        if self.heels.load(Ordering::Relaxed) != 0 {
+        let heels = self.heels.load(Ordering::Relaxed);
+        if heels % (HEELS + 1) != HEELS && heels != 0 {
             self.heels.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Whether this reader lets its writer get ahead before it looks for the next frame, and for how many looks that may
+    /// bring nothing new.
+    #[inline(always)]
+    pub(crate) fn lets_ahead(&self) -> Option<u32> {
+        let heels = self.heels.load(Ordering::Relaxed);
+        (heels % (HEELS + 1) == HEELS).then(|| u32::from(heels / (HEELS + 1)) + 1)
+    }
+
+    /// The stream has ended.
+    pub(crate) fn stays_behind(&self) {
+        self.heels.store(0, Ordering::Relaxed);
     }
 
     /// Such a look has met what it was for.
@@ -588,8 +604,6 @@ const QUICK_LOOKS: u32 = 64;
 /// Nanoseconds: who may not look for so long goes by the clock.
 const QUICK_TIME: u32 = 4_000;
 const HEELS: u8 = 8;
-/// Pauses, some 0.5 to 1.5 us: a few frames of 4 KiB.
-const FALL_BACK: u32 = 40;
 const LOOKS_PER_CLOCK: u32 = 16;
 const ROLE_SPINS: u32 = 200;
 const MOST_TURNS: u8 = 8;
