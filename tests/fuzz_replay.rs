@@ -71,6 +71,7 @@ fn the_wire_corpus_is_of_this_version() {
         out_quota: 5,
         default_timeout: Some(std::time::Duration::from_millis(50)),
         security: Some(security.clone()),
+        apart: false,
     };
     let after = std::time::Duration::from_secs(1);
     let words = Words {
@@ -113,7 +114,15 @@ fn the_wire_corpus_is_of_this_version() {
         ("rejoin", Request::Rejoin([9, 10], 1).encode()),
         (
             "give",
-            Request::Give(Tag(11), EndId(9), Mask::GENERIC_READ, modes, words).encode(),
+            Request::Give(
+                Tag(11),
+                EndId(9),
+                Mask::GENERIC_READ,
+                modes,
+                Some(15),
+                words,
+            )
+            .encode(),
         ),
         ("take", Request::Take(Tag(12), [13, 14]).encode()),
         (

@@ -2,11 +2,13 @@
 //! of the queue protocol brought up. Each test runs with both ends in this process and with each end in a process of its
 //! own.
 
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use npfs_ringbuf::books::ConnSpec;
 use npfs_ringbuf::{
-    Access, CompletionMode::Complete, CompletionMode::Queue, End, Error, PipeType, ReadMode, State,
+    Access, BooksError, CompletionMode::Complete, CompletionMode::Queue, End, Error, PipeType,
+    Read, ReadMode, State,
 };
 use npfs_tests::cmd::{Blocking, Done, OpId};
 use npfs_tests::party::{Pair, Place, Rig};
@@ -2020,6 +2022,51 @@ fn a_stream_takes_a_megabyte_at_most_and_gives_it_back() {
         }
         let after = sys::occupied(pair.books.fd()) - begun;
         assert!(after <= 256 << 10, "{busy} bytes, and then {after}");
+    });
+}
+
+/// A link that is to be one connection's alone, so that strangers may see it: not while it is others', nothing of theirs stays in
+/// it, and it gets no more of them.
+#[test]
+fn a_link_is_set_apart_for_one_connection() {
+    within(60, || {
+        let spec = ConnSpec::new(PipeType::Message, 65_536);
+        let mut pair = Pair::new(&spec);
+        let secret = *b"what another pipe has carried";
+        let is_there = |pair: &Pair| {
+            let file = std::fs::File::from(pair.books.share().expect("a duplicate"));
+            let mut data = Vec::new();
+            for (at, len) in sys::extents(pair.books.fd()) {
+                let mut extent = vec![0; len];
+                file.read_exact_at(&mut extent, at as u64).expect("read");
+                data.extend(extent);
+            }
+            data.windows(secret.len()).any(|window| window == secret)
+        };
+        let (other, server, client) = pair.another(&spec);
+        client.try_write(&secret).expect("write");
+        assert_eq!(
+            pair.books.set_apart(pair.id).map_err(|e| e.to_string()),
+            Err(BooksError::NotAlone.to_string())
+        );
+        assert!(is_there(&pair));
+        for (end, conn) in [(Server, server), (Client, client)] {
+            conn.close();
+            pair.books.close(other, end).expect("open");
+        }
+        pair.client.try_write(b"ours").expect("write");
+        pair.books.set_apart(pair.id).expect("alone");
+        assert!(pair.books.is_apart() && !is_there(&pair));
+        assert_eq!(pair.server.try_read(&mut [0; 8]), Ok(Read::Whole(4)));
+        let more = pair.books.connect(&spec, pair.index, pair.index);
+        assert!(matches!(more, Err(BooksError::NoFreeSlot)));
+        pair.books.set_apart(pair.id).expect("again");
+        for end in [Server, Client] {
+            pair.books.close(pair.id, end).expect("open");
+        }
+        let more = pair.books.connect(&spec, pair.index, pair.index);
+        assert!(matches!(more, Err(BooksError::NoFreeSlot)));
+        assert!(pair.books.set_apart(pair.id).is_err());
     });
 }
 

@@ -163,12 +163,13 @@ fn a_flood_of_modes_piles_nothing_up() {
         out_quota: 100,
         default_timeout: Some(Duration::from_millis(50)),
         security: None,
+        apart: false,
     };
     let Reply::Created { end, .. } = ask(&deaf, Request::Create(Tag(1), Box::new(create))) else {
         panic!("no server end");
     };
     let modes = (ReadMode::Byte, CompletionMode::Queue);
-    let give = Request::Give(Tag(2), end, Mask::all(), modes, Words::default());
+    let give = Request::Give(Tag(2), end, Mask::all(), modes, None, Words::default());
     let Reply::Given(_, token) = ask(&deaf, give) else {
         panic!("no token");
     };

@@ -13,8 +13,8 @@ use npfs::npfs::{EndId, Quality, Tag, Timeout};
 use npfs::security::{Mask, SecurityDescriptor, Sid};
 use npfs::wire::{Hello, Reply, Request};
 use npfs::{
-    BrokerOptions, ClientOptions, Error, Name, NtStatus, PipeType, Read, ReadMode, ServerOptions,
-    State,
+    BrokerOptions, Client, ClientOptions, Error, Name, NtStatus, PipeType, Read, ReadMode, Server,
+    ServerOptions, State,
 };
 use npfs_tests::raw::Raw;
 use npfs_tests::{Actor, Site, Stopwatch, child_exe, eventually};
@@ -421,6 +421,130 @@ fn an_end_is_given_to_no_other_user() {
     // What a stranger has tried is there for whom it is.
     let mut own = site.actor(child_exe!());
     own.must(&format!("take-server s {token}"));
+}
+
+/// An end goes to another user's process: the same pipe, in memory that no other pipe is in.
+#[test]
+fn np_close_01_an_end_is_given_to_another_user() {
+    if !is_root() {
+        return;
+    }
+    let (site, program) = for_everyone();
+    let namespace = site.namespace();
+    let mut options = ServerOptions::new();
+    options.pipe_type(PipeType::Message);
+    let create = || options.create(&namespace, "mine").expect("create");
+    let server = create();
+    let mut owner = site.actor(child_exe!());
+    owner.must("open c mine rw");
+    server.connect().expect("connect");
+
+    // Another pipe of the same two processes stands in the way.
+    let other = create();
+    owner.must("open d mine rw");
+    other.connect().expect("connect");
+    owner.must("write d secret");
+    let give = format!("give-to c {STRANGER}");
+    assert_eq!(owner.ask(&give), "STATUS_SHARING_VIOLATION");
+    let refused = server.give_to_user(STRANGER);
+    assert!(matches!(refused, Err(Error::NotApart)), "{refused:?}");
+    owner.must("close d");
+    drop(other);
+
+    let token = owner.must(&give);
+    assert!(matches!(
+        Client::take(&namespace, token.parse().expect("a token")),
+        Err(Error::Token)
+    ));
+    let mut stranger = Actor::spawn(&program, &site.socket, Some(STRANGER));
+    stranger.must(&format!("take-client c {token}"));
+    // One pipe of two, in one order.
+    for message in ["one", "two", "three"] {
+        server.write(message.as_bytes()).expect("write");
+    }
+    assert_eq!(owner.must("read c"), "one");
+    assert_eq!(stranger.must("read c"), "two");
+    assert_eq!(owner.must("read c"), "three");
+    stranger.must("write c theirs");
+    owner.must("write c ours");
+    let mut buf = [0; 16];
+    for expected in ["theirs", "ours"] {
+        let read = server.read(&mut buf).expect("read");
+        assert_eq!(&buf[..read.count()], expected.as_bytes());
+    }
+
+    // The next pipe of the two stands elsewhere, and can go its way, too.
+    let next = create();
+    owner.must("open e mine rw");
+    next.connect().expect("connect");
+    assert_eq!(owner.must("write e elsewhere"), "");
+    let token = next.give_to_user(STRANGER).expect("a token");
+    stranger.must(&format!("take-server e {token}"));
+    assert_eq!(stranger.must("read e"), "elsewhere");
+
+    // It closes with the last of its holders; who has it when the other dies goes on.
+    owner.must("close c");
+    server.write(b"still there").expect("write");
+    assert_eq!(stranger.must("read c"), "still there");
+    drop(stranger);
+    assert!(matches!(server.read(&mut buf), Err(Error::Broken)));
+    let read = next.try_read(&mut buf);
+    assert!(matches!(read, Err(Error::WouldBlock)), "{read:?}");
+    owner.must("write e again");
+    assert_eq!(next.read(&mut buf).expect("read").count(), 5);
+}
+
+/// Connections of a server that keeps them apart: each can go to another user, and their memory comes and goes with them.
+#[test]
+fn connections_are_kept_apart() {
+    if !is_root() {
+        return;
+    }
+    let (site, program) = for_everyone();
+    let namespace = site.namespace();
+    let mut options = ServerOptions::new();
+    options.pipe_type(PipeType::Message).apart(true);
+    let create = || options.create(&namespace, "mine").expect("create");
+    let mut owner = site.actor(child_exe!());
+    let mut stranger = Actor::spawn(&program, &site.socket, Some(STRANGER));
+    let servers: Vec<Server> = (0..3)
+        .map(|at| {
+            let server = create();
+            owner.must(&format!("open c{at} mine rw"));
+            server.connect().expect("connect");
+            server
+        })
+        .collect();
+    for (at, server) in servers.iter().enumerate() {
+        let token = owner.must(&format!("give-to c{at} {STRANGER}"));
+        stranger.must(&format!("take-client c{at} {token}"));
+        server.write(b"each its own").expect("write");
+        assert_eq!(stranger.must(&format!("read c{at}")), "each its own");
+    }
+    // A server end that listens for both.
+    let server = create();
+    let token = server.give_to_user(STRANGER).expect("a token");
+    stranger.must(&format!("take-server s {token}"));
+    owner.must("open d mine rw");
+    stranger.must("connect s");
+    owner.must("write d anybody");
+    assert_eq!(stranger.must("read s"), "anybody");
+
+    // More than the links that two processes may have at a time.
+    let maps = |owner: &mut Actor| -> usize { owner.must("links").parse().expect("a number") };
+    let before = maps(&mut owner);
+    for _ in 0..120 {
+        let server = create();
+        owner.must("open e mine rw");
+        server.connect().expect("connect");
+        owner.must("write e x");
+        owner.must("close e");
+    }
+    let last = create();
+    owner.must("open e mine rw");
+    last.connect().expect("connect");
+    let after = maps(&mut owner);
+    assert!(after <= before + 2, "{before} mappings, and then {after}");
 }
 
 #[test]

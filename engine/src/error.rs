@@ -100,6 +100,11 @@ pub enum Error {
     /// of another user's process.
     #[error("no end can be taken by this token")]
     Token,
+    /// An end can go to another user only if no other connection is in its memory ([`crate::ServerOptions::apart`]).
+    #[error(
+        "the connection shares its memory with others of the same two processes, so that its ends cannot go to another user"
+    )]
+    NotApart,
     /// Another status of the broker's.
     #[error("{0}")]
     Status(NtStatus),
@@ -138,6 +143,7 @@ impl Error {
             Error::NoBroker { .. } => NtStatus::NO_SUCH_DEVICE,
             Error::Version(_) | Error::Protocol(_) => NtStatus::REVISION_MISMATCH,
             Error::Token => NtStatus::INVALID_HANDLE,
+            Error::NotApart => NtStatus::SHARING_VIOLATION,
             Error::Status(status) => *status,
         }
     }
@@ -160,6 +166,7 @@ impl Error {
             NtStatus::CANCELLED => Error::Cancelled,
             NtStatus::IO_TIMEOUT => Error::TimedOut,
             NtStatus::INSUFFICIENT_RESOURCES => Error::NoResources,
+            NtStatus::SHARING_VIOLATION => Error::NotApart,
             other => Error::Status(other),
         }
     }

@@ -43,6 +43,7 @@ statuses! {
     OBJECT_NAME_INVALID = 0xC000_0033, "Not a name of a pipe.";
     OBJECT_NAME_NOT_FOUND = 0xC000_0034, "No pipe has that name.";
     OBJECT_PATH_INVALID = 0xC000_0039, "Not a path.";
+    SHARING_VIOLATION = 0xC000_0043, "What it is kept in is that of others, too.";
     REVISION_MISMATCH = 0xC000_0059, "Built for another version.";
     INVALID_OWNER = 0xC000_005A, "Not an owner that the caller may name.";
     INVALID_SECURITY_DESCR = 0xC000_0079, "Not a security descriptor.";

@@ -869,6 +869,23 @@ npfs_status npfs_give(npfs_handle file,
                       uint32_t size);
 
 /**
+ * As `npfs_give`, to a process of another user's: it has the memory of this connection from then on, and of no other.
+ *
+ * - `uid`: that user's number, of which alone a process can take the end.
+ *
+ * Errors: SHARING_VIOLATION (this process has other connections with that of the other end, in the same memory: only one that is the
+ * first and only one there can go to another user; the next one is made in memory of its own), and those of `npfs_give`.
+ *
+ * Memory: `token` can be written, `size` bytes.
+ */
+npfs_status npfs_give_to_user(npfs_handle file,
+                              uint32_t uid,
+                              uint32_t desired_access,
+                              uint32_t options,
+                              char *token,
+                              uint32_t size);
+
+/**
  * Its second half: opens the end that another process has given. Both have the same end from then on, and it closes with the
  * last handle of either. Any thread.
  *

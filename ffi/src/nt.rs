@@ -307,20 +307,56 @@ pub unsafe extern "C" fn npfs_give(
     token: *mut c_char,
     size: u32,
 ) -> npfs_status {
-    guard(|| {
-        let file: Arc<File> = handle::get(file)?;
-        // SAFETY: as this function asks for.
-        let out = unsafe { memory::output(token.cast(), size) }?;
-        let out = out
-            .get_mut(..NPFS_TOKEN_SIZE as usize)
-            .ok_or(NtStatus::BUFFER_TOO_SMALL)?;
-        let access = asked(desired_access, options);
-        let token = file.nt().give(file.handle, access)?.to_string();
-        let (end, digits) = out.split_last_mut().ok_or(NtStatus::BUFFER_TOO_SMALL)?;
-        digits.copy_from_slice(token.as_bytes());
-        *end = 0;
-        Ok(NtStatus::SUCCESS)
-    })
+    // SAFETY: as this function asks for.
+    guard(|| unsafe { give(file, None, asked(desired_access, options), token, size) })
+}
+
+/// As `npfs_give`, to a process of another user's: it has the memory of this connection from then on, and of no other.
+///
+/// - `uid`: that user's number, of which alone a process can take the end.
+///
+/// Errors: SHARING_VIOLATION (this process has other connections with that of the other end, in the same memory: only one that is the
+/// first and only one there can go to another user; the next one is made in memory of its own), and those of `npfs_give`.
+///
+/// # Safety
+/// `token` can be written, `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn npfs_give_to_user(
+    file: npfs_handle,
+    uid: u32,
+    desired_access: u32,
+    options: u32,
+    token: *mut c_char,
+    size: u32,
+) -> npfs_status {
+    let access = asked(desired_access, options);
+    // SAFETY: as this function asks for.
+    guard(|| unsafe { give(file, Some(uid), access, token, size) })
+}
+
+/// # Safety
+/// As [`npfs_give`].
+unsafe fn give(
+    file: npfs_handle,
+    to: Option<u32>,
+    access: Option<Mask>,
+    token: *mut c_char,
+    size: u32,
+) -> NtResult<NtStatus> {
+    let file: Arc<File> = handle::get(file)?;
+    // SAFETY: as this function asks for.
+    let out = unsafe { memory::output(token.cast(), size) }?;
+    let out = out
+        .get_mut(..NPFS_TOKEN_SIZE as usize)
+        .ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    let token = match to {
+        Some(uid) => file.nt().give_to_user(file.handle, access, uid),
+        None => file.nt().give(file.handle, access),
+    };
+    let (end, digits) = out.split_last_mut().ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    digits.copy_from_slice(token?.to_string().as_bytes());
+    *end = 0;
+    Ok(NtStatus::SUCCESS)
 }
 
 /// Its second half: opens the end that another process has given. Both have the same end from then on, and it closes with the

@@ -393,6 +393,10 @@ fn one_call(
             26 => npfs_revert_to_self(),
             27 => npfs_duplicate_object(handle, number, random.of(&[0, 2, 2]), out),
             28 => npfs_give(handle, number, number, output.cast(), output_length),
+            29 if random.below(2) == 0 => {
+                let room = output.cast();
+                npfs_give_to_user(handle, number, number, number, room, output_length)
+            }
             29 => npfs_take(handles.names(random), text(random, &NAMES), out),
             30 => npfs_set_callbacks_may_wait(handle, number as u8),
             31 => npfs_abi(word, arena.place(random)),

@@ -114,6 +114,8 @@ pub struct LinkBooks {
     processes: [Option<Process>; PROCESSES],
     areas: Areas,
     secrets: Secrets,
+    /// For one connection alone, which others than the pair may share.
+    apart: bool,
 }
 
 /// Random numbers that nobody has been given yet: the first `left`.
@@ -256,6 +258,7 @@ impl LinkBooks {
                 returned: Vec::new(),
             },
             secrets,
+            apart: false,
             region,
         })
     }
@@ -346,6 +349,9 @@ impl LinkBooks {
             if self.process(process).is_none() {
                 return Err(BooksError::NoSuchProcess);
             }
+        }
+        if self.apart {
+            return Err(BooksError::NoFreeSlot);
         }
         let secrets = [self.secrets.next()?, self.secrets.next()?];
         // By reader: the server reads what the client writes.
@@ -465,6 +471,37 @@ impl LinkBooks {
     pub fn keep(&mut self, conn: ConnId, end: End, keep: bool) -> Result<(), BooksError> {
         let kept = if keep { KEPT } else { 0 };
         self.change_holders(conn, end, |of| of & !KEPT | kept)
+    }
+
+    /// From now on the link is this connection's alone, for good: who gets its memory, whoever that is, finds what the holders of
+    /// this connection may know anyway. What connections of the past have left in their areas goes.
+    ///
+    /// # Errors
+    /// [`BooksError::NotAlone`], [`BooksError::NoSuchConnection`].
+    pub fn set_apart(&mut self, conn: ConnId) -> Result<(), BooksError> {
+        let [one, other] = self.book(conn)?.areas();
+        if self.apart {
+            return Ok(());
+        }
+        self.unpark();
+        if self.connections() != 1 || !self.parked.is_empty() {
+            return Err(BooksError::NotAlone);
+        }
+        let (mut from, end) = (self.region.geometry().data_off, (self.areas.next, 0));
+        for (offset, len) in [one.min(other), one.max(other), end] {
+            if from < offset {
+                region::punch(self.fd.as_fd(), from, offset - from);
+            }
+            from = offset + len;
+        }
+        self.apart = true;
+        Ok(())
+    }
+
+    /// Whether it is one connection's alone.
+    #[must_use]
+    pub fn is_apart(&self) -> bool {
+        self.apart
     }
 
     fn change_holders(

@@ -202,6 +202,8 @@ pub enum BooksError {
     Config(&'static str),
     /// No such connection, or no longer.
     NoSuchConnection,
+    /// The link holds other connections, or somebody who is inside one that has ended.
+    NotAlone,
     /// No such process, or not any more.
     NoSuchProcess,
     /// The system had no memory for the slot (ENOSPC, ENOMEM).
@@ -218,6 +220,7 @@ impl fmt::Display for BooksError {
             BooksError::TooManyProcesses => f.write_str("the link has 8 processes already"),
             BooksError::QuotaTooLarge(quota) => write!(f, "a quota of {quota} bytes is too large"),
             BooksError::Config(what) => write!(f, "a link cannot be made so: {what}"),
+            BooksError::NotAlone => f.write_str("the link is used by other connections"),
             BooksError::NoSuchConnection => f.write_str("no such connection"),
             BooksError::NoSuchProcess => f.write_str("no such process"),
             BooksError::NoMemory(_) => f.write_str("no memory for the connection"),

@@ -291,6 +291,11 @@ impl Cast {
             }
             // KEY: the token by which another process takes that end, too
             ["give", key] => Ok(either!(self, key, end => end.give())?.to_string()),
+            // KEY UID: the same for a process of another user's
+            ["give-to", key, uid] => {
+                let uid = uid.parse().expect("a number");
+                Ok(either!(self, key, end => end.give_to_user(uid))?.to_string())
+            }
             // KEY TOKEN
             ["take-server", key, token] => {
                 let server = Server::take(&self.namespace, token.parse()?)?;

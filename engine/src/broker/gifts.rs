@@ -21,6 +21,8 @@ pub(super) struct Gift {
     pub(super) words: Words,
     /// Whose processes may take it.
     pub(super) uid: u32,
+    /// Whom it counts for.
+    pub(super) giver: u32,
     pub(super) until: Moment,
 }
 
@@ -36,18 +38,18 @@ impl Gifts {
         self.gifts.is_empty()
     }
 
-    /// How many of a user's wait.
+    /// How many that a user has given wait.
     pub(super) fn count(&self, uid: u32) -> usize {
         self.of.get(&uid).copied().unwrap_or_default()
     }
 
     pub(super) fn add(&mut self, token: GiftToken, gift: Gift) {
         self.until.insert((gift.until, token));
-        *self.of.entry(gift.uid).or_default() += 1;
+        *self.of.entry(gift.giver).or_default() += 1;
         self.gifts.insert(token, gift);
     }
 
-    /// Once, and only by a process of the giver's user: it maps the same memory from then on.
+    /// Once, and only by a process of the user whom it is for: it maps the same memory from then on.
     pub(super) fn take(&mut self, token: GiftToken, uid: u32) -> Option<Gift> {
         self.gifts.get(&token).filter(|gift| gift.uid == uid)?;
         self.remove(token)
@@ -56,10 +58,10 @@ impl Gifts {
     fn remove(&mut self, token: GiftToken) -> Option<Gift> {
         let gift = self.gifts.remove(&token)?;
         self.until.remove(&(gift.until, token));
-        if let Some(count) = self.of.get_mut(&gift.uid) {
+        if let Some(count) = self.of.get_mut(&gift.giver) {
             *count -= 1;
             if *count == 0 {
-                self.of.remove(&gift.uid);
+                self.of.remove(&gift.giver);
             }
         }
         Some(gift)
@@ -84,11 +86,16 @@ mod tests {
     use super::*;
 
     fn gift(end: u64, uid: u32, until: Moment) -> Gift {
+        given(end, uid, uid, until)
+    }
+
+    fn given(end: u64, giver: u32, uid: u32, until: Moment) -> Gift {
         Gift {
             end: EndId(end),
             granted: Mask::FILE_READ_DATA,
             words: Words::default(),
             uid,
+            giver,
             until,
         }
     }
@@ -107,5 +114,15 @@ mod tests {
         assert_eq!(gifts.expire(39), []);
         assert_eq!(gifts.expire(40), [gift(8, 1000, 40)]);
         assert!(gifts.is_empty() && gifts.until.is_empty() && gifts.of.is_empty());
+    }
+
+    #[test]
+    fn a_gift_for_another_user_is_that_ones_and_counts_for_its_giver() {
+        let mut gifts = Gifts::default();
+        gifts.add([1, 2], given(7, 1000, 1001, 50));
+        assert_eq!((gifts.count(1000), gifts.count(1001)), (1, 0));
+        assert_eq!(gifts.take([1, 2], 1000), None);
+        assert_eq!(gifts.take([1, 2], 1001), Some(given(7, 1000, 1001, 50)));
+        assert_eq!(gifts.count(1000), 0);
     }
 }

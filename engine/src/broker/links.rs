@@ -59,9 +59,14 @@ pub(super) struct ConnRef {
 }
 
 impl LinkEntry {
-    fn new(id: u64, server: &Session, client: &Session) -> Result<LinkEntry, BooksError> {
+    fn new(
+        id: u64,
+        server: &Session,
+        client: &Session,
+        apart: bool,
+    ) -> Result<LinkEntry, BooksError> {
         let small = server.bits() == 32 || client.bits() == 32;
-        let config = if small {
+        let mut config = if small {
             LinkConfig {
                 size: 64 << 20,
                 slots: 256,
@@ -69,6 +74,9 @@ impl LinkEntry {
         } else {
             LinkConfig::default()
         };
+        if apart {
+            config.slots = 1;
+        }
         let mut books = LinkBooks::create(&config)?;
         // Deaths are watched by the sessions: one pidfd for a process, not one for each of its links.
         let first = books.add_process(None)?;
@@ -158,7 +166,7 @@ pub(super) struct Links {
     next: AtomicU64,
     /// How many have gone.
     gone: AtomicU64,
-    /// Those among them whose sessions have not been told, because more than two had them.
+    /// Those among them whose sessions have not been told: more than two had them, or go on without them.
     departed: Mutex<Vec<Arc<LinkEntry>>>,
 }
 
@@ -284,11 +292,18 @@ impl Links {
     }
 
     fn drop_if_idle(&self, link: &Arc<LinkEntry>) {
-        if !link.ending.load(Ordering::SeqCst) || lock(&link.books).connections() != 0 {
+        let apart = {
+            let books = lock(&link.books);
+            if books.connections() != 0 {
+                return;
+            }
+            books.is_apart()
+        };
+        if !apart && !link.ending.load(Ordering::SeqCst) {
             return;
         }
         if lock(&self.table).remove(link) {
-            if link.was_joined() {
+            if apart || link.was_joined() {
                 lock(&self.departed).push(link.clone());
             }
             self.gone.fetch_add(1, Ordering::Relaxed);
@@ -384,7 +399,10 @@ impl Wires for Wiring<'_> {
         };
         let links = self.links.of_pair(pair(server.id, client.id));
         // The newest first: older ones are full, or were. Two at most: this runs under the lock of names.
-        let roomy = links.iter().rev().filter(|link| !link.is_full());
+        let roomy = links
+            .iter()
+            .rev()
+            .filter(|link| !link.is_full() && !plan.apart);
         for link in roomy.take(2) {
             match self.connect_on(link, &spec, plan) {
                 Ok(conn) => return Ok(conn),
@@ -401,11 +419,14 @@ impl Wires for Wiring<'_> {
             return Err(NtStatus::INSUFFICIENT_RESOURCES);
         }
         let id = self.links.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = LinkEntry::new(id, &server, &client).map_err(|error| refused(&error))?;
-        let link = Arc::new(link);
+        let link = LinkEntry::new(id, &server, &client, plan.apart);
+        let link = Arc::new(link.map_err(|error| refused(&error))?);
         let conn = self
             .connect_on(&link, &spec, plan)
             .map_err(|error| refused(&error))?;
+        if plan.apart {
+            self.set_apart(&conn)?;
+        }
         self.links.add(&link);
         Ok(conn)
     }
@@ -434,6 +455,14 @@ impl Wires for Wiring<'_> {
             books.hold(conn.conn, end, index)
         });
         joined.map_err(|error| refused(&error))
+    }
+
+    fn set_apart(&mut self, conn: &ConnRef) -> Result<(), NtStatus> {
+        let set = lock(&conn.link.books).set_apart(conn.conn);
+        set.map_err(|error| match error {
+            BooksError::NotAlone => NtStatus::SHARING_VIOLATION,
+            error => refused(&error),
+        })
     }
 
     // In all of these: refused, if a burial or the peer has closed it.

@@ -719,8 +719,8 @@ impl Core {
                 session.forget_link(link);
             }
             Request::Rejoin(token, index) => self.rejoin(session, token, index),
-            Request::Give(_, end, access, modes, words) => {
-                let given = self.give(session, end, access, modes, words);
+            Request::Give(_, end, access, modes, to, words) => {
+                let given = self.give(session, end, (access, modes), to, words);
                 self.answer_or_refuse(session, tag, given, Reply::Given);
             }
             Request::Take(_, token) => self.take(session, asker, token),
@@ -748,12 +748,13 @@ impl Core {
         &self,
         session: &Session,
         end: EndId,
-        access: Mask,
-        modes: Modes,
-        words: Words,
+        (access, modes): (Mask, Modes),
+        to: Option<u32>,
+        mut words: Words,
     ) -> Result<GiftToken, NtStatus> {
-        let uid = session.peer.uid;
-        if lock(&self.gifts).count(uid) >= self.limits.outstanding {
+        let giver = session.peer.uid;
+        let uid = to.unwrap_or(giver);
+        if lock(&self.gifts).count(giver) >= self.limits.outstanding {
             return Err(NtStatus::INSUFFICIENT_RESOURCES);
         }
         let token = random().map_err(|error| {
@@ -761,14 +762,23 @@ impl Core {
             NtStatus::INSUFFICIENT_RESOURCES
         })?;
         let shard = self.shard_of_end(end);
-        let granted = self.at(shard, |shard, wires, _| {
-            shard.give(session.id, end, modes, wires)
+        let abroad = uid != giver;
+        let given = self.at(shard, |shard, wires, _| {
+            shard.give(session.id, end, modes, abroad, wires)
         })?;
+        if abroad {
+            // The taker has no reason to believe the giver: what the broker knows itself.
+            let (peer, quality) = given.peer;
+            words.origin = session.peer;
+            words.peer = self.peer(peer).unwrap_or_default();
+            words.quality = quality;
+        }
         let gift = Gift {
             end,
-            granted: granted & access,
+            granted: given.granted & access,
             words,
             uid,
+            giver,
             until: sys::now() + nanoseconds(KEPT),
         };
         lock(&self.gifts).add(token, gift);

@@ -9,7 +9,7 @@ use npfs_ringbuf::{
 use super::{
     cancel::Cancel,
     channel::Answer,
-    gift::{self, ClientEnd, EndToken},
+    gift::{self, ClientEnd, EndToken, Giving},
     namespace::Namespace,
     server::ServerEnd,
 };
@@ -75,7 +75,17 @@ impl Server {
     /// # Errors
     /// [`Error::NoBroker`], [`Error::NoResources`].
     pub fn give(&self) -> Result<EndToken> {
-        self.end.give(Mask::all(), 0)
+        self.end.give(Giving::whole(None))
+    }
+
+    /// The same to a process of another user's, whose number this is: it takes the end with [`Server::take`] and has the memory of this
+    /// connection from then on, and of no other.
+    ///
+    /// # Errors
+    /// [`Error::NotApart`]: this process has other connections with that of the other end, in the same memory
+    /// ([`ServerOptions::apart`](crate::ServerOptions::apart) keeps them apart from the start); those of [`Server::give`].
+    pub fn give_to_user(&self, uid: u32) -> Result<EndToken> {
+        self.end.give(Giving::whole(Some(uid)))
     }
 
     /// Takes a server end that another process has given to this one. Both have it from then on: what one reads the other
@@ -238,7 +248,17 @@ impl Client {
     /// # Errors
     /// [`Error::NoBroker`], [`Error::NoResources`].
     pub fn give(&self) -> Result<EndToken> {
-        self.end.give(Mask::all(), 0)
+        self.end.give(Giving::whole(None))
+    }
+
+    /// The same to a process of another user's, whose number this is: it takes the end with [`Client::take`] and has the memory of this
+    /// connection from then on, and of no other.
+    ///
+    /// # Errors
+    /// [`Error::NotApart`]: this process has other connections with that of the other end, in the same memory
+    /// ([`ServerOptions::apart`](crate::ServerOptions::apart) keeps them apart from the start); those of [`Client::give`].
+    pub fn give_to_user(&self, uid: u32) -> Result<EndToken> {
+        self.end.give(Giving::whole(Some(uid)))
     }
 
     /// Takes a client end that another process has given to this one. Both have it from then on: what one reads the

@@ -28,8 +28,8 @@ use crate::{
 
 use super::channel::Answer;
 
-/// What an end that was given away is taken by: 32 hexadecimal digits, as text. Whoever of the same user reads it first
-/// can take the end.
+/// What an end that was given away is taken by: 32 hexadecimal digits, as text. Whoever of the user that it was given to reads
+/// it first can take the end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EndToken(pub(super) [u64; 2]);
 
@@ -82,16 +82,38 @@ impl FromStr for EndToken {
     }
 }
 
+/// How an end is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Giving {
+    /// The rights that go with it.
+    pub(crate) access: Mask,
+    /// Of the file object.
+    pub(crate) options: u32,
+    /// Whose process is to have it: the number of a user, or this one's own.
+    pub(crate) to: Option<u32>,
+}
+
+impl Giving {
+    /// With all rights.
+    pub(super) fn whole(to: Option<u32>) -> Giving {
+        Giving {
+            access: Mask::all(),
+            options: 0,
+            to,
+        }
+    }
+}
+
 /// Asks the broker for the token of an end.
 pub(super) fn give(
     channel: &Arc<Channel>,
     end: EndId,
-    access: Mask,
+    giving: Giving,
     modes: Modes,
     words: Words,
 ) -> Result<EndToken> {
     let tag = channel.next_tag();
-    let request = Request::Give(tag, end, access, modes, words);
+    let request = Request::Give(tag, end, giving.access, modes, giving.to, words);
     match channel.ask(tag, &request)? {
         Answer::Given(token) => Ok(token),
         _ => Err(Error::Protocol("no token")),
@@ -161,17 +183,17 @@ impl ClientEnd {
             .unwrap_or_else(sys::own_identity)
     }
 
-    pub(crate) fn give(&self, access: Mask, options: u32) -> Result<EndToken> {
+    pub(crate) fn give(&self, giving: Giving) -> Result<EndToken> {
         self.share();
         // A connected end's modes are in its connection.
         let modes = (self.conn.read_mode(), self.conn.completion_mode());
         let words = Words {
-            options,
+            options: giving.options,
             origin: self.origin(),
             peer: self.server,
             quality: Quality::default(),
         };
-        give(&self.channel, self.end, access, modes, words)
+        give(&self.channel, self.end, giving, modes, words)
     }
 
     /// Whether closing it leaves what pends on it alone, since others may have it.

@@ -14,7 +14,7 @@ pub use cancel::Cancel;
 pub(crate) use channel::{Answer, Channel, done};
 pub use end::{Client, Server};
 pub use gift::EndToken;
-pub(crate) use gift::{ClientEnd, take};
+pub(crate) use gift::{ClientEnd, Giving, take};
 pub use namespace::{Namespace, PipeDetails, default_socket};
 pub use options::{ClientOptions, ServerOptions};
 pub use overlapped::{Completion, Completions, Done, Op, Overlapped, Submitted};

@@ -32,6 +32,7 @@ pub struct ServerOptions {
     out_quota: u32,
     default_timeout: Duration,
     security: Option<SecurityDescriptor>,
+    apart: bool,
 }
 
 /// Bytes of each direction unless said otherwise.
@@ -63,6 +64,7 @@ impl ServerOptions {
             out_quota: DEFAULT_QUOTA,
             default_timeout: DEFAULT_TIMEOUT,
             security: None,
+            apart: false,
         }
     }
 
@@ -135,6 +137,14 @@ impl ServerOptions {
         self
     }
 
+    /// Keeps each connection of this end in memory of its own, so that its ends can always be given to another user's process
+    /// ([`Server::give_to_user`], [`Client::give_to_user`](crate::Client::give_to_user)). Without it all connections of two processes are in one mapping, and only one that is the
+    /// first and only one there can be given so; with it each costs a mapping.
+    pub fn apart(&mut self, apart: bool) -> &mut ServerOptions {
+        self.apart = apart;
+        self
+    }
+
     /// Makes the server end. Clients can open it at once (NP-OBJ-05).
     ///
     /// # Errors
@@ -187,6 +197,7 @@ impl ServerOptions {
                 timeout => timeout,
             }),
             security: self.security.clone(),
+            apart: self.apart,
         };
         let end = namespace.create(&create)?;
         let of_type = match end.pipe_type {

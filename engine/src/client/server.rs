@@ -12,7 +12,7 @@ use npfs_ringbuf::{
 use super::{
     cancel::Cancel,
     channel::{Channel, Notify, done},
-    gift::{self, EndToken},
+    gift::{self, EndToken, Giving},
     namespace::Inner,
 };
 use crate::{
@@ -367,7 +367,7 @@ impl ServerEnd {
         self.shared.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn give(self: &Arc<Self>, access: Mask, options: u32) -> Result<EndToken> {
+    pub(crate) fn give(self: &Arc<Self>, giving: Giving) -> Result<EndToken> {
         let Place { channel, end, .. } = if self.is_connected() {
             // The next broker knows nothing of this connection.
             self.place()
@@ -377,12 +377,12 @@ impl ServerEnd {
         self.share();
         let (peer, quality) = self.known_client().unwrap_or_default();
         let words = Words {
-            options,
+            options: giving.options,
             origin: self.origin(),
             peer,
             quality,
         };
-        gift::give(&channel, end, access, self.modes(), words)
+        gift::give(&channel, end, giving, self.modes(), words)
     }
 
     /// The broker says how it is, without its connection.

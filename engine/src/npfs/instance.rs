@@ -78,6 +78,8 @@ pub(super) struct Instance<C> {
     pub(super) granted: Mask,
     pub(super) in_quota: u32,
     pub(super) out_quota: u32,
+    /// Its connections have memory of their own.
+    pub(super) apart: bool,
     pub(super) link: Wire<C>,
 }
 

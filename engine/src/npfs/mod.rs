@@ -130,6 +130,8 @@ pub struct Create {
     pub default_timeout: Option<Duration>,
     /// Of the first instance; `None`: the default of NP-SEC-04.
     pub security: Option<SecurityDescriptor>,
+    /// Each of its connections has memory of its own, so that its ends can be given to processes of any user.
+    pub apart: bool,
 }
 
 bitflags::bitflags! {
@@ -191,6 +193,8 @@ pub struct Plan {
     pub client_access: Access,
     /// How the server end begins, if several sessions have it. One that has it alone sets that itself.
     pub server_modes: Option<Modes>,
+    /// In memory that no other connection is in, since its ends may come to processes of any user.
+    pub apart: bool,
 }
 
 /// Makes and unmakes connections in shared memory. Called under the shard's lock: never waits.
@@ -216,11 +220,26 @@ pub trait Wires {
     /// What the session is told.
     fn join(&mut self, conn: &Self::Conn, end: End, session: ClientId) -> Result<(), NtStatus>;
 
+    /// One end of it may come to processes of any user: no other connection is in its memory, now or later.
+    ///
+    /// # Errors
+    /// SHARING_VIOLATION: others are.
+    fn set_apart(&mut self, conn: &Self::Conn) -> Result<(), NtStatus>;
+
     /// A session has one end of it no more; others still do.
     fn leave(&mut self, conn: &Self::Conn, end: End, session: ClientId);
 
     /// One end of it stays open for whoever will take it, or no longer for that reason.
     fn keep(&mut self, conn: &Self::Conn, end: End, keep: bool);
+}
+
+/// An end that is given away, for the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// What its handle was granted.
+    pub granted: Mask,
+    /// Who has the other end (0: nobody), and what that lets a server do in its name.
+    pub peer: (ClientId, Quality),
 }
 
 /// An end that was given away, for its further holder.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use npfs_ringbuf::{Access, End};
 
 use super::{
-    Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, InstanceInfo, Modes, Moment,
-    PipeInfo, Plan, Quality, SecurityParts, State, Tag, Taken, Timeout, Wires,
+    Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, Given, InstanceInfo, Modes,
+    Moment, PipeInfo, Plan, Quality, SecurityParts, State, Tag, Taken, Timeout, Wires,
     ends::Ends,
     instance::{Client, Instance, Shared, Wire},
     nanoseconds,
@@ -148,6 +148,7 @@ impl<C: Clone> Shard<C> {
             granted,
             in_quota: create.in_quota,
             out_quota: create.out_quota,
+            apart: create.apart,
             link: Wire::Disconnected,
         });
         // NP-OBJ-06: without any data access it only reserves the name until it is told to listen.
@@ -241,6 +242,7 @@ impl<C: Clone> Shard<C> {
             server_access: instance.access,
             client_access: data_access(granted, allowed),
             server_modes: shared.map(|shared| shared.modes),
+            apart: instance.apart,
         };
         let conn = wires.connect(&plan)?;
         // Those who hear of it: the session that has the instance. Of several, those who listen; the others ask.
@@ -527,19 +529,28 @@ impl<C: Clone> Shard<C> {
     }
 
     /// A session gives one of its ends to somebody who is to come, and goes on having it. Until then the end stays open,
-    /// whoever closes it.
+    /// whoever closes it. `abroad`: somebody of another user.
     ///
     /// # Errors
-    /// INVALID_HANDLE.
+    /// INVALID_HANDLE; SHARING_VIOLATION: `abroad`, and the connection's memory is that of others, too.
     pub fn give<W: Wires<Conn = C>>(
         &mut self,
         client: ClientId,
         end: EndId,
         modes: Modes,
+        abroad: bool,
         wires: &mut W,
-    ) -> Result<Mask, NtStatus> {
+    ) -> Result<Given, NtStatus> {
         if !self.owns(client, end) {
             return Err(NtStatus::INVALID_HANDLE);
+        }
+        if abroad {
+            if let Some((conn, _)) = self.conn_of(end) {
+                wires.set_apart(&conn)?;
+            }
+            if let Some(instance) = self.servers.get_mut(end) {
+                instance.apart = true;
+            }
         }
         let shared = self.shared.entry(end).or_insert_with(|| Shared {
             holders: vec![(client, 1)],
@@ -552,7 +563,25 @@ impl<C: Clone> Shard<C> {
         }
         let client = self.clients.get(end).map(|client| client.granted);
         let server = || self.servers.get(end).map(|instance| instance.granted);
-        client.or_else(server).ok_or(NtStatus::INVALID_HANDLE)
+        Ok(Given {
+            granted: client.or_else(server).ok_or(NtStatus::INVALID_HANDLE)?,
+            peer: self.peer_of(end),
+        })
+    }
+
+    /// The session at the other end (0: nobody), and what that lets a server do in its name.
+    fn peer_of(&self, end: EndId) -> (ClientId, Quality) {
+        let server = self.clients.get(end).and_then(|client| client.server);
+        if let Some(server) = server.and_then(|server| self.servers.get(server)) {
+            return (server.owner, Quality::default());
+        }
+        match self.servers.get(end).map(|instance| &instance.link) {
+            Some(Wire::Connected { client, who }) => {
+                let quality = self.clients.get(*client).map_or(0, |client| client.quality);
+                (*who, Quality::from_bits_retain(quality.into()))
+            }
+            _ => (ClientId(0), Quality::default()),
+        }
     }
 
     /// Whoever was to come has come: `asker` has the end too from now on.
@@ -669,14 +698,7 @@ impl<C: Clone> Shard<C> {
             // It is a holder already, unless there was no room for it then.
             wires.join(&conn, side, client)?;
         }
-        let peer = match self.servers.get(end).map(|instance| &instance.link) {
-            Some(Wire::Connected { client, who, .. }) => {
-                let quality = self.clients.get(*client).map_or(0, |client| client.quality);
-                (*who, Quality::from_bits_retain(quality.into()))
-            }
-            _ => (ClientId(0), Quality::default()),
-        };
-        Ok((self.held(end, granted, modes)?, peer))
+        Ok((self.held(end, granted, modes)?, self.peer_of(end)))
     }
 
     /// One of those for whom the end was kept has come, or will not come any more.

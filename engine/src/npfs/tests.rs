@@ -19,6 +19,7 @@ struct Numbers {
     joined: Vec<(u32, End, ClientId)>,
     left: Vec<(u32, End, ClientId)>,
     kept: Vec<(u32, End)>,
+    apart: Vec<u32>,
 }
 
 impl Wires for Numbers {
@@ -46,6 +47,14 @@ impl Wires for Numbers {
             return Err(status);
         }
         self.joined.push((*conn, end, session));
+        Ok(())
+    }
+
+    fn set_apart(&mut self, conn: &u32) -> Result<(), NtStatus> {
+        if let Some(status) = self.refuse {
+            return Err(status);
+        }
+        self.apart.push(*conn);
         Ok(())
     }
 
@@ -94,6 +103,7 @@ fn create(text: &str) -> Create {
         out_quota: 200,
         default_timeout: Some(Duration::from_millis(50)),
         security: None,
+        apart: false,
     }
 }
 
@@ -209,7 +219,8 @@ impl World {
     }
 
     fn give(&mut self, client: ClientId, end: EndId) -> Result<Mask, NtStatus> {
-        self.shard.give(client, end, MODES, &mut self.wires)
+        let given = self.shard.give(client, end, MODES, false, &mut self.wires);
+        given.map(|given| given.granted)
     }
 
     fn take(&mut self, client: ClientId, end: EndId) -> Result<Taken<u32>, NtStatus> {
@@ -1005,6 +1016,40 @@ fn np_close_01_a_client_end_of_two_sessions_closes_with_the_last() {
     assert_eq!(world.state("a", 0), State::Closing);
 }
 
+/// What goes to another user is in memory of its own: the connection that is there, if it can be, and those to come.
+#[test]
+fn an_end_that_goes_abroad_is_set_apart() {
+    let mut world = World::new();
+    let server = world.create(SERVER, create("a")).expect("create");
+    let end = world.open(CLIENT, "a", BOTH).expect("open");
+    world.wires.refuse = Some(NtStatus::SHARING_VIOLATION);
+    let mut give = |client, end, wires: &mut Numbers| {
+        let given = world.shard.give(client, end, MODES, true, wires);
+        given.map(|given| given.peer.0)
+    };
+    let refused = Err(NtStatus::SHARING_VIOLATION);
+    assert_eq!(give(SERVER, server, &mut world.wires), refused);
+    assert_eq!(world.wires.kept, [], "nothing is kept for nobody");
+    world.wires.refuse = None;
+    assert_eq!(give(SERVER, server, &mut world.wires), Ok(CLIENT));
+    assert_eq!(give(CLIENT, end, &mut world.wires), Ok(SERVER));
+    assert_eq!(world.wires.apart, [1, 1]);
+    world.close(CLIENT, end);
+    world.too_late(end);
+    world.disconnect(SERVER, server).expect("disconnect");
+    world.listen(SERVER, server, true);
+    world.open(CLIENT, "a", BOTH).expect("open again");
+    let apart: Vec<bool> = world.wires.plans.iter().map(|plan| plan.apart).collect();
+    assert_eq!(apart, [false, true]);
+    let own = Create {
+        apart: true,
+        ..create("b")
+    };
+    world.create(SERVER, own).expect("create");
+    world.open(CLIENT, "b", BOTH).expect("open");
+    assert!(world.wires.plans[2].apart);
+}
+
 #[test]
 fn np_close_01_an_end_that_nobody_takes_closes_in_the_end() {
     let mut world = World::new();
@@ -1236,7 +1281,7 @@ fn random_requests_are_each_answered_once() {
                     shard.close(client, end, wires, out);
                 }
                 7 => shard.wait(asker, &name(text), Timeout::Default, now, out),
-                8 => gifts.extend(shard.give(client, end, MODES, wires).map(|_| end)),
+                8 => gifts.extend(shard.give(client, end, MODES, false, wires).map(|_| end)),
                 9 => {
                     if let Some(gift) = gift {
                         shard.take(asker, gifts.swap_remove(gift), BOTH, wires, out);

@@ -59,7 +59,10 @@ pub use thread::{
 };
 
 use self::file::{File, Kind};
-use crate::{EndToken, Mask, Namespace, NtStatus, client::Answer};
+use crate::{
+    EndToken, Mask, Namespace, NtStatus,
+    client::{Answer, Giving},
+};
 
 /// What a call answers.
 pub type NtResult<T> = Result<T, NtStatus>;
@@ -249,13 +252,36 @@ impl Nt {
     /// INVALID_HANDLE; ACCESS_DENIED for rights that the handle does not have; NOT_SUPPORTED for the volume and the root,
     /// which every process opens for itself; NO_SUCH_DEVICE without a broker.
     pub fn give(&self, handle: Handle, access: Option<Mask>) -> NtResult<EndToken> {
+        self.give_to(handle, access, None)
+    }
+
+    /// The same to a process of another user's, whose number this is: it has the memory of this connection from then on, and of no
+    /// other.
+    ///
+    /// # Errors
+    /// SHARING_VIOLATION: this process has other connections with that of the other end, in the same memory; those of
+    /// [`Nt::give`].
+    pub fn give_to_user(
+        &self,
+        handle: Handle,
+        access: Option<Mask>,
+        uid: u32,
+    ) -> NtResult<EndToken> {
+        self.give_to(handle, access, Some(uid))
+    }
+
+    fn give_to(&self, handle: Handle, access: Option<Mask>, to: Option<u32>) -> NtResult<EndToken> {
         let held = self.hold(handle)?;
         let entry = &held.0;
         let granted = entry.narrowed(access)?;
-        let options = entry.file.options.bits();
+        let giving = Giving {
+            access: granted,
+            options: entry.file.options.bits(),
+            to,
+        };
         let given = match &entry.file.kind {
-            Kind::Server(end) => end.give(granted, options),
-            Kind::Client(end) => end.give(granted, options),
+            Kind::Server(end) => end.give(giving),
+            Kind::Client(end) => end.give(giving),
             Kind::Volume | Kind::Root(_) => return Err(NtStatus::NOT_SUPPORTED),
         };
         given.map_err(|error| error.status())

@@ -252,6 +252,7 @@ impl Nt {
             out_quota: create.out_quota,
             default_timeout: timeout.map(|time| hundreds_of_ns(time.unsigned_abs())),
             security: at.security.clone(),
+            apart: false,
         };
         let (end, first) = status(self.namespace().create_and_tell(&create_request))?;
         // A pipe of bytes, of another's making, has no messages to read (NP-CREATE-24).

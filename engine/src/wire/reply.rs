@@ -28,7 +28,7 @@ pub struct Peer {
     pub session: u32,
 }
 
-/// What the giver of an end tells its taker. Both are one user's.
+/// What the giver of an end tells its taker, if both are one user's; else all but the options is the broker's to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// Of the file object, the giver's to choose.

@@ -78,8 +78,8 @@ pub enum Request {
     /// token hears when this process goes, and the other way round.
     Rejoin([u64; 2], u8),
     /// An end is given to whoever comes with the token that answers this: with these rights, of a server end with these
-    /// modes, and with these words. The giver goes on having it.
-    Give(Tag, EndId, Mask, Modes, Words),
+    /// modes, and with these words; to a process of that user's, or of the giver's. The giver goes on having it.
+    Give(Tag, EndId, Mask, Modes, Option<u32>, Words),
     /// An end that was given away is taken, by its token.
     Take(Tag, [u64; 2]),
     /// The modes of a server end that several processes have.
@@ -116,6 +116,10 @@ const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"npfs-ask");
 const PENDS: u16 = 1;
 const HAS_TIMEOUT: u16 = 1;
 const HAS_SECURITY: u16 = 2;
+/// Of `Create`: its connections have memory of their own.
+const APART: u16 = 4;
+/// Of `Give`: nobody in particular. No user has this number (setuid(2)).
+const NO_USER: u32 = u32::MAX;
 /// Of `Wait`: how the time is meant.
 const WAIT_DEFAULT: u16 = 0;
 const WAIT_AFTER: u16 = 1;
@@ -183,9 +187,9 @@ impl Request {
             Request::Rejoin([low, high], index) => {
                 head(&mut put, REJOIN, u16::from(*index), Tag(*low), EndId(*high));
             }
-            Request::Give(tag, end, access, modes, words) => {
+            Request::Give(tag, end, access, modes, to, words) => {
                 head(&mut put, GIVE, bits_of(*modes), *tag, *end);
-                put.u32(access.bits());
+                put.u32(access.bits()).u32(to.unwrap_or(NO_USER));
                 words.put(&mut tail);
             }
             Request::Take(tag, [low, high]) => {
@@ -276,6 +280,7 @@ impl Request {
                 end,
                 Mask::from_bits_retain(head.u32()?),
                 modes_of(flags)?,
+                Some(head.u32()?).filter(|user| *user != NO_USER),
                 Words::take(&mut tail)?,
             ),
             TAKE => Request::Take(tag, [end.0, head.u64()?]),
@@ -335,6 +340,9 @@ fn encode_create(put: &mut Put, tail: &mut Put, tag: Tag, create: &Create) {
     }
     if security.is_some() {
         flags |= HAS_SECURITY;
+    }
+    if create.apart {
+        flags |= APART;
     }
     let timeout = create.default_timeout.map_or(0, nanoseconds);
     // No units: a pipe without a name.
@@ -404,6 +412,7 @@ fn decode_create(
             out_quota,
             default_timeout: (flags & HAS_TIMEOUT != 0).then(|| Duration::from_nanos(timeout)),
             security,
+            apart: flags & APART != 0,
         }),
     ))
 }

@@ -30,6 +30,7 @@ fn requests() -> Vec<Request> {
             out_quota: 5,
             default_timeout: timeout,
             security,
+            apart: timeout.is_none(),
         })
     };
     let security = SecurityDescriptor::new().allow(Sid::EVERYONE, Mask::GENERIC_READ);
@@ -77,6 +78,7 @@ fn requests() -> Vec<Request> {
             EndId(22),
             Mask::FILE_WRITE_DATA,
             (ReadMode::Message, CompletionMode::Complete),
+            Some(29),
             Words {
                 options: 0x10,
                 peer: Peer {
@@ -85,6 +87,14 @@ fn requests() -> Vec<Request> {
                 },
                 ..Words::default()
             },
+        ),
+        Request::Give(
+            Tag(30),
+            EndId(31),
+            Mask::all(),
+            (ReadMode::Byte, CompletionMode::Queue),
+            None,
+            Words::default(),
         ),
         Request::Take(Tag(23), [24, u64::MAX]),
         Request::Refresh(Tag(27), EndId(28)),

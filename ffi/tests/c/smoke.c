@@ -322,6 +322,9 @@ static void names_and_lists(void) {
     NEEDED(npfs_give(client, 0, NPFS_DUPLICATE_SAME_ACCESS, token, sizeof token));
     NEEDED(npfs_take(names, token, &again));
     EXPECT(npfs_take(names, token, &copy), NPFS_STATUS_INVALID_HANDLE);
+    /* For somebody else, who has to be that user. */
+    EXPECT(npfs_give_to_user(client, 65534, 0, NPFS_DUPLICATE_SAME_ACCESS, token, 32), NPFS_STATUS_BUFFER_TOO_SMALL);
+    EXPECT(npfs_give_to_user(root, 65534, 0, NPFS_DUPLICATE_SAME_ACCESS, token, sizeof token), NPFS_STATUS_NOT_SUPPORTED);
     NEEDED(npfs_write(again, "taken", 5, NULL));
     NEEDED(npfs_close(again));
     NEEDED(npfs_close(root));
