@@ -3,18 +3,19 @@
 //!
 //! Each names the mutation that was seen to break it.
 
-use std::{collections::VecDeque, ptr::NonNull};
+use std::{cell::Cell, collections::VecDeque, ptr::NonNull};
 
 use crate::{
     area::Memory,
     attention::Attention,
     consume::{ReadHow, ReadStop},
     fast::Fast,
+    frame::next_lap,
     layout::{QueueHeader, RECORDS, Record},
     produce::{RESTART, WriteHow, WriteStop},
     queue::{MODE_MESSAGE, Queue, Side},
     record::{Phase, Wakes},
-    role::Owner,
+    role::{Owner, SETTLE},
     sync::{AtomicU32, Ordering},
     types::{PipeType, ProcessIndex, Read},
 };
@@ -379,6 +380,39 @@ fn a_restart_without_a_frame_is_not_written_over() {
 /// A write that is cancelled takes the restart in the middle of it along: what comes next finds all the room that there
 /// is, and is not laid out as if the skip frame were still there.
 /// Seen to fail when `move_tail_back` leaves the note of the restart.
+/// A reader that waits goes on waiting when it sees a skip frame alone, or is left work of no use: it takes no record for that.
+/// Seen to fail when a skip frame alone counts as come, and when work that was left ends the wait.
+#[test]
+fn a_reader_that_waits_takes_a_record_for_nothing_less_than_the_end_of_its_patience() {
+    let heap = Heap::new(2 * 1024 * 1024);
+    heap.advance_to(RESTART + 2048);
+    let queue = heap.queue();
+    let turn = Cell::new(0);
+    // What happens while it looks, turn by turn; the last one is the message.
+    let spin = |ready: &dyn Fn() -> bool| {
+        while !ready() {
+            turn.set(turn.get() + 1);
+            match turn.get() {
+                1 => {
+                    let mut back = queue.back();
+                    let tail = back.tail;
+                    queue.skip(&mut back, tail, next_lap(tail, queue.area().len()));
+                }
+                2 => assert!(!ready(), "a skip frame is not a message"),
+                3 => assert!(queue.consumer().leave(SETTLE), "somebody holds the lock"),
+                4 => assert_eq!(queue.consumer().holder(), Some(me(2)), "and still does"),
+                _ => assert_eq!(heap.write(&[5; 100], false), Ok(100)),
+            }
+        }
+        true
+    };
+    let (mut buf, mut spun, mut wakes) = ([0; 128], false, Wakes::default());
+    let read = queue.read_spinning(me(2), &mut buf, spin, &mut spun, &mut wakes);
+    assert_eq!(read, Ok(Read::Whole(100)));
+    assert_eq!((turn.get(), spun, buf[99]), (5, false, 5));
+    assert_eq!(queue.header.front.0.role.load(Ordering::Relaxed), 0);
+}
+
 #[test]
 fn a_cancelled_write_takes_its_restart_along() {
     const SIZE: usize = 128 * 1024;

@@ -325,7 +325,7 @@ impl<'a> Queue<'a> {
     }
 
     /// A skip frame from `at` to `to`.
-    fn skip(&self, back: &mut Back, at: u64, to: u64) {
+    pub(crate) fn skip(&self, back: &mut Back, at: u64, to: u64) {
         back.tail = to;
         self.prepare_back(*back);
         #[allow(clippy::cast_possible_truncation, reason = "at most one lap")]
