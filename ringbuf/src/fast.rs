@@ -360,11 +360,6 @@ impl Conn {
     #[inline(never)]
     fn read_in_a_moment(&self, buf: &mut [u8]) -> Option<Read> {
         let (queue, me) = (self.incoming(), self.kept());
-        if let Some(patience) = self.spin().lets_ahead()
-            && !queue.let_ahead(patience)
-        {
-            self.spin().stays_behind();
-        }
         if !self.look_for_a_moment(queue, me) {
             return None;
         }
@@ -376,10 +371,16 @@ impl Conn {
     fn look_for_a_moment(&self, queue: Queue<'_>, me: Kept) -> bool {
         let peer = queue.header.common.0.producer_cpu.load(Ordering::Relaxed);
         let looks = self.spin().quick_looks(peer);
-        if looks == 0
-            || self.completion_mode() != CompletionMode::Queue
-            || !queue.look_kept(me, looks, !self.turn())
+        if looks == 0 || self.completion_mode() != CompletionMode::Queue {
+            return false;
+        }
+        // Peers that take turns by now have no stream.
+        if let Some(patience) = self.spin().lets_ahead()
+            && !(self.turn() && queue.let_ahead(patience))
         {
+            self.spin().stays_behind();
+        }
+        if !queue.look_kept(me, looks, !self.turn()) {
             return false;
         }
         self.spin().met_at_once();
