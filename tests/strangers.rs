@@ -390,21 +390,23 @@ fn is_root() -> bool {
     root
 }
 
-/// A broker for everybody, and a program that a stranger may run.
-fn for_everyone() -> (Site, String) {
+/// A broker for everybody, and a program that a stranger may run. `None`: this is not root, which is reported.
+fn for_everyone() -> Option<(Site, String)> {
+    if !is_root() {
+        return None;
+    }
     let site = Site::start(BrokerOptions::new().everyone(true));
     let program = site.folder.join("actor");
     fs::copy(child_exe!(), &program).expect("a copy");
     fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("permissions");
-    (site, program.display().to_string())
+    Some((site, program.display().to_string()))
 }
 
 #[test]
 fn an_end_is_given_to_no_other_user() {
-    if !is_root() {
+    let Some((site, program)) = for_everyone() else {
         return;
-    }
-    let (site, program) = for_everyone();
+    };
     let namespace = site.namespace();
     let server = ServerOptions::new().create(&namespace, "mine");
     let token = server.as_ref().expect("create").give().expect("a token");
@@ -426,10 +428,9 @@ fn an_end_is_given_to_no_other_user() {
 /// An end goes to another user's process: the same pipe, in memory that no other pipe is in.
 #[test]
 fn np_close_01_an_end_is_given_to_another_user() {
-    if !is_root() {
+    let Some((site, program)) = for_everyone() else {
         return;
-    }
-    let (site, program) = for_everyone();
+    };
     let namespace = site.namespace();
     let mut options = ServerOptions::new();
     options.pipe_type(PipeType::Message);
@@ -501,10 +502,9 @@ fn np_close_01_an_end_is_given_to_another_user() {
 /// Connections of a server that keeps them apart: each can go to another user, and their memory comes and goes with them.
 #[test]
 fn connections_are_kept_apart() {
-    if !is_root() {
+    let Some((site, program)) = for_everyone() else {
         return;
-    }
-    let (site, program) = for_everyone();
+    };
     let namespace = site.namespace();
     let mut options = ServerOptions::new();
     options.pipe_type(PipeType::Message).apart(true);
@@ -561,10 +561,9 @@ fn connections_are_kept_apart() {
 
 #[test]
 fn np_sec_05_a_stranger_reads_and_neither_writes_nor_adds_instances() {
-    if !is_root() {
+    let Some((site, program)) = for_everyone() else {
         return;
-    }
-    let (site, program) = for_everyone();
+    };
     let namespace = site.namespace();
     let mut options = ServerOptions::new();
     options.pipe_type(PipeType::Message);
@@ -588,10 +587,9 @@ fn np_sec_05_a_stranger_reads_and_neither_writes_nor_adds_instances() {
 
 #[test]
 fn a_descriptor_lets_in_whom_it_names() {
-    if !is_root() {
+    let Some((site, program)) = for_everyone() else {
         return;
-    }
-    let (site, program) = for_everyone();
+    };
     let namespace = site.namespace();
     let mut options = ServerOptions::new();
     options.pipe_type(PipeType::Message).security(
@@ -612,10 +610,9 @@ fn a_descriptor_lets_in_whom_it_names() {
 
 #[test]
 fn a_reader_cannot_inject_a_byte() {
-    if !is_root() {
+    let Some((site, program)) = for_everyone() else {
         return;
-    }
-    let (site, program) = for_everyone();
+    };
     let namespace = site.namespace();
     let mut options = ServerOptions::new();
     options.pipe_type(PipeType::Message);

@@ -96,8 +96,8 @@ pub enum Error {
     /// The broker answered what this library cannot read.
     #[error("the broker's answer makes no sense: {0}")]
     Protocol(&'static str),
-    /// Not the token of an end that can be taken: it is malformed, was used already or came too late, or the end is that
-    /// of another user's process.
+    /// Not the token of an end that can be taken: it is malformed, was used already or came too late, or the end is for
+    /// another user's process.
     #[error("no end can be taken by this token")]
     Token,
     /// An end can go to another user only if no other connection is in its memory ([`crate::ServerOptions::apart`]).

@@ -873,8 +873,8 @@ npfs_status npfs_give(npfs_handle file,
  *
  * - `uid`: that user's number, of which alone a process can take the end.
  *
- * Errors: SHARING_VIOLATION (this process has other connections with that of the other end, in the same memory: only one that is the
- * first and only one there can go to another user; the next one is made in memory of its own), and those of `npfs_give`.
+ * Errors: SHARING_VIOLATION (this process has other connections with that of the other end, in the same memory: only one that is
+ * alone there can go to another user, and none joins it then), and those of `npfs_give`.
  *
  * Memory: `token` can be written, `size` bytes.
  */

@@ -277,7 +277,7 @@ impl<'a> Queue<'a> {
 
     /// The length of the frame at the front if it is one of a stream, for a thread that has the consumer's role and has seen it.
     #[inline(always)]
-    fn is_amid_a_stream(self) -> Option<u32> {
+    fn streamed_len(self) -> Option<u32> {
         let header = self.header_at(self.front().pos).ok()?;
         (!header.flags.has(Flags::ALIGNED)).then_some(header.len)
     }
@@ -384,7 +384,7 @@ impl Conn {
             return false;
         }
         self.spin().met_at_once();
-        if let Some(len) = queue.is_amid_a_stream() {
+        if let Some(len) = queue.streamed_len() {
             self.came_at_once(queue, len);
         }
         true

@@ -377,9 +377,6 @@ fn a_restart_without_a_frame_is_not_written_over() {
     );
 }
 
-/// A write that is cancelled takes the restart in the middle of it along: what comes next finds all the room that there
-/// is, and is not laid out as if the skip frame were still there.
-/// Seen to fail when `move_tail_back` leaves the note of the restart.
 /// A reader that waits goes on waiting when it sees a skip frame alone, or is left work of no use: it takes no record for that.
 /// Seen to fail when a skip frame alone counts as come, and when work that was left ends the wait.
 #[test]
@@ -413,6 +410,9 @@ fn a_reader_that_waits_takes_a_record_for_nothing_less_than_the_end_of_its_patie
     assert_eq!(queue.header.front.0.role.load(Ordering::Relaxed), 0);
 }
 
+/// A write that is cancelled takes the restart in the middle of it along: what comes next finds all the room that there
+/// is, and is not laid out as if the skip frame were still there.
+/// Seen to fail when `move_tail_back` leaves the note of the restart.
 #[test]
 fn a_cancelled_write_takes_its_restart_along() {
     const SIZE: usize = 128 * 1024;

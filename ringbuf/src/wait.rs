@@ -334,7 +334,7 @@ pub(crate) struct Spin {
     skipped: AtomicU8,
     /// The peer was asleep when this side last did something for it.
     woke: AtomicU8,
-    /// Frames of a stream in a row that had just come.
+    /// Frames of a stream in a row that had just come, and how patient its reader is: a field more would not fit.
     heels: AtomicU8,
 }
 

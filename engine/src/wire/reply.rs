@@ -123,7 +123,7 @@ pub enum Reply {
         /// Its connection.
         conn: WireConn,
     },
-    /// The other process of a link has gone: nothing new will come of this link.
+    /// The other process of a link has gone, or the only connection of one that was set apart: nothing new will come of it.
     LinkGone(u64),
     /// Another process of a link that an earlier broker made, by the link's token, has gone, or several: a bit
     /// for each index. The flag: it is known to have exited.
