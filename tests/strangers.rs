@@ -499,6 +499,42 @@ fn np_close_01_an_end_is_given_to_another_user() {
     assert_eq!(next.read(&mut buf).expect("read").count(), 5);
 }
 
+/// Who takes another user's end is told of the other end what the broker knows of the connection that it takes, and never that
+/// nobody is root.
+#[test]
+fn a_giver_cannot_say_who_its_client_is() {
+    let Some((site, program)) = for_everyone() else {
+        return;
+    };
+    // The giver is no more than anybody; the taker could be a service that trusts root.
+    let mut giver = Actor::spawn(&program, &site.socket, Some(STRANGER));
+    let mut taker = site.actor(child_exe!());
+    giver.must("create s theirs");
+    let root = site.namespace();
+    let client = ClientOptions::new().open(&root, "theirs").expect("open");
+    giver.must("connect s");
+    assert_eq!(giver.must("client s"), "0");
+    // Root was connected when it was given, and somebody else is when it is taken.
+    let token = giver.must("give-to s 0");
+    giver.must("disconnect s");
+    drop(client);
+    let listening = giver.start("connect s");
+    giver.must("open c theirs rw");
+    let connected = giver.within(listening, Duration::from_secs(10));
+    assert_eq!(connected.as_deref(), Some("ok "));
+    giver.must("write c forged");
+    taker.must(&format!("take-server s {token}"));
+    assert_eq!(taker.must("client s"), STRANGER.to_string());
+    assert_eq!(taker.must("read s"), "forged");
+    // And one that has closed is nobody.
+    giver.must("write c again");
+    giver.must("close c");
+    let token = giver.must("give-to s 0");
+    let mut last = site.actor(child_exe!());
+    last.must(&format!("take-server s {token}"));
+    assert_eq!(last.must("client s"), u32::MAX.to_string());
+}
+
 /// Connections of a server that keeps them apart: each can go to another user, and their memory comes and goes with them.
 #[test]
 fn connections_are_kept_apart() {

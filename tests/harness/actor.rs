@@ -291,6 +291,8 @@ impl Cast {
             }
             // KEY: the token by which another process takes that end, too
             ["give", key] => Ok(either!(self, key, end => end.give())?.to_string()),
+            // KEY: the number of the user at the other end of a server end
+            ["client", key] => Ok(self.server(key).client()?.uid.to_string()),
             // KEY UID: the same for a process of another user's
             ["give-to", key, uid] => {
                 let uid = uid.parse().expect("a number");

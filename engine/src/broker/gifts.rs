@@ -26,6 +26,13 @@ pub(super) struct Gift {
     pub(super) until: Moment,
 }
 
+impl Gift {
+    /// It is for another user's process.
+    pub(super) fn is_abroad(&self) -> bool {
+        self.uid != self.giver
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Gifts {
     gifts: HashMap<GiftToken, Gift>,

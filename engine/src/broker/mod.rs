@@ -763,19 +763,16 @@ impl Core {
         })?;
         let shard = self.shard_of_end(end);
         let abroad = uid != giver;
-        let given = self.at(shard, |shard, wires, _| {
+        let granted = self.at(shard, |shard, wires, _| {
             shard.give(session.id, end, modes, abroad, wires)
         })?;
         if abroad {
-            // The taker has no reason to believe the giver: what the broker knows itself.
-            let (peer, quality) = given.peer;
+            // The taker has no reason to believe the giver; of the other end it is told when it comes.
             words.origin = session.peer;
-            words.peer = self.peer(peer).unwrap_or_default();
-            words.quality = quality;
         }
         let gift = Gift {
             end,
-            granted: given.granted & access,
+            granted: granted & access,
             words,
             uid,
             giver,
@@ -799,6 +796,12 @@ impl Core {
         let shard = self.shard_of_end(gift.end);
         self.at(shard, |shard, wires, out| {
             wires.words = gift.words;
+            if gift.is_abroad() {
+                // What the broker knows itself, of the connection that is taken: another one may have been there when it was given.
+                let (peer, quality) = shard.peer_of(gift.end);
+                wires.words.peer = self.peer(peer).unwrap_or_default();
+                wires.words.quality = quality;
+            }
             shard.take(asker, gift.end, gift.granted, wires, out);
         });
     }

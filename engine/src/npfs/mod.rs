@@ -151,6 +151,11 @@ bitflags::bitflags! {
     }
 }
 
+impl Quality {
+    /// Of whom nobody knows: level anonymous, which is no bit.
+    pub const NOBODY: Quality = Quality::empty();
+}
+
 impl Default for Quality {
     /// Impersonation, dynamic, effective only (NP-IMP-03).
     fn default() -> Quality {
@@ -231,15 +236,6 @@ pub trait Wires {
 
     /// One end of it stays open for whoever will take it, or no longer for that reason.
     fn keep(&mut self, conn: &Self::Conn, end: End, keep: bool);
-}
-
-/// An end that is given away, for the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// What its handle was granted.
-    pub granted: Mask,
-    /// Who has the other end (0: nobody), and what that lets a server do in its name.
-    pub peer: (ClientId, Quality),
 }
 
 /// An end that was given away, for its further holder.

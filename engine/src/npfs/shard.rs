@@ -8,8 +8,8 @@ use std::time::Duration;
 use npfs_ringbuf::{Access, End};
 
 use super::{
-    Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, Given, InstanceInfo, Modes,
-    Moment, PipeInfo, Plan, Quality, SecurityParts, State, Tag, Taken, Timeout, Wires,
+    Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, InstanceInfo, Modes, Moment,
+    PipeInfo, Plan, Quality, SecurityParts, State, Tag, Taken, Timeout, Wires,
     ends::Ends,
     instance::{Client, Instance, Shared, Wire},
     nanoseconds,
@@ -540,7 +540,7 @@ impl<C: Clone> Shard<C> {
         modes: Modes,
         abroad: bool,
         wires: &mut W,
-    ) -> Result<Given, NtStatus> {
+    ) -> Result<Mask, NtStatus> {
         if !self.owns(client, end) {
             return Err(NtStatus::INVALID_HANDLE);
         }
@@ -563,14 +563,12 @@ impl<C: Clone> Shard<C> {
         }
         let client = self.clients.get(end).map(|client| client.granted);
         let server = || self.servers.get(end).map(|instance| instance.granted);
-        Ok(Given {
-            granted: client.or_else(server).ok_or(NtStatus::INVALID_HANDLE)?,
-            peer: self.peer_of(end),
-        })
+        client.or_else(server).ok_or(NtStatus::INVALID_HANDLE)
     }
 
-    /// The session at the other end (0: nobody), and what that lets a server do in its name.
-    fn peer_of(&self, end: EndId) -> (ClientId, Quality) {
+    /// The session at the other end of what an end is connected to now (0: nobody that is still there), and what that lets a server
+    /// do in its name.
+    pub fn peer_of(&self, end: EndId) -> (ClientId, Quality) {
         let server = self.clients.get(end).and_then(|client| client.server);
         if let Some(server) = server.and_then(|server| self.servers.get(server)) {
             return (server.owner, Quality::default());
@@ -580,7 +578,7 @@ impl<C: Clone> Shard<C> {
                 let quality = self.clients.get(*client).map_or(0, |client| client.quality);
                 (*who, Quality::from_bits_retain(quality.into()))
             }
-            _ => (ClientId(0), Quality::default()),
+            _ => (ClientId(0), Quality::NOBODY),
         }
     }
 

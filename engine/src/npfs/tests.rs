@@ -219,8 +219,7 @@ impl World {
     }
 
     fn give(&mut self, client: ClientId, end: EndId) -> Result<Mask, NtStatus> {
-        let given = self.shard.give(client, end, MODES, false, &mut self.wires);
-        given.map(|given| given.granted)
+        self.shard.give(client, end, MODES, false, &mut self.wires)
     }
 
     fn take(&mut self, client: ClientId, end: EndId) -> Result<Taken<u32>, NtStatus> {
@@ -1025,7 +1024,7 @@ fn an_end_that_goes_abroad_is_set_apart() {
     world.wires.refuse = Some(NtStatus::SHARING_VIOLATION);
     let mut give = |client, end, wires: &mut Numbers| {
         let given = world.shard.give(client, end, MODES, true, wires);
-        given.map(|given| given.peer.0)
+        given.map(|_| world.shard.peer_of(end).0)
     };
     let refused = Err(NtStatus::SHARING_VIOLATION);
     assert_eq!(give(SERVER, server, &mut world.wires), refused);
@@ -1036,6 +1035,9 @@ fn an_end_that_goes_abroad_is_set_apart() {
     assert_eq!(world.wires.apart, [1, 1]);
     world.close(CLIENT, end);
     world.too_late(end);
+    // What it has written is there, and nobody answers for it.
+    assert_eq!(world.state("a", 0), State::Closing);
+    assert_eq!(world.shard.peer_of(server), (ClientId(0), Quality::NOBODY));
     world.disconnect(SERVER, server).expect("disconnect");
     world.listen(SERVER, server, true);
     world.open(CLIENT, "a", BOTH).expect("open again");

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The process at the other end, as the kernel knows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Process.
     pub pid: u32,
@@ -26,6 +26,18 @@ pub struct Peer {
     pub gid: u32,
     /// Session: getsid(2), as the broker sees it.
     pub session: u32,
+}
+
+impl Default for Peer {
+    /// Nobody: user 0 would be root, and no user has this number (setuid(2)).
+    fn default() -> Peer {
+        Peer {
+            pid: 0,
+            uid: u32::MAX,
+            gid: u32::MAX,
+            session: 0,
+        }
+    }
 }
 
 /// What the giver of an end tells its taker, if both are one user's; else all but the options is the broker's to say.
