@@ -570,8 +570,33 @@ fn connections_are_kept_apart() {
     owner.must("write d anybody");
     assert_eq!(stranger.must("read s"), "anybody");
 
-    // More than the links that two processes may have at a time.
+    // Those of a server that does not ask for it go on sharing one, whatever stands beside it.
+    let mut common = ServerOptions::new();
+    common.pipe_type(PipeType::Message);
     let maps = |owner: &mut Actor| -> usize { owner.must("links").parse().expect("a number") };
+    let shared = |at: usize, owner: &mut Actor| {
+        let server = common.create(&namespace, "common").expect("create");
+        owner.must(&format!("open f{at} common rw"));
+        server.connect().expect("connect");
+        (server, maps(owner))
+    };
+    let (_first, before) = shared(0, &mut owner);
+    let (_beside, with_two) = {
+        let beside: Vec<Server> = (0..2)
+            .map(|at| {
+                let server = create();
+                owner.must(&format!("open g{at} mine rw"));
+                server.connect().expect("connect");
+                server
+            })
+            .collect();
+        (beside, maps(&mut owner))
+    };
+    assert_eq!(with_two, before + 2);
+    let (_second, after) = shared(1, &mut owner);
+    assert_eq!(after, with_two, "another link for what shares one");
+
+    // More than the links that two processes may have at a time.
     let before = maps(&mut owner);
     for _ in 0..120 {
         let server = create();

@@ -39,7 +39,7 @@ pub(super) struct LinkEntry {
     books: Mutex<LinkBooks>,
     /// One of the sessions has ended.
     ending: AtomicBool,
-    /// No slot or no area was left; a close makes room.
+    /// No slot or no area was left, and a close makes room; or it is one connection's alone.
     full: AtomicBool,
     /// Whom it counts for: the user of the client that needed it.
     user: Arc<User>,
@@ -287,7 +287,9 @@ impl Links {
 
     /// An end on it was closed: there may be room again, or nothing left.
     fn one_less(&self, link: &Arc<LinkEntry>) {
-        link.full.store(false, Ordering::Relaxed);
+        let books = lock(&link.books);
+        link.full.store(books.is_apart(), Ordering::Relaxed);
+        drop(books);
         self.drop_if_idle(link);
     }
 
@@ -399,11 +401,8 @@ impl Wires for Wiring<'_> {
         };
         let links = self.links.of_pair(pair(server.id, client.id));
         // The newest first: older ones are full, or were. Two at most: this runs under the lock of names.
-        let roomy = links
-            .iter()
-            .rev()
-            .filter(|link| !link.is_full() && !plan.apart);
-        for link in roomy.take(2) {
+        let roomy = links.iter().rev().filter(|link| !link.is_full());
+        for link in roomy.take(if plan.apart { 0 } else { 2 }) {
             match self.connect_on(link, &spec, plan) {
                 Ok(conn) => return Ok(conn),
                 Err(BooksError::NoFreeSlot | BooksError::NoFreeArea) => {
@@ -458,11 +457,15 @@ impl Wires for Wiring<'_> {
     }
 
     fn set_apart(&mut self, conn: &ConnRef) -> Result<(), NtStatus> {
-        let set = lock(&conn.link.books).set_apart(conn.conn);
+        let mut books = lock(&conn.link.books);
+        let set = books.set_apart(conn.conn);
         set.map_err(|error| match error {
             BooksError::NotAlone => NtStatus::SHARING_VIOLATION,
             error => refused(&error),
-        })
+        })?;
+        // Nobody looks for room there.
+        conn.link.full.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     // In all of these: refused, if a burial or the peer has closed it.
@@ -478,7 +481,7 @@ impl Wires for Wiring<'_> {
     }
 }
 
-/// Each holds 1024 connections: more than one client's ends fill, even if some slots are never given back.
+/// Each holds 1024 connections, more than one client's ends fill, even if some slots are never given back; or one that is set apart.
 const LINKS_OF_A_PAIR: usize = 96;
 
 fn refused(error: &BooksError) -> NtStatus {
