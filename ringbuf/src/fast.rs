@@ -6,7 +6,7 @@
 //! reference to one, so that they live in registers.
 
 #[cfg(not(loom))]
-use crate::{Conn, types::CompletionMode};
+use crate::{Conn, types::CompletionMode, wait::may_sleep};
 use crate::{
     area::Plot,
     attention::POLLED,
@@ -292,11 +292,10 @@ impl<'a> Queue<'a> {
     /// microseconds, or takes too long, or something unusual goes on.
     #[cold]
     fn let_ahead(self, patience: u32) -> bool {
-        let front = self.front_snapshot().bytes;
         let (mut ahead, mut quiet) = (0, 0);
         for _ in 0..MOST_LOOKS_AHEAD {
             (0..BETWEEN_LOOKS).for_each(|_| spin_hint());
-            let now = self.back_snapshot().bytes.wrapping_sub(front);
+            let now = self.counts().unread;
             if now >= u64::from(self.lead()) {
                 return true;
             }
@@ -374,9 +373,9 @@ impl Conn {
         if looks == 0 || self.completion_mode() != CompletionMode::Queue {
             return false;
         }
-        // Peers that take turns by now have no stream.
+        // Peers that take turns by now have no stream; and a thread on which everything else waits, waits for nobody.
         if let Some(patience) = self.spin().lets_ahead()
-            && !(self.turn() && queue.let_ahead(patience))
+            && !(self.turn() && may_sleep() && queue.let_ahead(patience))
         {
             self.spin().stays_behind();
         }

@@ -444,11 +444,13 @@ impl Spin {
     }
 
     /// Whether this reader lets its writer get ahead before it looks for the next frame, and for how many looks that may
-    /// bring nothing new.
+    /// bring nothing new. Not where somebody has said how long a call may look.
     #[inline(always)]
     pub(crate) fn lets_ahead(&self) -> Option<u32> {
         let heels = self.heels.load(Ordering::Relaxed);
-        (heels % (HEELS + 1) == HEELS).then(|| u32::from(heels / (HEELS + 1)) + 1)
+        let is_behind = heels % (HEELS + 1) == HEELS;
+        (is_behind && self.policy.load(Ordering::Relaxed) == u32::MAX)
+            .then(|| u32::from(heels / (HEELS + 1)) + 1)
     }
 
     /// The stream has ended.
