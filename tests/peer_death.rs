@@ -10,12 +10,15 @@
 
 use npfs_ringbuf::books::ConnSpec;
 use npfs_ringbuf::fault::{Action, Point};
-use npfs_ringbuf::{CompletionMode, Conn, End, Error, PipeType, Read, ReadMode, State, Wait};
+use npfs_ringbuf::{
+    CompletionMode, Conn, End, Error, Grant, PipeType, Read, ReadMode, State, Wait,
+};
 use npfs_tests::cmd::{Blocking, Cmd, Done, Reply};
 use npfs_tests::party::{Party, Place, Rig};
 use npfs_tests::sys::Seen;
 use npfs_tests::time::until;
 use npfs_tests::{Stopwatch, child_exe, pattern, soon, within};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 const QUOTA: u32 = 4096;
@@ -593,6 +596,43 @@ fn the_link_serves_on_after_a_death() {
             assert!(until(10 * SECOND, || rig.books.reap() == [index]));
         }
     });
+}
+
+/// Who dies in its first frame may have put some of it there, though nothing says so. Nobody who gets the memory later finds it.
+#[test]
+fn what_the_dead_have_not_committed_is_not_handed_on() {
+    within(60, || {
+        let spec = ConnSpec::new(PipeType::Message, QUOTA);
+        let mut rig = Rig::new(Place::ServerThere(child_exe!()), &spec);
+        rig.server.arm(Point::ProducerRole, Action::Kill);
+        rig.server.child().send(&Cmd::TryWrite(b"x".to_vec()));
+        assert_eq!(rig.server.child().watch(5 * SECOND), Seen::Exited);
+        // As if it had copied and come no further.
+        let file = std::fs::File::from(rig.books.share().expect("a duplicate"));
+        let (at, secret) = (area_of(&mut rig, End::Client), b"never committed");
+        file.write_all_at(secret, at).expect("write");
+        assert!(until(SECOND, || !rig.books.reap().is_empty()));
+        rig.books.close(rig.id, End::Client).expect("open");
+        // The slot and its memory are the next one's.
+        let own = rig.client_index;
+        (rig.id, ..) = rig.books.connect(&spec, own, own).expect("a slot");
+        rig.books.set_apart(rig.id).expect("alone");
+        let areas = [End::Client, End::Server].map(|end| area_of(&mut rig, end));
+        assert!(areas.contains(&at));
+        let mut left = [1; 15];
+        file.read_exact_at(&mut left, at).expect("read");
+        assert_eq!(left, [0; 15]);
+    });
+}
+
+/// Where the data lies that an end reads: the last numbers that a grant has of each reader, the client first.
+fn area_of(rig: &mut Rig, reader: End) -> u64 {
+    let grant = rig.books.grant(rig.id, reader).expect("open").to_bytes();
+    let at = match reader {
+        End::Client => Grant::SIZE - 48,
+        End::Server => Grant::SIZE - 16,
+    };
+    u64::from_le_bytes(grant[at..at + 8].try_into().expect("eight bytes"))
 }
 
 /// The owner of a polled read (of an odd name: `Driver`) dies with it: as it begins, or as it takes its message. Nobody was to

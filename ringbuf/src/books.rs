@@ -707,12 +707,10 @@ impl LinkBooks {
             // say, since the memory is the pair's, and stale bytes pass for nothing under the next secrets.
             let areas = self.slots.get(slot as usize).map(Slot::areas);
             for ((offset, len), queue) in areas.into_iter().flatten().zip(&header.queues) {
-                if queue
-                    .back
-                    .0
-                    .tail
-                    .iter()
-                    .any(|word| word.load(Ordering::Relaxed) != 0)
+                let mut tails = queue.back.0.tail.iter();
+                // A writer that died in its first frame has not said so there.
+                if tails.any(|word| word.load(Ordering::Relaxed) != 0)
+                    || queue.producer(KEEP_NEVER).is_dirty()
                 {
                     region::punch(self.fd.as_fd(), offset, len);
                 }

@@ -549,6 +549,11 @@ impl Role<'_> {
         self.word.load(Ordering::SeqCst) & OWNER_MASK == 0 || self.ask().is_some()
     }
 
+    /// Its last owner died, and there was none after it.
+    pub(crate) fn is_dirty(self) -> bool {
+        self.word.load(Ordering::SeqCst) & DIRTY != 0
+    }
+
     /// The caller has no way to ask for a role that is kept.
     pub(crate) fn forbid_keeping(self) {
         self.keep.keeper.store(NOBODY_MAY_KEEP, Ordering::SeqCst);
