@@ -843,7 +843,7 @@ impl Core {
     }
 
     /// Tells those who had a link that nothing is open on it any more.
-    fn tell_departed(&self) {
+    pub(super) fn tell_departed(&self) {
         for link in self.links.departed() {
             for session in link.sessions() {
                 self.tell_link_gone(session, link.id);

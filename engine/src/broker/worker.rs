@@ -476,6 +476,7 @@ impl Worker<'_> {
         self.core.links.bury(id);
         if watched.stage == Stage::Lingering {
             self.one_less();
+            self.core.tell_departed();
         } else {
             self.core.end(&session, true);
         }
