@@ -1,6 +1,6 @@
 //! The fuzz targets without a fuzzer: the kept corpus, and inputs made here, on stable Rust.
 
-use npfs::npfs::{Create, Disposition, EndId, Quality, SecurityParts, Tag, Timeout};
+use npfs::npfs::{Create, Disposition, EndId, Quality, SecurityParts, Tag, Timeout, Wanted};
 use npfs::security::{Mask, SecurityDescriptor, Sid};
 use npfs::wire::{Hello, Reply, Request, Words};
 use npfs_tests::{Rng, fuzz, pattern, within};
@@ -79,12 +79,17 @@ fn the_wire_corpus_is_of_this_version() {
         ..Words::default()
     };
     let modes = (npfs::ReadMode::Message, npfs::CompletionMode::Queue);
+    let wanted = Wanted {
+        access: Mask::GENERIC_ALL,
+        quality: Quality::STATIC,
+        apart: true,
+    };
     let messages = [
         ("hello", Request::Hello(Hello::ours()).encode()),
         ("create", Request::Create(Tag(1), Box::new(create)).encode()),
         (
             "open",
-            Request::Open(Tag(2), name(), Mask::GENERIC_READ, Quality::default()).encode(),
+            Request::Open(Tag(2), name(), Wanted::access(Mask::GENERIC_READ)).encode(),
         ),
         ("listen", Request::Listen(Tag(3), EndId(9), true).encode()),
         ("disconnect", Request::Disconnect(Tag(4), EndId(9)).encode()),
@@ -96,10 +101,7 @@ fn the_wire_corpus_is_of_this_version() {
         ("cancel", Request::Cancel(Tag(5)).encode()),
         ("list", Request::List(Tag(6), 3, vec![65, 66]).encode()),
         ("info", Request::Info(Tag(7), name(), 8).encode()),
-        (
-            "openat",
-            Request::OpenAt(Tag(8), EndId(9), Mask::GENERIC_ALL, Quality::STATIC).encode(),
-        ),
+        ("openat", Request::OpenAt(Tag(8), EndId(9), wanted).encode()),
         ("describe", Request::Describe(Tag(9), EndId(9)).encode()),
         (
             "setsecurity",

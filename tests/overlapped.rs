@@ -93,8 +93,8 @@ fn a_bell_that_is_rung_for_nothing_is_not_listened_to_for_long() {
     let raw = Raw::greet(&site.socket);
     let access = Mask::GENERIC_READ | Mask::GENERIC_WRITE | Mask::SYNCHRONIZE;
     let name = Name::parse("many").expect("a name");
-    let quality = npfs::npfs::Quality::default();
-    let open = Request::Open(npfs::npfs::Tag(1), name, access, quality);
+    let wanted = npfs::npfs::Wanted::access(access);
+    let open = Request::Open(npfs::npfs::Tag(1), name, wanted);
     raw.send(&open.encode()).expect("sent");
     let (reply, link) = raw.receive().expect("an answer");
     let Ok(Reply::Opened { conn, .. }) = Reply::decode(&reply) else {

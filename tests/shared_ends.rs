@@ -9,8 +9,8 @@ use npfs::broker::Limits;
 use npfs::npfs::{Create, Direction, Disposition, Tag};
 use npfs::wire::{Reply, Request, Words};
 use npfs::{
-    BrokerOptions, Client, CompletionMode, Error, Mask, Name, Namespace, PipeType, Read, ReadMode,
-    Server, State,
+    BrokerOptions, Client, ClientOptions, CompletionMode, Error, Mask, Name, Namespace, PipeType,
+    Read, ReadMode, Server, State,
 };
 use npfs_tests::{Site, child_exe, eventually, open, raw::Raw, serve};
 
@@ -282,4 +282,59 @@ fn np_disc_01_a_taken_server_end_disconnects_without_its_broker() {
     carries(&client, &other);
     other.disconnect().expect("disconnect");
     assert_eq!(client.state(), State::Disconnected);
+}
+
+/// Another user, who need not exist.
+const SOMEBODY: u32 = 65_534;
+
+/// Two pipes of the same two processes, `server` with `other` beside it in one memory.
+fn neighbours(near: &Namespace, far: &Namespace) -> [(Server, Client); 2] {
+    ["one", "two"].map(|name| {
+        let server = serve(near, name);
+        let client = open(far, name);
+        carries(&client, &server);
+        (server, client)
+    })
+}
+
+/// What the broker does not give to another user is as it was: its modes are its own, and so is its close.
+#[test]
+fn an_end_that_is_refused_to_another_user_is_nobody_elses() {
+    let site = site();
+    let (near, far) = (site.namespace(), site.namespace());
+    let [(server, client), (_beside, other)] = neighbours(&near, &far);
+    for _ in 0..2 {
+        let refused = server.give_to_user(SOMEBODY);
+        assert!(matches!(refused, Err(Error::NotApart)), "{refused:?}");
+        let refused = client.give_to_user(SOMEBODY);
+        assert!(matches!(refused, Err(Error::NotApart)), "{refused:?}");
+    }
+    // With the next client it still reads messages.
+    server.disconnect().expect("disconnect");
+    drop(client);
+    thread::scope(|scope| {
+        scope.spawn(|| server.connect().expect("a client"));
+        let client = open(&far, "one");
+        client.write(b"longer").expect("write");
+        let read = server.read(&mut [0; 3]).expect("read");
+        assert_eq!(read, Read::Part(3));
+    });
+    drop(other);
+}
+
+/// A client keeps its connection apart, whatever the server has asked for.
+#[test]
+fn a_client_keeps_its_connection_apart() {
+    let site = site();
+    let (near, far) = (site.namespace(), site.namespace());
+    let [(_first, client), (_second, _other)] = neighbours(&near, &far);
+    let server = serve(&near, "three");
+    let mut options = ClientOptions::new();
+    let apart = options.apart(true).open(&far, "three").expect("open");
+    carries(&apart, &server);
+    assert_eq!(site.broker().stats().links, 2);
+    assert!(apart.give_to_user(SOMEBODY).is_ok());
+    assert!(server.give_to_user(SOMEBODY).is_ok());
+    let refused = client.give_to_user(SOMEBODY);
+    assert!(matches!(refused, Err(Error::NotApart)), "{refused:?}");
 }

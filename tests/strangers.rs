@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use npfs::broker::Limits;
-use npfs::npfs::{EndId, Quality, Tag, Timeout};
+use npfs::npfs::{EndId, Tag, Timeout, Wanted};
 use npfs::security::{Mask, SecurityDescriptor, Sid};
 use npfs::wire::{Hello, Reply, Request};
 use npfs::{
@@ -189,12 +189,8 @@ fn limits_end_in_an_error_and_take_nothing_from_others() {
     // Requests that are not answered yet.
     let other = Raw::greet(&site.socket);
     for tag in 1..=5 {
-        let taken = Request::Open(
-            Tag(100 + tag),
-            name("a"),
-            Mask::GENERIC_READ,
-            Quality::default(),
-        );
+        let wanted = Wanted::access(Mask::GENERIC_READ);
+        let taken = Request::Open(Tag(100 + tag), name("a"), wanted);
         other.send(&taken.encode()).expect("sent");
         assert!(other.receive().is_some());
     }

@@ -12,6 +12,9 @@ macro_rules! statuses {
         impl NtStatus {
             $(#[doc = $doc] pub const $name: NtStatus = NtStatus($value);)*
 
+            /// All that pipes answer.
+            pub const ALL: &'static [NtStatus] = &[$(NtStatus::$name,)*];
+
             /// The name in ntstatus.h, of those that pipes answer.
             #[must_use]
             pub const fn name(self) -> Option<&'static str> {

@@ -154,6 +154,12 @@
 #define NPFS_FILE_PIPE_CLIENT_END UINT32_C(0)
 /** Which end, in `named_pipe_end`. */
 #define NPFS_FILE_PIPE_SERVER_END UINT32_C(1)
+
+/**
+ * In `attributes` of `npfs_object_attributes`, of a pipe that is created or opened: its connections, or this one, have memory of
+ * their own, so that their ends can always be given to another user's process (`npfs_give_to_user`). Each costs a mapping.
+ */
+#define NPFS_OBJ_APART UINT32_C(0x80000000)
 /** In `quality` of `npfs_object_attributes`: it says something; else impersonation, dynamic, effective only. */
 #define NPFS_SQOS_PRESENT UINT32_C(0x100000)
 /** In `quality`, level: the server does not learn who the client is. */
@@ -308,6 +314,8 @@ typedef struct npfs_object_attributes {
     uint32_t security_length;
     /** Of an open: SECURITY_QUALITY_OF_SERVICE as `NPFS_SQOS_PRESENT`, a level and flags; 0: the default. */
     uint32_t quality;
+    /** `NPFS_OBJ_APART`, or 0. What NT knows besides (OBJ_CASE_INSENSITIVE and so on) may be said and means nothing. */
+    uint32_t attributes;
 } npfs_object_attributes;
 
 /** A completion routine (PIO_APC_ROUTINE): is told the call's context and status block. `reserved` is 0. */
@@ -495,6 +503,8 @@ typedef struct NPFS_ALIGNED(8) npfs_file_directory_information {
 #define NPFS_STATUS_OBJECT_NAME_COLLISION UINT32_C(0xC0000035)
 /** Not a path. */
 #define NPFS_STATUS_OBJECT_PATH_INVALID UINT32_C(0xC0000039)
+/** What it is kept in is that of others, too. */
+#define NPFS_STATUS_SHARING_VIOLATION UINT32_C(0xC0000043)
 /** Built for another version. */
 #define NPFS_STATUS_REVISION_MISMATCH UINT32_C(0xC0000059)
 /** Not an owner that the caller may name. */
@@ -874,7 +884,7 @@ npfs_status npfs_give(npfs_handle file,
  * - `uid`: that user's number, of which alone a process can take the end.
  *
  * Errors: SHARING_VIOLATION (this process has other connections with that of the other end, in the same memory: only one that is
- * alone there can go to another user, and none joins it then), and those of `npfs_give`.
+ * alone there can go to another user, and none joins it then; one that was created or opened with `NPFS_OBJ_APART` always is), and those of `npfs_give`.
  *
  * Memory: `token` can be written, `size` bytes.
  */

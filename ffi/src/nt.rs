@@ -20,7 +20,8 @@ use crate::{
     handle::{self, File, Names, Object},
     memory::{self, Iosb, Out, Routine},
     numbers::{
-        NPFS_DUPLICATE_CLOSE_SOURCE, NPFS_DUPLICATE_SAME_ACCESS, NPFS_SQOS_PRESENT, NPFS_TOKEN_SIZE,
+        NPFS_DUPLICATE_CLOSE_SOURCE, NPFS_DUPLICATE_SAME_ACCESS, NPFS_OBJ_APART, NPFS_SQOS_PRESENT,
+        NPFS_TOKEN_SIZE,
     },
     pending::{self, Call},
     types::{
@@ -37,6 +38,7 @@ struct Named {
     root: Option<Handle>,
     security: Option<SecurityDescriptor>,
     quality: Option<Quality>,
+    apart: bool,
 }
 
 impl Named {
@@ -46,6 +48,9 @@ impl Named {
         // SAFETY: the caller's promise is the same.
         let at = unsafe { memory::read(at) }?;
         if at.length as usize != size_of::<npfs_object_attributes>() {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+        if at.attributes & !(NPFS_OBJ_APART | NT_ATTRIBUTES) != 0 {
             return Err(NtStatus::INVALID_PARAMETER);
         }
         let name = if !at.name.is_null() || at.name_length != 0 {
@@ -80,6 +85,7 @@ impl Named {
             root,
             security,
             quality: said.then(|| Quality::from_bits_truncate(at.quality & 0xF)),
+            apart: at.attributes & NPFS_OBJ_APART != 0,
         })
     }
 
@@ -89,9 +95,13 @@ impl Named {
             name: &self.name,
             security: self.security.clone(),
             quality: self.quality,
+            apart: self.apart,
         }
     }
 }
+
+/// OBJ_VALID_ATTRIBUTES.
+const NT_ATTRIBUTES: u32 = 0x1FF2;
 
 fn parse(descriptor: &[u8]) -> NtResult<SecurityDescriptor> {
     SecurityDescriptor::from_bytes(descriptor).map_err(|_| NtStatus::INVALID_SECURITY_DESCR)
@@ -316,7 +326,7 @@ pub unsafe extern "C" fn npfs_give(
 /// - `uid`: that user's number, of which alone a process can take the end.
 ///
 /// Errors: SHARING_VIOLATION (this process has other connections with that of the other end, in the same memory: only one that is
-/// alone there can go to another user, and none joins it then), and those of `npfs_give`.
+/// alone there can go to another user, and none joins it then; one that was created or opened with `NPFS_OBJ_APART` always is), and those of `npfs_give`.
 ///
 /// # Safety
 /// `token` can be written, `size` bytes.

@@ -46,6 +46,8 @@ pub const NPFS_STATUS_OBJECT_NAME_NOT_FOUND: npfs_status = 0xC000_0034;
 pub const NPFS_STATUS_OBJECT_NAME_COLLISION: npfs_status = 0xC000_0035;
 /// Not a path.
 pub const NPFS_STATUS_OBJECT_PATH_INVALID: npfs_status = 0xC000_0039;
+/// What it is kept in is that of others, too.
+pub const NPFS_STATUS_SHARING_VIOLATION: npfs_status = 0xC000_0043;
 /// Built for another version.
 pub const NPFS_STATUS_REVISION_MISMATCH: npfs_status = 0xC000_0059;
 /// Not an owner that the caller may name.
@@ -230,6 +232,9 @@ pub const NPFS_FILE_PIPE_CLIENT_END: u32 = 0;
 /// Which end, in `named_pipe_end`.
 pub const NPFS_FILE_PIPE_SERVER_END: u32 = 1;
 
+/// In `attributes` of `npfs_object_attributes`, of a pipe that is created or opened: its connections, or this one, have memory of
+/// their own, so that their ends can always be given to another user's process (`npfs_give_to_user`). Each costs a mapping.
+pub const NPFS_OBJ_APART: u32 = 0x8000_0000;
 /// In `quality` of `npfs_object_attributes`: it says something; else impersonation, dynamic, effective only.
 pub const NPFS_SQOS_PRESENT: u32 = 0x10_0000;
 /// In `quality`, level: the server does not learn who the client is.

@@ -48,6 +48,8 @@ pub struct npfs_object_attributes {
     pub security_length: u32,
     /// Of an open: SECURITY_QUALITY_OF_SERVICE as `NPFS_SQOS_PRESENT`, a level and flags; 0: the default.
     pub quality: u32,
+    /// `NPFS_OBJ_APART`, or 0. What NT knows besides (OBJ_CASE_INSENSITIVE and so on) may be said and means nothing.
+    pub attributes: u32,
 }
 
 /// What a completion port tells of one call (FILE_IO_COMPLETION_INFORMATION).

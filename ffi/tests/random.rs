@@ -249,6 +249,10 @@ fn attributes(random: &mut Random, handles: &Handles, arena: &Arena) -> npfs_obj
         security_descriptor: if wild { descriptor } else { ptr::null_mut() },
         security_length,
         quality: random.number(),
+        attributes: match random.one_in(8) {
+            true => random.number(),
+            false => 0,
+        },
     }
 }
 
@@ -627,6 +631,7 @@ fn a_handle_that_another_thread_closes_is_a_status_ever_after() {
             security_descriptor: ptr::null(),
             security_length: 0,
             quality: 0,
+            attributes: 0,
         };
         let timeout = -10_000;
         // SAFETY: what is pointed to is alive, and `server` is written.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use npfs::npfs::{EndId, Quality, Tag};
+use npfs::npfs::{EndId, Tag, Wanted};
 use npfs::security::Mask;
 use npfs::wire::{Reply, Request};
 use npfs::{
@@ -211,12 +211,8 @@ fn flood(socket: &str, kind: &str) -> ! {
 fn forge(socket: &str, name: &str) -> String {
     let raw = Raw::greet(socket);
     let name = Name::parse(name).expect("a name");
-    let open = Request::Open(
-        Tag(1),
-        name,
-        Mask::GENERIC_READ | Mask::SYNCHRONIZE,
-        Quality::default(),
-    );
+    let wanted = Wanted::access(Mask::GENERIC_READ | Mask::SYNCHRONIZE);
+    let open = Request::Open(Tag(1), name, wanted);
     raw.send(&open.encode()).expect("sent");
     let (reply, fd) = raw.receive().expect("an answer");
     let Ok(Reply::Opened { conn, .. }) = Reply::decode(&reply) else {

@@ -156,9 +156,9 @@ impl Take<'_> {
             has_security.then(|| SecurityDescriptor::from_bytes(&security).expect("a descriptor"));
         let at = Attributes {
             root,
-            name: &name,
             security,
             quality,
+            ..Attributes::named(&name)
         };
         with(&at, self)
     }

@@ -41,7 +41,7 @@ pub(super) struct LinkEntry {
     ending: AtomicBool,
     /// No slot or no area was left, and a close makes room; or it is one connection's alone.
     full: AtomicBool,
-    /// Whom it counts for: the user of the client that needed it.
+    /// Whom it counts for: the user of the client that needed it, or of the end that wanted it apart.
     user: Arc<User>,
 }
 
@@ -63,7 +63,7 @@ impl LinkEntry {
         id: u64,
         server: &Session,
         client: &Session,
-        apart: bool,
+        (user, apart): (&Arc<User>, bool),
     ) -> Result<LinkEntry, BooksError> {
         let small = server.bits() == 32 || client.bits() == 32;
         let mut config = if small {
@@ -85,7 +85,7 @@ impl LinkEntry {
         } else {
             books.add_process(None)?
         };
-        client.user().links.fetch_add(1, Ordering::Relaxed);
+        user.links.fetch_add(1, Ordering::Relaxed);
         Ok(LinkEntry {
             id,
             pair: pair(server.id, client.id),
@@ -97,7 +97,7 @@ impl LinkEntry {
             books: Mutex::new(books),
             ending: AtomicBool::new(false),
             full: AtomicBool::new(false),
-            user: client.user().clone(),
+            user: user.clone(),
         })
     }
 
@@ -402,7 +402,7 @@ impl Wires for Wiring<'_> {
         let links = self.links.of_pair(pair(server.id, client.id));
         // The newest first: older ones are full, or were. Two at most: this runs under the lock of names.
         let roomy = links.iter().rev().filter(|link| !link.is_full());
-        for link in roomy.take(if plan.apart { 0 } else { 2 }) {
+        for link in roomy.take(if plan.apart.is_some() { 0 } else { 2 }) {
             match self.connect_on(link, &spec, plan) {
                 Ok(conn) => return Ok(conn),
                 Err(BooksError::NoFreeSlot | BooksError::NoFreeArea) => {
@@ -411,19 +411,22 @@ impl Wires for Wiring<'_> {
                 Err(error) => return Err(refused(&error)),
             }
         }
-        // The client is to blame for many links: it came to the server, and not the other way round.
-        if links.len() >= LINKS_OF_A_PAIR
-            || client.user().links.load(Ordering::Relaxed) >= self.most_links
-        {
+        // The client is to blame for many links: it came to the server, and not the other way round. But not for what the server
+        // wants.
+        let user = match plan.apart {
+            Some(End::Server) => server.user(),
+            _ => client.user(),
+        };
+        if links.len() >= LINKS_OF_A_PAIR || user.links.load(Ordering::Relaxed) >= self.most_links {
             return Err(NtStatus::INSUFFICIENT_RESOURCES);
         }
         let id = self.links.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = LinkEntry::new(id, &server, &client, plan.apart);
+        let link = LinkEntry::new(id, &server, &client, (user, plan.apart.is_some()));
         let link = Arc::new(link.map_err(|error| refused(&error))?);
         let conn = self
             .connect_on(&link, &spec, plan)
             .map_err(|error| refused(&error))?;
-        if plan.apart {
+        if plan.apart.is_some() {
             self.set_apart(&conn)?;
         }
         self.links.add(&link);

@@ -52,7 +52,7 @@ use crate::{
     name::{Key, Name},
     npfs::{
         Asker, ClientId, Completion, EndId, InstanceInfo, Modes, Quality, Shard, Tag, Taken,
-        nanoseconds,
+        Wanted, nanoseconds,
     },
     security::Mask,
     status::NtStatus,
@@ -641,18 +641,18 @@ impl Core {
                     self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
                 }
             }
-            Request::Open(_, name, access, quality) => {
+            Request::Open(_, name, wanted) => {
                 if self.may_open(session) {
-                    self.open(asker, &name, (access, quality));
+                    self.open(asker, &name, wanted);
                 } else {
                     self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
                 }
             }
-            Request::OpenAt(_, end, access, quality) => {
+            Request::OpenAt(_, end, wanted) => {
                 if self.may_open(session) {
                     let shard = self.shard_of_end(end);
                     self.at(shard, |shard, wires, out| {
-                        shard.open_at(asker, end, (access, quality), wires, out);
+                        shard.open_at(asker, end, wanted, wires, out);
                     });
                 } else {
                     self.refuse(session, tag, NtStatus::INSUFFICIENT_RESOURCES);
@@ -861,7 +861,7 @@ impl Core {
     }
 
     /// A name that nobody has made is answered here, once: this is where the provider of a prefix will be asked first.
-    fn open(&self, asker: Asker<'_>, name: &Name, wanted: (Mask, Quality)) {
+    fn open(&self, asker: Asker<'_>, name: &Name, wanted: Wanted) {
         let shard = self.shard_of(&name.folded());
         self.at(shard, |shard, wires, out| {
             shard.open(asker, name, wanted, wires, out);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, Name, Result,
-    npfs::{Create, Direction, Disposition, Quality},
+    npfs::{Create, Direction, Disposition, Wanted},
     security::{Mask, SecurityDescriptor},
     wire::Request,
 };
@@ -218,6 +218,7 @@ pub struct ClientOptions {
     read_mode: ReadMode,
     completion: CompletionMode,
     wait: Option<Option<Duration>>,
+    apart: bool,
 }
 
 impl Default for ClientOptions {
@@ -237,6 +238,7 @@ impl ClientOptions {
             read_mode: ReadMode::Byte,
             completion: CompletionMode::Queue,
             wait: None,
+            apart: false,
         }
     }
 
@@ -275,6 +277,13 @@ impl ClientOptions {
     /// waits otherwise (NP-OPEN-12).
     pub fn wait(&mut self, timeout: Option<Duration>) -> &mut ClientOptions {
         self.wait = Some(timeout);
+        self
+    }
+
+    /// Keeps the connection in memory of its own, so that its ends can always be given to another user's process, as
+    /// [`ServerOptions::apart`] does for all of a server end's. Its mapping counts for this process's user.
+    pub fn apart(&mut self, apart: bool) -> &mut ClientOptions {
+        self.apart = apart;
         self
     }
 
@@ -317,8 +326,11 @@ impl ClientOptions {
         });
         access |= Mask::SYNCHRONIZE;
         let answer = namespace.ask(|channel, tag| {
-            let request = Request::Open(tag, name.clone(), access, Quality::default());
-            channel.ask(tag, &request)
+            let wanted = Wanted {
+                apart: self.apart,
+                ..Wanted::access(access)
+            };
+            channel.ask(tag, &Request::Open(tag, name.clone(), wanted))
         });
         let (
             channel,

@@ -163,6 +163,29 @@ impl Default for Quality {
     }
 }
 
+/// What an open asks for (section 5 of the specification).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// DesiredAccess.
+    pub access: Mask,
+    /// What the server may do in the client's name.
+    pub quality: Quality,
+    /// The connection has memory of its own, so that its ends can be given to processes of any user.
+    pub apart: bool,
+}
+
+impl Wanted {
+    /// These rights, and nothing out of the ordinary.
+    #[must_use]
+    pub fn access(access: Mask) -> Wanted {
+        Wanted {
+            access,
+            quality: Quality::default(),
+            apart: false,
+        }
+    }
+}
+
 /// How long to wait for an instance (NP-WAIT-06).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timeout {
@@ -198,8 +221,9 @@ pub struct Plan {
     pub client_access: Access,
     /// How the server end begins, if several sessions have it. One that has it alone sets that itself.
     pub server_modes: Option<Modes>,
-    /// In memory that no other connection is in, since its ends may come to processes of any user.
-    pub apart: bool,
+    /// In memory that no other connection is in, since its ends may come to processes of any user; and the end that wants
+    /// it so.
+    pub apart: Option<End>,
 }
 
 /// Makes and unmakes connections in shared memory. Called under the shard's lock: never waits.

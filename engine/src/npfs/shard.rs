@@ -9,7 +9,7 @@ use npfs_ringbuf::{Access, End};
 
 use super::{
     Asker, ClientId, Completion, Create, Disposition, EndId, EndInfo, InstanceInfo, Modes, Moment,
-    PipeInfo, Plan, Quality, SecurityParts, State, Tag, Taken, Timeout, Wires,
+    PipeInfo, Plan, Quality, SecurityParts, State, Tag, Taken, Timeout, Wanted, Wires,
     ends::Ends,
     instance::{Client, Instance, Shared, Wire},
     nanoseconds,
@@ -163,11 +163,11 @@ impl<C: Clone> Shard<C> {
         &mut self,
         asker: Asker<'_>,
         name: &Name,
-        (access, quality): (Mask, Quality),
+        wanted: Wanted,
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) {
-        let opened = self.try_open(asker, &name.folded(), (access, quality), wires, out);
+        let opened = self.try_open(asker, &name.folded(), wanted, wires, out);
         if let Err(status) = opened {
             out.push(Completion::Done(asker.client, asker.tag, Err(status)));
         }
@@ -178,7 +178,7 @@ impl<C: Clone> Shard<C> {
         &mut self,
         asker: Asker<'_>,
         end: EndId,
-        (access, quality): (Mask, Quality),
+        wanted: Wanted,
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) {
@@ -190,7 +190,7 @@ impl<C: Clone> Shard<C> {
                 .get(key)
                 .is_some_and(|pipe| Arc::ptr_eq(&pipe.fixed, &of.fixed));
             if lives {
-                self.try_open(asker, key, (access, quality), wires, out)
+                self.try_open(asker, key, wanted, wires, out)
             } else {
                 Err(NtStatus::OBJECT_NAME_NOT_FOUND)
             }
@@ -204,7 +204,7 @@ impl<C: Clone> Shard<C> {
         &mut self,
         asker: Asker<'_>,
         key: &Key,
-        (access, quality): (Mask, Quality),
+        wanted: Wanted,
         wires: &mut W,
         out: &mut Vec<Completion<C>>,
     ) -> Result<(), NtStatus> {
@@ -213,8 +213,8 @@ impl<C: Clone> Shard<C> {
             .get_mut(key)
             .ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?; // NP-OPEN-01
         // NP-OPEN-02, 05: the bit is FILE_APPEND_DATA here, which generic writing asks for.
-        let wanted = access.map_generic() - Mask::FILE_CREATE_PIPE_INSTANCE;
-        let granted = check(&lock(&pipe.fixed.security), asker.token, wanted)
+        let access = wanted.access.map_generic() - Mask::FILE_CREATE_PIPE_INSTANCE;
+        let granted = check(&lock(&pipe.fixed.security), asker.token, access)
             .map_err(|_| NtStatus::ACCESS_DENIED)?
             - Mask::FILE_CREATE_PIPE_INSTANCE; // as much as is allowed may include it
         let allowed = pipe.fixed.direction.access(End::Client);
@@ -242,7 +242,10 @@ impl<C: Clone> Shard<C> {
             server_access: instance.access,
             client_access: data_access(granted, allowed),
             server_modes: shared.map(|shared| shared.modes),
-            apart: instance.apart,
+            apart: match wanted.apart {
+                true => Some(End::Client),
+                false => instance.apart.then_some(End::Server),
+            },
         };
         let conn = wires.connect(&plan)?;
         // Those who hear of it: the session that has the instance. Of several, those who listen; the others ask.
@@ -281,7 +284,7 @@ impl<C: Clone> Shard<C> {
             server: Some(server_end),
             cut_off: false,
             granted,
-            quality: u8::try_from(quality.bits() & 0xFF).unwrap_or(0),
+            quality: u8::try_from(wanted.quality.bits() & 0xFF).unwrap_or(0),
             pipe: pipe.fixed.clone(),
         };
         self.own(asker.client, end);
@@ -303,7 +306,7 @@ impl<C: Clone> Shard<C> {
                 listener: own.next().map(|&(_, tag)| tag),
                 conn: conn.clone(),
                 client: asker.client,
-                quality,
+                quality: wanted.quality,
             });
             out.extend(own.map(|&(_, tag)| Completion::Done(session, tag, Ok(()))));
         }

@@ -182,7 +182,7 @@ impl World {
 
     fn open(&mut self, client: ClientId, text: &str, access: Mask) -> Result<EndId, NtStatus> {
         let (tag, out) = self.ask(client, |shard, wires, asker, _, out| {
-            shard.open(asker, &name(text), (access, Quality::default()), wires, out);
+            shard.open(asker, &name(text), Wanted::access(access), wires, out);
         });
         match self.answer(tag, out) {
             Some(Completion::Opened { end, .. }) => Ok(end),
@@ -606,7 +606,7 @@ fn np_open_02_as_much_as_is_allowed_is_not_a_right_to_create_instances() {
         shard.open(
             asker,
             &name("a"),
-            (Mask::MAXIMUM_ALLOWED, Quality::default()),
+            Wanted::access(Mask::MAXIMUM_ALLOWED),
             wires,
             out,
         );
@@ -662,7 +662,7 @@ fn np_open_10_np_listen_08_every_listen_is_answered_before_the_open() {
     assert_eq!(none, None);
     let (second, _) = world.listen(SERVER, end, true);
     let (_, out) = world.ask(CLIENT, |shard, wires, asker, _, out| {
-        shard.open(asker, &name("a"), (BOTH, Quality::default()), wires, out);
+        shard.open(asker, &name("a"), Wanted::access(BOTH), wires, out);
     });
     assert!(
         matches!(
@@ -1041,15 +1041,24 @@ fn an_end_that_goes_abroad_is_set_apart() {
     world.disconnect(SERVER, server).expect("disconnect");
     world.listen(SERVER, server, true);
     world.open(CLIENT, "a", BOTH).expect("open again");
-    let apart: Vec<bool> = world.wires.plans.iter().map(|plan| plan.apart).collect();
-    assert_eq!(apart, [false, true]);
+    let apart: Vec<Option<End>> = world.wires.plans.iter().map(|plan| plan.apart).collect();
+    assert_eq!(apart, [None, Some(End::Server)]);
     let own = Create {
         apart: true,
         ..create("b")
     };
     world.create(SERVER, own).expect("create");
     world.open(CLIENT, "b", BOTH).expect("open");
-    assert!(world.wires.plans[2].apart);
+    assert_eq!(world.wires.plans[2].apart, Some(End::Server));
+    world.create(SERVER, create("c")).expect("create");
+    let wanted = Wanted {
+        apart: true,
+        ..Wanted::access(BOTH)
+    };
+    world.ask(CLIENT, |shard, wires, asker, _, out| {
+        shard.open(asker, &name("c"), wanted, wires, out);
+    });
+    assert_eq!(world.wires.plans[3].apart, Some(End::Client));
 }
 
 #[test]
@@ -1276,7 +1285,7 @@ fn random_requests_are_each_answered_once() {
             };
             let (_, out) = world.ask(client, |shard, wires, asker, now, out| match what {
                 0 | 1 => shard.create(asker, create(text), out),
-                2 | 3 => shard.open(asker, &name(text), (BOTH, Quality::default()), wires, out),
+                2 | 3 => shard.open(asker, &name(text), Wanted::access(BOTH), wires, out),
                 4 => shard.listen(asker, end, pends, out),
                 5 => shard.disconnect(asker, end, wires, out),
                 6 => {
@@ -1350,7 +1359,7 @@ fn random_requests_are_each_answered_once() {
 impl World {
     fn open_at(&mut self, client: ClientId, end: EndId, access: Mask) -> Result<EndId, NtStatus> {
         let (tag, out) = self.ask(client, |shard, wires, asker, _, out| {
-            shard.open_at(asker, end, (access, Quality::default()), wires, out);
+            shard.open_at(asker, end, Wanted::access(access), wires, out);
         });
         match self.answer(tag, out) {
             Some(Completion::Opened { end, .. }) => Ok(end),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Direction, Mask, Name, NtStatus,
     client::{Answer, Channel, ClientEnd},
-    npfs::{Create, Disposition, EndId, Quality},
+    npfs::{Create, Disposition, EndId, Quality, Wanted},
     security::SecurityDescriptor,
     wire::Request,
 };
@@ -84,6 +84,10 @@ pub struct Attributes<'a> {
     pub security: Option<SecurityDescriptor>,
     /// Of an open: what the server may do in the client's name.
     pub quality: Option<Quality>,
+    /// Of a create and of an open: the connection has memory of its own, so that its ends can always be given to another
+    /// user's process ([`Nt::give_to_user`]). Without it all connections of two processes are in one mapping, and only one that is alone there
+    /// can be given so.
+    pub apart: bool,
 }
 
 impl<'a> Attributes<'a> {
@@ -252,7 +256,7 @@ impl Nt {
             out_quota: create.out_quota,
             default_timeout: timeout.map(|time| hundreds_of_ns(time.unsigned_abs())),
             security: at.security.clone(),
-            apart: false,
+            apart: at.apart,
         };
         let (end, first) = status(self.namespace().create_and_tell(&create_request))?;
         // A pipe of bytes, of another's making, has no messages to read (NP-CREATE-24).
@@ -287,13 +291,13 @@ impl Nt {
             Place::Root | Place::Unnamed => {
                 (Kind::Root(Listing::default().into()), access.map_generic())
             }
-            Place::Pipe(name) => self.open_end(&Target::Name(name), access, at.quality)?,
+            Place::Pipe(name) => self.open_end(&Target::Name(name), access, at)?,
             Place::At(file) => {
                 let (channel, end) = file.known_as()?;
                 if file.side() == Some(Side::Client) && file.refuses_queries() {
                     return Err(NtStatus::PIPE_DISCONNECTED);
                 }
-                self.open_end(&Target::End(channel, end), access, at.quality)?
+                self.open_end(&Target::End(channel, end), access, at)?
             }
         };
         let handle = self.insert(&File::new(kind, options), granted)?;
@@ -304,21 +308,27 @@ impl Nt {
         &self,
         target: &Target,
         access: Mask,
-        quality: Option<Quality>,
+        at: &Attributes<'_>,
     ) -> NtResult<(Kind, Mask)> {
         // NP-IMP-03: without data access in both directions the default.
         let data = Mask::FILE_READ_DATA | Mask::FILE_WRITE_DATA;
-        let quality = quality
+        let quality = at
+            .quality
             .filter(|_| access.map_generic().contains(data))
             .unwrap_or_default();
+        let wanted = Wanted {
+            access,
+            quality,
+            apart: at.apart,
+        };
         let answer = match target {
-            Target::Name(name) => self.namespace().ask(|channel, tag| {
-                channel.ask(tag, &Request::Open(tag, name.clone(), access, quality))
-            }),
+            Target::Name(name) => self
+                .namespace()
+                .ask(|channel, tag| channel.ask(tag, &Request::Open(tag, name.clone(), wanted))),
             // Of the broker that knows the end, and no other: there its number may be another's.
             Target::End(channel, end) => {
                 let tag = channel.next_tag();
-                let request = Request::OpenAt(tag, *end, access, quality);
+                let request = Request::OpenAt(tag, *end, wanted);
                 channel
                     .ask(tag, &request)
                     .map(|answer| (channel.clone(), answer))

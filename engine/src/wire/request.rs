@@ -7,7 +7,10 @@ use npfs_ringbuf::{CompletionMode, ReadMode};
 use super::{Put, REQUEST_HEAD, Take, VERSION, WireError, Words, length};
 use crate::{
     name::{Key, Name},
-    npfs::{Create, Disposition, EndId, Modes, Quality, SecurityParts, Tag, Timeout, nanoseconds},
+    npfs::{
+        Create, Disposition, EndId, Modes, Quality, SecurityParts, Tag, Timeout, Wanted,
+        nanoseconds,
+    },
     security::{Mask, SecurityDescriptor},
 };
 
@@ -49,7 +52,7 @@ pub enum Request {
     /// A server end.
     Create(Tag, Box<Create>),
     /// A client end.
-    Open(Tag, Name, Mask, Quality),
+    Open(Tag, Name, Wanted),
     /// FSCTL_PIPE_LISTEN; the flag: it may pend.
     Listen(Tag, EndId, bool),
     /// FSCTL_PIPE_DISCONNECT.
@@ -67,7 +70,7 @@ pub enum Request {
     /// A link's descriptor did not arrive: it has to come again with the next message that names the link.
     LostLink(u64),
     /// NtCreateFile with an empty name relative to an open end (NP-NAME-12).
-    OpenAt(Tag, EndId, Mask, Quality),
+    OpenAt(Tag, EndId, Wanted),
     /// What an end's queries have to ask.
     Describe(Tag, EndId),
     /// NtQuerySecurityObject.
@@ -116,7 +119,7 @@ const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"npfs-ask");
 const PENDS: u16 = 1;
 const HAS_TIMEOUT: u16 = 1;
 const HAS_SECURITY: u16 = 2;
-/// Of `Create`: its connections have memory of their own.
+/// Of `Create`: its connections have memory of their own; of `Open` and `OpenAt`: this one has.
 const APART: u16 = 4;
 /// Of `Give`: nobody in particular. No user has this number (setuid(2)).
 const NO_USER: u32 = u32::MAX;
@@ -140,9 +143,8 @@ impl Request {
                     .u8(hello.bits);
             }
             Request::Create(tag, create) => encode_create(&mut put, &mut tail, *tag, create),
-            Request::Open(tag, name, access, quality) => {
-                head(&mut put, OPEN, 0, *tag, EndId(0));
-                put.u32(access.bits()).u32(quality.bits());
+            Request::Open(tag, name, wanted) => {
+                put_wanted(&mut put, OPEN, *tag, EndId(0), *wanted);
                 tail.units(name.units());
             }
             Request::Listen(tag, end, pends) => {
@@ -169,10 +171,7 @@ impl Request {
                 tail.units(name.units());
             }
             Request::LostLink(link) => head(&mut put, LOST_LINK, 0, Tag(0), EndId(*link)),
-            Request::OpenAt(tag, end, access, quality) => {
-                head(&mut put, OPEN_AT, 0, *tag, *end);
-                put.u32(access.bits()).u32(quality.bits());
-            }
+            Request::OpenAt(tag, end, wanted) => put_wanted(&mut put, OPEN_AT, *tag, *end, *wanted),
             Request::Describe(tag, end) => head(&mut put, DESCRIBE, 0, *tag, *end),
             Request::Security(tag, end, parts) => {
                 head(&mut put, SECURITY, 0, *tag, *end);
@@ -235,12 +234,10 @@ impl Request {
                 })
             }
             CREATE => decode_create(head, flags, tag, end.0, &mut tail)?,
-            OPEN => Request::Open(
-                tag,
-                name(&mut tail, tail_len)?,
-                Mask::from_bits_retain(head.u32()?),
-                Quality::from_bits_retain(head.u32()?),
-            ),
+            OPEN => {
+                let wanted = wanted(&mut head, flags)?;
+                Request::Open(tag, name(&mut tail, tail_len)?, wanted)
+            }
             LISTEN => Request::Listen(tag, end, flags & PENDS != 0),
             DISCONNECT => Request::Disconnect(tag, end),
             CLOSE => Request::Close(end),
@@ -257,12 +254,7 @@ impl Request {
             LIST => Request::List(tag, end.0, tail.units(tail_len)?),
             INFO => Request::Info(tag, name(&mut tail, tail_len)?, end.0),
             LOST_LINK => Request::LostLink(end.0),
-            OPEN_AT => Request::OpenAt(
-                tag,
-                end,
-                Mask::from_bits_retain(head.u32()?),
-                Quality::from_bits_retain(head.u32()?),
-            ),
+            OPEN_AT => Request::OpenAt(tag, end, wanted(&mut head, flags)?),
             DESCRIBE => Request::Describe(tag, end),
             SECURITY => Request::Security(tag, end, SecurityParts::from_bits_retain(head.u32()?)),
             SET_SECURITY => {
@@ -324,6 +316,20 @@ pub(super) fn modes_of(bits: u16) -> Result<Modes, WireError> {
 
 fn head(put: &mut Put, op: u16, flags: u16, tag: Tag, end: EndId) {
     put.u16(op).u16(flags).u32(0).u64(tag.0).u64(end.0);
+}
+
+fn put_wanted(put: &mut Put, op: u16, tag: Tag, end: EndId, wanted: Wanted) {
+    let flags = if wanted.apart { APART } else { 0 };
+    head(put, op, flags, tag, end);
+    put.u32(wanted.access.bits()).u32(wanted.quality.bits());
+}
+
+fn wanted(head: &mut Take<'_>, flags: u16) -> Result<Wanted, WireError> {
+    Ok(Wanted {
+        access: Mask::from_bits_retain(head.u32()?),
+        quality: Quality::from_bits_retain(head.u32()?),
+        apart: flags & APART != 0,
+    })
 }
 
 fn name(tail: &mut Take<'_>, bytes: usize) -> Result<Name, WireError> {

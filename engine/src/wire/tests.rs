@@ -9,7 +9,7 @@ use crate::{
     name::Name,
     npfs::{
         Create, Direction, Disposition, EndId, EndInfo, PipeInfo, Quality, SecurityParts, State,
-        Tag, Taken, Timeout,
+        Tag, Taken, Timeout, Wanted,
     },
     security::{Mask, SecurityDescriptor, Sid},
     status::NtStatus,
@@ -42,13 +42,16 @@ fn requests() -> Vec<Request> {
             create(Some(security.clone()), Some(Duration::from_millis(7))),
         ),
         Request::Create(Tag(16), create(None, Some(Duration::from_millis(8)))),
-        Request::Open(
-            Tag(3),
-            name.clone(),
-            Mask::GENERIC_WRITE,
-            Quality::default(),
+        Request::Open(Tag(3), name.clone(), Wanted::access(Mask::GENERIC_WRITE)),
+        Request::OpenAt(
+            Tag(17),
+            EndId(1),
+            Wanted {
+                access: Mask::GENERIC_READ,
+                quality: Quality::STATIC,
+                apart: true,
+            },
         ),
-        Request::OpenAt(Tag(17), EndId(1), Mask::GENERIC_READ, Quality::STATIC),
         Request::Describe(Tag(18), EndId(2)),
         Request::Security(Tag(19), EndId(3), SecurityParts::OWNER),
         Request::SetSecurity(

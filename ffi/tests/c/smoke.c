@@ -246,8 +246,10 @@ static void calls_that_wait(void) {
 }
 
 static void names_and_lists(void) {
-    npfs_handle server, client, again, root, copy;
+    npfs_handle server, client, again, root, copy, others[2];
     npfs_object_attributes at;
+    int64_t timeout = -500000;
+    int side;
     npfs_io_status_block block;
     /* As a program would, aligned for what comes. */
     union {
@@ -327,6 +329,27 @@ static void names_and_lists(void) {
     EXPECT(npfs_give_to_user(root, 65534, 0, NPFS_DUPLICATE_SAME_ACCESS, token, sizeof token), NPFS_STATUS_NOT_SUPPORTED);
     NEEDED(npfs_write(again, "taken", 5, NULL));
     NEEDED(npfs_close(again));
+    /* One that is not alone in its memory cannot go there, and one that was kept apart always can, whoever wanted it. */
+    pair_of("beside", 0, &others[0], &others[1]);
+    EXPECT(npfs_give_to_user(client, 65534, 0, NPFS_DUPLICATE_SAME_ACCESS, token, sizeof token), NPFS_STATUS_SHARING_VIOLATION);
+    memset(&at, 0, sizeof at);
+    at.length = sizeof at;
+    at.path = "\\??\\pipe\\apart";
+    at.attributes = 1;
+    EXPECT(npfs_open_file(names, &again, NPFS_GENERIC_READ, &at, NULL, 0, 0), NPFS_STATUS_INVALID_PARAMETER);
+    for (side = 0; side < 2; side++) {
+        at.attributes = side == 0 ? NPFS_OBJ_APART : 0x40;
+        NEEDED(npfs_create_named_pipe(names, &copy, NPFS_GENERIC_READ | NPFS_GENERIC_WRITE | NPFS_SYNCHRONIZE, &at, NULL, 3,
+                                      NPFS_FILE_CREATE, 0, 1, 1, 0, 1, 4096, 4096, &timeout));
+        at.attributes = side == 1 ? NPFS_OBJ_APART | 0x40 : 0;
+        NEEDED(npfs_open_file(names, &again, NPFS_GENERIC_READ, &at, NULL, 0, 0));
+        NEEDED(npfs_give_to_user(again, 65534, 0, NPFS_DUPLICATE_SAME_ACCESS, token, sizeof token));
+        NEEDED(npfs_give_to_user(copy, 65534, 0, NPFS_DUPLICATE_SAME_ACCESS, token, sizeof token));
+        close_both(copy, again);
+        /* The tokens keep the ends open; the next is another pipe. */
+        at.path = "\\??\\pipe\\apart too";
+    }
+    close_both(others[0], others[1]);
     NEEDED(npfs_close(root));
     close_both(server, client);
     NEEDED(npfs_abi(&abi, &hash));
