@@ -11,7 +11,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -120,6 +120,11 @@ pub(super) fn give(
     }
 }
 
+/// Whether the broker has said no: then nobody else has the end for that. Without an answer from it somebody may.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    !matches!(error, Error::NoBroker { .. } | Error::Protocol(_))
+}
+
 /// Takes what was given away, whichever end it is.
 pub(crate) fn take(namespace: &Namespace, token: EndToken) -> Result<Answer> {
     let answer = namespace.ask(|channel, tag| channel.ask(tag, &Request::Take(tag, token.0)));
@@ -141,7 +146,8 @@ pub(crate) struct ClientEnd {
     /// Who has opened it, if that was another process (NP-ATTR-08).
     origin: Option<Box<Peer>>,
     closed: AtomicBool,
-    shared: AtomicBool,
+    /// As a server end's.
+    shared: AtomicU32,
 }
 
 impl ClientEnd {
@@ -160,13 +166,13 @@ impl ClientEnd {
             server,
             origin: None,
             closed: AtomicBool::new(false),
-            shared: AtomicBool::new(false),
+            shared: AtomicU32::new(0),
         }
     }
 
     /// Other processes may have it from now on.
     pub(super) fn share(&self) {
-        self.shared.store(true, Ordering::SeqCst);
+        self.shared.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The same, and another process has opened it.
@@ -193,12 +199,17 @@ impl ClientEnd {
             peer: self.server,
             quality: Quality::default(),
         };
-        give(&self.channel, self.end, giving, modes, words)
+        let given = give(&self.channel, self.end, giving, modes, words);
+        given.inspect_err(|error| {
+            if is_refusal(error) {
+                self.shared.fetch_sub(1, Ordering::SeqCst);
+            }
+        })
     }
 
     /// Whether closing it leaves what pends on it alone, since others may have it.
     pub(crate) fn may_be_anothers(&self) -> bool {
-        self.shared.load(Ordering::SeqCst)
+        self.shared.load(Ordering::SeqCst) != 0
     }
 
     pub(crate) fn close(&self) {

@@ -36,8 +36,8 @@ pub(crate) struct ServerEnd {
     /// How many have it in this process: more than one, if it was given away and taken back.
     users: AtomicU32,
     closed: AtomicBool,
-    /// Other processes may have it, too.
-    shared: AtomicBool,
+    /// Other processes may have it, too, if this is not 0: for so many reasons.
+    shared: AtomicU32,
 }
 
 /// Which broker knows the instance, and by what id.
@@ -103,7 +103,7 @@ impl ServerEnd {
             }),
             users: AtomicU32::new(1),
             closed: AtomicBool::new(false),
-            shared: AtomicBool::new(false),
+            shared: AtomicU32::new(0),
         })
     }
 
@@ -347,7 +347,18 @@ impl ServerEnd {
 
     /// Other processes may have it from now on.
     pub(super) fn share(&self) {
-        self.shared.store(true, Ordering::SeqCst);
+        self.shared.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// For this reason they do not: the broker has refused to give it.
+    fn unshare(&self) {
+        let own = lock(&self.own);
+        if self.shared.fetch_sub(1, Ordering::SeqCst) == 1
+            && let Some(conn) = self.current.get()
+        {
+            // If it came meanwhile, nobody has set its modes.
+            let _ = conn.set_modes(own.read, own.completion);
+        }
     }
 
     /// The same, and another process has made it.
@@ -364,7 +375,7 @@ impl ServerEnd {
 
     /// Whether closing it leaves what pends on it alone, since others may have it.
     pub(crate) fn may_be_anothers(&self) -> bool {
-        self.shared.load(Ordering::Relaxed)
+        self.shared.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) fn give(self: &Arc<Self>, giving: Giving) -> Result<EndToken> {
@@ -382,7 +393,12 @@ impl ServerEnd {
             peer,
             quality,
         };
-        gift::give(&channel, end, giving, self.modes(), words)
+        let given = gift::give(&channel, end, giving, self.modes(), words);
+        given.inspect_err(|error| {
+            if gift::is_refusal(error) {
+                self.unshare();
+            }
+        })
     }
 
     /// The broker says how it is, without its connection.
