@@ -41,9 +41,12 @@ mod io;
 mod open;
 mod thread;
 
-use std::sync::{
-    Arc, RwLock, RwLockReadGuard,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    cell::{Cell, RefCell},
+    sync::{
+        Arc, RwLock, RwLockReadGuard, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use slab::Slab;
@@ -92,6 +95,10 @@ pub struct Nt(Arc<Inner>);
 struct Inner {
     namespace: Namespace,
     handles: RwLock<Slab<Entry>>,
+    /// No two tables of a process have the same.
+    id: u64,
+    /// How many handles were closed; changes under the lock.
+    closed: AtomicU64,
     /// NP-WINE-01.
     wine: AtomicBool,
 }
@@ -100,6 +107,60 @@ struct Inner {
 struct Entry {
     file: Arc<File>,
     granted: Mask,
+}
+
+static NEXT_TABLE: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static RECENT: Recent = const { Recent::new() };
+}
+
+/// The handle that this thread uses again and again: to look it up takes neither the table's lock nor a count that other threads
+/// change, too. It keeps nothing open, and is good until a handle of its table is closed, whichever that is.
+struct Recent {
+    /// Table, closed handles, handle.
+    key: Cell<(u64, u64, u32)>,
+    file: RefCell<Weak<File>>,
+    granted: Cell<Mask>,
+}
+
+impl Recent {
+    const fn new() -> Recent {
+        Recent {
+            key: Cell::new((u64::MAX, 0, 0)),
+            file: RefCell::new(Weak::new()),
+            granted: Cell::new(Mask::empty()),
+        }
+    }
+
+    fn key(table: &Inner, handle: Handle) -> (u64, u64, u32) {
+        (table.id, table.closed.load(Ordering::Acquire), handle.0)
+    }
+
+    #[inline]
+    fn entry(&self, table: &Inner, handle: Handle) -> Option<Entry> {
+        if self.key.get() != Recent::key(table, handle) {
+            return None;
+        }
+        let file = self.file.borrow().upgrade()?;
+        Some(Entry {
+            file,
+            granted: self.granted.get(),
+        })
+    }
+
+    /// One that was looked up in the table. The first time its number is noted: those who go round many handles would pay for nothing.
+    fn note(&self, table: &Inner, handle: Handle, entry: &Entry) {
+        let key = Recent::key(table, handle);
+        let again = self.key.replace(key) == key;
+        let file = if again {
+            Arc::downgrade(&entry.file)
+        } else {
+            Weak::new()
+        };
+        drop(self.file.replace(file));
+        self.granted.set(entry.granted);
+    }
 }
 
 /// A file object that is in use, as if by one more handle.
@@ -133,6 +194,8 @@ impl Nt {
         Nt(Arc::new(Inner {
             namespace,
             handles: RwLock::default(),
+            id: NEXT_TABLE.fetch_add(1, Ordering::Relaxed),
+            closed: AtomicU64::new(0),
             wine: AtomicBool::new(false),
         }))
     }
@@ -182,9 +245,16 @@ impl Nt {
         if handle == Handle::CURRENT_PROCESS || handle == Handle::CURRENT_THREAD {
             return Err(NtStatus::OBJECT_TYPE_MISMATCH); // NP-INFO-04
         }
+        // At the very end of a thread there is none.
+        if let Ok(Some(entry)) = RECENT.try_with(|recent| recent.entry(&self.0, handle)) {
+            return Ok(entry);
+        }
         let key = key_of(handle).ok_or(NtStatus::INVALID_HANDLE)?;
         let table = self.table();
-        table.get(key).cloned().ok_or(NtStatus::INVALID_HANDLE)
+        let entry = table.get(key).ok_or(NtStatus::INVALID_HANDLE)?.clone();
+        // Under the lock: no handle is closed meanwhile.
+        let _ = RECENT.try_with(|recent| recent.note(&self.0, handle, &entry));
+        Ok(entry)
     }
 
     /// The same, with rights that the call needs.
@@ -210,6 +280,7 @@ impl Nt {
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let entry = handles.try_remove(key).ok_or(NtStatus::INVALID_HANDLE)?;
+        self.0.closed.fetch_add(1, Ordering::Release);
         drop(handles);
         entry.file.one_less();
         Ok(())
