@@ -2285,6 +2285,56 @@ fn np_cancel_08_what_a_thread_has_pending_ends_with_it() {
     });
 }
 
+/// The same when other threads have come across it meanwhile: who looks for what pends lists a read that is polled.
+#[test]
+fn np_cancel_08_what_others_have_listed_ends_with_its_thread() {
+    far_here(|near, far| {
+        let (server, client) = pair(near, far, |_| ());
+        let (pends, is_pending) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let reader = thread::spawn({
+            let far = far.clone();
+            move || {
+                let (status, io, _) = read(&far, client, 4);
+                assert_eq!(status, NtStatus::PENDING);
+                pends.send(io).expect("somebody waits");
+                ends.recv().expect("a word");
+            }
+        });
+        let io = is_pending.recv().expect("a read");
+        // Nothing is this thread's, so it pends still.
+        far.cancel_io_file(client).expect("cancel");
+        assert_eq!(block(&io), UNTOUCHED);
+        end.send(()).expect("it waits");
+        reader.join().expect("no panic");
+        assert_eq!(awaited(far, &io), (NtStatus::CANCELLED, 0));
+        assert_eq!(write(near, server, b"next").0, NtStatus::SUCCESS);
+        assert_eq!(read(far, client, 4).0, NtStatus::SUCCESS);
+    });
+}
+
+/// A thread that uses one handle again and again knows what it stands for, until it is closed, wherever that is.
+#[test]
+fn a_handle_that_is_closed_stands_for_nothing_and_its_number_for_the_next() {
+    far_here(|near, far| {
+        let (server, client) = pair(near, far, |_| ());
+        let again = far.duplicate(client, None).expect("a duplicate");
+        let writes = |handle| (0..3).map(|_| write(far, handle, b"x").0).last();
+        assert_eq!(writes(again), Some(NtStatus::SUCCESS));
+        thread::scope(|scope| {
+            scope.spawn(|| far.close(again).expect("close"));
+        });
+        assert_eq!(writes(again), Some(NtStatus::INVALID_HANDLE));
+        let narrow = far
+            .duplicate(client, Some(Mask::FILE_READ_DATA))
+            .expect("a duplicate");
+        assert_eq!(narrow, again, "the same number");
+        assert_eq!(writes(narrow), Some(NtStatus::ACCESS_DENIED));
+        assert_eq!(writes(client), Some(NtStatus::SUCCESS));
+        assert_eq!(read(near, server, 6).0, NtStatus::SUCCESS);
+    });
+}
+
 #[test]
 fn np_flush_05_06_07_the_control_that_flushes_pends() {
     everywhere(|near, far| {

@@ -62,6 +62,14 @@ pub(crate) trait Pending: Send + Sync {
 
     /// It rests at its bell from now on, as any other.
     fn stop_polling(&self);
+
+    /// What it is an operation of was closed before whoever did that could find it.
+    fn is_too_late(&self) -> bool {
+        false
+    }
+
+    /// It ends, as what it is an operation of, or its thread, does.
+    fn end(&self) {}
 }
 
 /// What a look at an operation has found.
@@ -118,6 +126,8 @@ pub(crate) struct Reactor {
     penalty: AtomicU32,
     /// Who looks after reads, whatever they are like: the environment variable `NPFS_READS` (`polled` or `rung`), for tests.
     always: Option<Poller>,
+    /// Reads that were listed by another thread than that which has issued them, whose serial this is.
+    strays: Mutex<Vec<(u32, Weak<dyn Pending>)>>,
     /// Places to look at again at that time: somebody is in the middle of a copy there.
     soon: Mutex<Vec<Place>>,
     soon_at: AtomicU64,
@@ -313,6 +323,7 @@ impl Reactor {
                 Ok("rung") => Some(Poller::Bell),
                 _ => None,
             },
+            strays: Mutex::default(),
             soon: Mutex::default(),
             soon_at: AtomicU64::new(u64::MAX),
             alarm: Alarm::new(),
@@ -390,10 +401,12 @@ impl Reactor {
 
     /// A read pends from now on that whoever pumps polls. It stands in no list until another one comes, nobody is awake, or
     /// somebody looks for what pends: two programs that take turns go without.
-    pub(crate) fn hold(&'static self, read: Arc<dyn Pending>) {
+    ///
+    /// Answers the read if it comes too late, for the caller to end it.
+    pub(crate) fn hold(&'static self, read: Arc<dyn Pending>) -> Option<Arc<dyn Pending>> {
         let mut held = lock(&self.held);
         let before = self.let_go(&mut held);
-        self.holds.store(id(&read), Ordering::SeqCst);
+        self.holds.store(id(&read), Ordering::Release);
         held.read = Some(read);
         let came = self.came.load(Ordering::Relaxed);
         self.came.store(came.wrapping_add(1), Ordering::Relaxed);
@@ -405,6 +418,9 @@ impl Reactor {
         // Its message may have come before anybody could find it here, from another thread of this process (NP-IO-13).
         fence(Ordering::SeqCst);
         let news = held.read.as_ref().filter(|read| read.has_news()).cloned();
+        // Whoever closes its file has said so before it looks here.
+        let this = held.read.as_ref().or(own.as_ref().map(|own| &own.read));
+        let late = this.filter(|read| read.is_too_late()).cloned();
         drop(held);
         if before.as_ref().is_some_and(Gone::pends) {
             // Several are read from at a time: for a while none of them is polled, and for longer each time.
@@ -415,12 +431,33 @@ impl Reactor {
         }
         self.rest(before);
         if own.is_some() {
-            return self.rest(own);
+            self.rest(own);
+            return late;
         }
         if let Some(read) = news {
             self.poll(&read);
         }
         self.see_to_the_loop();
+        late
+    }
+
+    /// One that a thread has issued stands in the list by another thread's doing.
+    pub(crate) fn is_a_stray(&self, of: u32, one: Weak<dyn Pending>) {
+        let mut strays = lock(&self.strays);
+        if strays.len() == strays.capacity() {
+            strays.retain(|(_, one)| one.strong_count() != 0);
+        }
+        strays.push((of, one));
+    }
+
+    /// That thread ends.
+    pub(crate) fn end_strays_of(&self, thread: u32) {
+        let own: Vec<_> = lock(&self.strays)
+            .extract_if(.., |(of, _)| *of == thread)
+            .collect();
+        for one in own.iter().filter_map(|(_, one)| one.upgrade()) {
+            one.end();
+        }
     }
 
     /// What is held stands in the list from now on: for who looks for what pends.

@@ -82,7 +82,7 @@ impl<K: Keep> Started<K> {
     pub fn read_by(conn: &K, mut buf: Box<[u8]>, poller: Poller) -> Result<Started<K>, Error> {
         let begun = conn.begin_read(&mut buf, poller.how())?;
         let work = Work::Read { buf, copied: 0 };
-        Ok(Started::begun(conn, work, begun, poller))
+        Ok(Started::begun(conn.clone(), work, begun, poller))
     }
 
     /// A read without a buffer: what it brings lies in `room`, now or where [`Started::poll_into`] is given as much. For few
@@ -90,12 +90,18 @@ impl<K: Keep> Started<K> {
     ///
     /// # Errors
     /// As [`Conn::start_read`].
-    pub fn read_into(conn: &K, room: &mut [u8], poller: Poller) -> Result<Started<K>, Error> {
+    pub fn read_into(
+        conn: &Conn,
+        keep: impl FnOnce() -> K,
+        room: &mut [u8],
+        poller: Poller,
+    ) -> Result<Started<K>, Error> {
         let begun = conn.begin_read(room, poller.how())?;
-        Ok(Started::begun(conn, Work::Into(room.len()), begun, poller))
+        let work = Work::Into(room.len());
+        Ok(Started::begun(keep(), work, begun, poller))
     }
 
-    fn begun(conn: &K, work: Work, begun: Begun<Read>, poller: Poller) -> Started<K> {
+    fn begun(conn: K, work: Work, begun: Begun<Read>, poller: Poller) -> Started<K> {
         let (index, answer) = match begun {
             Begun::Done(read) => (0, Some(Ok(Answer::Read(read)))),
             Begun::Pends(index) => (index, None),
@@ -120,7 +126,7 @@ impl<K: Keep> Started<K> {
         let (index, answer) = write.leave();
         let work = Work::Write(data);
         Ok(Started::new(
-            conn,
+            conn.clone(),
             work,
             index,
             answer.map(|a| a.map(Answer::Wrote)),
@@ -136,7 +142,7 @@ impl<K: Keep> Started<K> {
         let flush = conn.start_flush(&wait)?;
         let (index, answer) = flush.leave();
         let answer = answer.map(|a| a.map(|()| Answer::Flushed));
-        Ok(Started::new(conn, Work::Flush, index, answer))
+        Ok(Started::new(conn.clone(), Work::Flush, index, answer))
     }
 
     /// [`Conn::start_transact`] with a buffer of its own for the reply.
@@ -152,21 +158,16 @@ impl<K: Keep> Started<K> {
             copied: 0,
         };
         Ok(Started::new(
-            conn,
+            conn.clone(),
             work,
             index,
             answer.map(|a| a.map(Answer::Read)),
         ))
     }
 
-    fn new(
-        conn: &K,
-        work: Work,
-        index: usize,
-        answer: Option<Result<Answer, Error>>,
-    ) -> Started<K> {
+    fn new(conn: K, work: Work, index: usize, answer: Option<Result<Answer, Error>>) -> Started<K> {
         Started {
-            conn: conn.clone(),
+            conn,
             work,
             index,
             held: false,

@@ -388,7 +388,8 @@ impl Call {
                     *work = Work::Ring(Box::new(started));
                     drop(work);
                     if is_polled {
-                        REACTOR.hold(self.clone());
+                        let never = REACTOR.hold(self.clone());
+                        debug_assert!(never.is_none(), "it belongs to no file");
                     } else {
                         let call: Arc<dyn Pending> = self.clone();
                         REACTOR.add(&conn, &call);

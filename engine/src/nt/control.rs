@@ -388,7 +388,7 @@ fn transceive(file: &Arc<File>, io: &Io, input: &[u8], output: &Buffer) -> NtRes
     let start = || Started::transact(&conn, input, vec![0; room].into());
     let started = status(REACTOR.insist(&conn, PATIENCE, start).map_err(Error::from))?;
     // It always pends first (NP-XCV-05).
-    Operation::ring(file, io, started, Some(output.clone()));
+    Operation::ring(file.clone(), io, started, Some(output.clone()));
     Ok(NtStatus::PENDING)
 }
 

@@ -25,7 +25,7 @@ impl Nt {
 
     fn try_read_file(&self, handle: Handle, io: &Io, buffer: &Buffer) -> NtResult<NtStatus> {
         let file = self.entry_with(handle, Mask::FILE_READ_DATA)?.file;
-        let _turn = file.takes_its_turn()?;
+        let turn = file.takes_its_turn()?;
         begin(&file, io)?;
         let conn = file.on_conn(NtStatus::INVALID_PARAMETER)?; // NP-READ-22
         if file.is_synchronous() {
@@ -43,8 +43,16 @@ impl Nt {
             });
             return Ok(report(&file, io, answer));
         }
-        with_room(buffer.len(), |room| {
+        let read = with_room(buffer.len(), |room| {
             read_overlapped(&file, &conn, io, buffer, room)
+        });
+        drop((conn, turn));
+        Ok(match read? {
+            Ok(status) => status,
+            Err(pends) => {
+                Operation::ring(file, io, pends, Some(buffer.clone()));
+                NtStatus::PENDING
+            }
         })
     }
 
@@ -75,7 +83,8 @@ impl Nt {
                     match started.answer() {
                         Some(answer) => answer.map(written_of),
                         None => {
-                            Operation::ring(&file, io, started, None);
+                            drop(conn);
+                            Operation::ring(file.clone(), io, started, None);
                             return Ok(NtStatus::PENDING);
                         }
                     }
@@ -112,7 +121,7 @@ impl Nt {
         let me = calling_thread();
         let file = self.entry(handle)?.file;
         let pended = file.pended();
-        for one in pended.iter().filter(|one| one.is_of(me)) {
+        for one in pended.iter().filter(|one| one.thread() == me) {
             one.cancel();
         }
         self.after_cancel(handle);
@@ -164,15 +173,15 @@ impl Nt {
 }
 
 /// A read of an overlapped file object. `room`: for what comes, if that is little; it goes without an operation and a buffer of its
-/// own then, if it lies there.
+/// own then, if it lies there. `Err`: it pends from now on, and is to be an operation.
 #[inline(always)]
 fn read_overlapped(
-    file: &Arc<File>,
+    file: &File,
     conn: &OnConn<'_>,
     io: &Io,
     buffer: &Buffer,
     mut room: Option<&mut [u8]>,
-) -> NtResult<NtStatus> {
+) -> NtResult<Result<NtStatus, Started>> {
     let id = conn.id();
     if let Some(room) = &mut room
         && let Some(read) = conn.read_at_once(room)
@@ -180,19 +189,17 @@ fn read_overlapped(
         buffer.fill(&room[..read.count()]);
         REACTOR.settle(conn);
         file.has_consumed(id, read);
-        return Ok(report(file, io, Ok(of_read(read))));
+        return Ok(Ok(report(file, io, Ok(of_read(read)))));
     }
     let poller = REACTOR.poller(conn);
-    let shared = conn.share();
     let started = REACTOR.insist(conn, PATIENCE, || match &mut room {
-        Some(room) => Started::read_into(&shared, room, poller),
-        None => Started::read_by(&shared, vec![0; buffer.len()].into(), poller),
+        Some(room) => Started::read_into(conn, || conn.share(), room, poller),
+        None => Started::read_by(&conn.share(), vec![0; buffer.len()].into(), poller),
     });
     let started = started.map_err(|error| file.why(error, false))?;
     // What pends is looked at once it stands in its list.
     let Some(answer) = started.answer() else {
-        Operation::ring(file, io, started, Some(buffer.clone()));
-        return Ok(NtStatus::PENDING);
+        return Ok(Err(started));
     };
     if answer.is_ok() {
         buffer.fill(started.data_in(room.as_deref().unwrap_or_default()));
@@ -204,7 +211,7 @@ fn read_overlapped(
         file.has_consumed(id, read);
         of_read(read)
     });
-    Ok(report(file, io, answer))
+    Ok(Ok(report(file, io, answer)))
 }
 
 /// The bytes of a read's answer.
@@ -244,7 +251,7 @@ pub(super) fn flush(file: &Arc<File>, io: &Io, waits: bool) -> NtResult<NtStatus
         match started.poll() {
             Some(answer) => answer.map(|_| ()),
             None => {
-                Operation::ring(file, io, started, None);
+                Operation::ring(file.clone(), io, started, None);
                 return Ok(NtStatus::PENDING);
             }
         }

@@ -304,8 +304,7 @@ impl File {
         let left = self.pended();
         if self.may_be_anothers() && goes_on {
             // Other processes have it still: nothing that was issued here ends for that (NP-CLOSE-01).
-            left.iter().for_each(|operation| operation.keep(self));
-            return;
+            return REACTOR.forget_over();
         }
         // Whatever is left ends before this returns.
         left.iter()

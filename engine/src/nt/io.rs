@@ -5,7 +5,7 @@ use std::{
     fmt,
     num::NonZeroUsize,
     sync::{
-        Arc, Condvar, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
 };
@@ -16,7 +16,7 @@ use super::{
     Handle, Nt,
     data::with_room,
     file::File,
-    thread::{CallingThread, calling_thread, owns},
+    thread::{CallingThread, calling_thread, may_end_with_this_thread, owns},
 };
 use crate::{
     Error, NtStatus,
@@ -393,36 +393,27 @@ pub enum Waitable {
 // ---- completing ----------------------------------------------------------------------------------------------------
 
 /// Outcome (b) of NP-IO-01, and the end of (c). `pended`: it was told that it pends.
-pub(super) fn complete(
-    file: Option<&File>,
-    io: &Io,
-    status: NtStatus,
-    information: usize,
-    pended: bool,
-) {
+pub(super) fn complete(file: &File, io: &Io, status: NtStatus, information: usize, pended: bool) {
     io.status.set(status, information);
     let mut any = false;
-    // The last handle may have gone, and with it the file object; the caller's event is the caller's.
-    if let Some(file) = file {
-        let notes = &file.notes;
-        if let Some((port, key)) = notes.port.get()
-            && io.context != 0
-            && (pended || !notes.skip_port.load(Ordering::Relaxed))
-        {
-            port.0.put_quietly(PortPacket {
-                key: *key,
-                context: io.context,
-                status,
-                information,
-            });
-            any = true;
-        }
-        let skip_signal = notes.skip_signal.load(Ordering::Relaxed);
-        // NP-IO-05: instead of the event; on synchronous file objects in any case.
-        if (io.event.is_none() || file.is_synchronous()) && !skip_signal {
-            file.signal.set_quietly();
-            any = true;
-        }
+    let notes = &file.notes;
+    if let Some((port, key)) = notes.port.get()
+        && io.context != 0
+        && (pended || !notes.skip_port.load(Ordering::Relaxed))
+    {
+        port.0.put_quietly(PortPacket {
+            key: *key,
+            context: io.context,
+            status,
+            information,
+        });
+        any = true;
+    }
+    let skip_signal = notes.skip_signal.load(Ordering::Relaxed);
+    // NP-IO-05: instead of the event; on synchronous file objects in any case.
+    if (io.event.is_none() || file.is_synchronous()) && !skip_signal {
+        file.signal.set_quietly();
+        any = true;
     }
     if let Some(event) = &io.event {
         event.set_quietly();
@@ -444,7 +435,7 @@ pub(super) fn report(
 ) -> NtStatus {
     match answer {
         Ok((status, information)) => {
-            complete(Some(file), io, status, information, false);
+            complete(file, io, status, information, false);
             status
         }
         Err(status) => status,
@@ -476,15 +467,13 @@ pub(super) fn of_read(read: Read) -> (NtStatus, usize) {
 /// A call that has answered PENDING.
 #[derive(Debug)]
 pub(super) struct Operation {
-    pub(super) file: Weak<File>,
+    /// Also after its last handle has gone: until then, if other processes have the end still.
+    file: Arc<File>,
     pub(super) io: Io,
     thread: CallingThread,
     work: Mutex<Work>,
     /// For a canceller that waits for the broker's word.
     over: Condvar,
-    /// The file object, if its last handle here has gone and other processes still have some.
-    kept: Mutex<Option<Arc<File>>>,
-    is_kept: AtomicBool,
     /// A look at what is in shared memory without the lock.
     glance: Option<Glance>,
     /// The same of a role that is in its way: it is looked at by the clock.
@@ -507,54 +496,48 @@ enum Work {
 }
 
 impl Operation {
-    fn new(file: &Arc<File>, io: &Io, work: Work) -> Arc<Operation> {
+    fn new(file: Arc<File>, io: &Io, work: Work) -> Arc<Operation> {
+        may_end_with_this_thread();
         let started = match &work {
             Work::Ring(started, _) => Some(started),
             _ => None,
         };
         let glance = started.map(Started::glance);
-        let operation = Arc::new(Operation {
-            file: Arc::downgrade(file),
+        Arc::new(Operation {
+            file,
             io: io.clone(),
             thread: calling_thread(),
             work: Mutex::new(work),
             over: Condvar::new(),
-            kept: Mutex::default(),
-            is_kept: AtomicBool::new(false),
             glance,
             soon: AtomicBool::new(false),
             is_listed: AtomicBool::new(false),
             forks: sys::forks(),
-        });
-        owns(&operation);
-        operation
+        })
     }
 
     /// One in shared memory. Its completion may come from any thread from now on.
-    pub(super) fn ring(file: &Arc<File>, io: &Io, started: Started, buffer: Option<Buffer>) {
+    pub(super) fn ring(file: Arc<File>, io: &Io, started: Started, buffer: Option<Buffer>) {
         let is_polled = started.is_polled();
         let operation = Operation::new(file, io, Work::Ring(started, buffer));
-        let this = Arc::as_ptr(&operation);
         if is_polled {
-            REACTOR.hold(operation);
+            if let Some(late) = REACTOR.hold(operation) {
+                late.end();
+            }
         } else if let Some(conn) = operation.conn() {
-            operation.enlist(file);
-            let operation: Arc<dyn Pending> = operation;
-            REACTOR.add(&conn, &operation);
-        }
-        if file.is_shut() {
-            let pended = file.pended();
-            let own = pended.iter().find(|one| Arc::as_ptr(one) == this);
-            if let Some(own) = own {
-                own.end_with_its_file();
+            operation.enlist();
+            let pending: Arc<dyn Pending> = operation.clone();
+            REACTOR.add(&conn, &pending);
+            if operation.is_too_late() {
+                operation.end_with_its_file();
             }
         }
     }
 
     /// One at the broker.
     pub(super) fn broker(file: &Arc<File>, io: &Io) -> Arc<Operation> {
-        let operation = Operation::new(file, io, Work::Asking);
-        operation.enlist(file);
+        let operation = Operation::new(file.clone(), io, Work::Asking);
+        operation.enlist();
         operation
     }
 
@@ -582,7 +565,7 @@ impl Operation {
             return;
         }
         *work = Work::Over;
-        complete(self.file.upgrade().as_deref(), &self.io, status, 0, true);
+        complete(&self.file, &self.io, status, 0, true);
         drop(work);
         self.over.notify_all();
         self.leave();
@@ -595,11 +578,7 @@ impl Operation {
                 self.cancel();
             }
         } else {
-            let server = self
-                .file
-                .upgrade()
-                .is_some_and(|file| file.side().is_some());
-            if server {
+            if self.file.side().is_some() {
                 self.finish(NtStatus::PIPE_BROKEN); // NP-LISTEN-10
             } else {
                 self.cancel();
@@ -611,39 +590,20 @@ impl Operation {
         matches!(*lock(&self.work), Work::Ring(..))
     }
 
-    fn leave(&self) {
-        self.leave_file(self.file.upgrade());
-    }
-
-    fn enlist(self: &Arc<Self>, file: &File) {
-        lock(&file.pended).push(self.clone());
+    /// In the lists of its file object and of its thread.
+    fn enlist(self: &Arc<Self>) {
+        lock(&self.file.pended).push(self.clone());
         self.is_listed.store(true, Ordering::SeqCst);
+        owns(self);
     }
 
-    fn leave_file(&self, file: Option<Arc<File>>) {
-        if let Some(file) = file
-            && self.is_listed.load(Ordering::SeqCst)
-        {
-            let mut pended = lock(&file.pended);
+    fn leave(&self) {
+        if self.is_listed.load(Ordering::SeqCst) {
+            let mut pended = lock(&self.file.pended);
             let at = pended.iter().position(|other| std::ptr::eq(&**other, self));
             let gone = at.map(|at| pended.remove(at));
             drop(pended);
             drop(gone);
-        }
-        // As `keep` does it: the note after the file object, and this after the work was over.
-        if self.is_kept.load(Ordering::SeqCst) {
-            let kept = lock(&self.kept).take();
-            drop(kept);
-        }
-    }
-
-    /// It goes on without a handle of this process, and its completion is the file object's all the same.
-    pub(super) fn keep(&self, file: &Arc<File>) {
-        *lock(&self.kept) = Some(file.clone());
-        self.is_kept.store(true, Ordering::SeqCst);
-        // It may have ended meanwhile, and nobody else would let go of it then.
-        if matches!(*lock(&self.work), Work::Over) {
-            self.leave();
         }
     }
 
@@ -687,8 +647,8 @@ impl Operation {
     }
 
     /// Whose call it is.
-    pub(super) fn is_of(&self, thread: CallingThread) -> bool {
-        self.thread == thread
+    pub(super) fn thread(&self) -> CallingThread {
+        self.thread
     }
 }
 
@@ -715,9 +675,17 @@ impl Pending for Operation {
     fn is_listed(self: Arc<Self>) {
         let work = lock(&self.work);
         // What is over has left already.
-        if let (Work::Ring(..), Some(file)) = (&*work, self.file.upgrade()) {
-            self.enlist(&file);
+        if matches!(*work, Work::Ring(..)) {
+            self.enlist();
         }
+    }
+
+    fn is_too_late(&self) -> bool {
+        self.file.is_shut()
+    }
+
+    fn end(&self) {
+        self.end_with_its_file();
     }
 
     fn stop_polling(&self) {
@@ -746,22 +714,19 @@ impl Pending for Operation {
             }
             Advanced::Over(answer) => answer,
         };
-        let file = self.file.upgrade();
         let (status, information) = match answer {
             Ok(Answer::Read(read)) => {
-                if let Some(file) = &file {
-                    file.has_consumed(started.conn().id(), read);
-                }
+                self.file.has_consumed(started.conn().id(), read);
                 of_read(read)
             }
             Ok(Answer::Wrote(count)) => (NtStatus::SUCCESS, count),
             Ok(Answer::Flushed) => (NtStatus::SUCCESS, 0),
             Err(error) => (Error::from(error).status(), 0),
         };
-        complete(file.as_deref(), &self.io, status, information, true);
+        complete(&self.file, &self.io, status, information, true);
         *work = Work::Over;
         drop(work);
-        self.leave_file(file);
+        self.leave();
         None
     }
 }

@@ -8,7 +8,7 @@ use super::{
     file::File,
     io::{Operation, StatusBlock},
 };
-use crate::{Cancel, lock::lock, npfs::Quality, wire::Peer};
+use crate::{Cancel, lock::lock, npfs::Quality, reactor::REACTOR, wire::Peer};
 
 /// A thread of this process, for [`super::Nt::cancel_synchronous_io`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,7 +84,7 @@ pub(super) fn cancel_blocking_on(file: &Arc<File>, with: Option<&StatusBlock>) -
 }
 
 thread_local! {
-    /// What this thread has pending: it ends with the thread (NP-CANCEL-08).
+    /// What this thread has pending and stands in a list: it ends with the thread (NP-CANCEL-08).
     static OWN: RefCell<Own> = const { RefCell::new(Own(Vec::new())) };
 }
 
@@ -92,6 +92,9 @@ struct Own(Vec<Weak<Operation>>);
 
 impl Drop for Own {
     fn drop(&mut self) {
+        // What is polled stands in no list, and may be this thread's: it becomes one of those that others have listed.
+        REACTOR.list_held();
+        REACTOR.end_strays_of(calling_thread().0);
         // Those of the parent of a child of fork(2) are not the child's to end: they say so themselves.
         for operation in self.0.iter().filter_map(Weak::upgrade) {
             operation.cancel();
@@ -99,16 +102,33 @@ impl Drop for Own {
     }
 }
 
-/// The calling thread has issued it.
-pub(super) fn owns(operation: &Arc<Operation>) {
+/// The calling thread is about to have something pending.
+pub(super) fn may_end_with_this_thread() {
     // At the very end of a thread nothing is left that could end with it.
-    let _ = OWN.try_with(|own| {
-        let own = &mut own.borrow_mut().0;
+    let _ = OWN.try_with(|_| ());
+}
+
+/// It has come to stand in a list, by its own thread or another one.
+pub(super) fn owns(operation: &Arc<Operation>) {
+    let weak = Arc::downgrade(operation);
+    if operation.thread() != calling_thread() {
+        return REACTOR.is_a_stray(operation.thread().0, weak);
+    }
+    let listed = OWN.try_with(|own| {
+        let Ok(mut own) = own.try_borrow_mut() else {
+            return false;
+        };
+        let own = &mut own.0;
         if own.len() == own.capacity() {
             own.retain(|one| one.strong_count() != 0);
         }
-        own.push(Arc::downgrade(operation));
+        own.push(weak.clone());
+        true
     });
+    if listed != Ok(true) {
+        // Its thread is just ending, and lists what it has polled.
+        REACTOR.is_a_stray(operation.thread().0, weak);
+    }
 }
 
 /// How far a server may act as its client (SECURITY_IMPERSONATION_LEVEL).
