@@ -2070,6 +2070,21 @@ fn a_link_is_set_apart_for_one_connection() {
     });
 }
 
+/// A link for one connection has room for it, whatever its quotas, also where an address space is small.
+#[test]
+fn a_link_for_one_has_room_for_it() {
+    for small in [false, true] {
+        for quota in [0, 65_536, 4 << 20, i32::MAX as u32] {
+            let spec = ConnSpec::new(PipeType::Byte, quota);
+            let mut pair = Pair::with(&spec, &npfs_ringbuf::books::LinkConfig::for_one(small));
+            if quota != 0 {
+                assert_eq!(pair.client.try_write(&[7; 64]), Ok(64));
+            }
+            pair.books.set_apart(pair.id).expect("alone");
+        }
+    }
+}
+
 /// A pipe that never carried data costs next to nothing.
 #[test]
 fn an_idle_connection_costs_at_most_a_page() {

@@ -388,10 +388,14 @@ fn is_root() -> bool {
 
 /// A broker for everybody, and a program that a stranger may run. `None`: this is not root, which is reported.
 fn for_everyone() -> Option<(Site, String)> {
+    for_everyone_within(Limits::default())
+}
+
+fn for_everyone_within(limits: Limits) -> Option<(Site, String)> {
     if !is_root() {
         return None;
     }
-    let site = Site::start(BrokerOptions::new().everyone(true));
+    let site = Site::start(BrokerOptions::new().everyone(true).limits(limits));
     let program = site.folder.join("actor");
     fs::copy(child_exe!(), &program).expect("a copy");
     fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("permissions");
@@ -614,6 +618,54 @@ fn connections_are_kept_apart() {
         after = maps(&mut owner);
     }
     assert!(after <= before + 2, "{before} mappings, and then {after}");
+}
+
+/// What a server keeps apart is its own user's as long as it has its end of it, and its client's from then on: a client that keeps
+/// what the server has left uses up what is the client's.
+#[test]
+fn a_stranger_does_not_use_up_what_a_server_may_have() {
+    let most = 4;
+    let limits = Limits {
+        links: most,
+        ..Limits::default()
+    };
+    let Some((site, program)) = for_everyone_within(limits) else {
+        return;
+    };
+    let namespace = site.namespace();
+    let mut options = ServerOptions::new();
+    options.pipe_type(PipeType::Message).apart(true);
+    let server = options.create(&namespace, "mine").expect("create");
+    let mut stranger = Actor::spawn(&program, &site.socket, Some(STRANGER));
+    for turn in 0..most {
+        stranger.must(&format!("open c{turn} mine r"));
+        server.connect().expect("connect");
+        server.disconnect().expect("disconnect");
+        let listening = server.connect_timeout(Duration::ZERO);
+        assert!(matches!(listening, Err(Error::TimedOut)), "{listening:?}");
+    }
+    assert_eq!(
+        stranger.ask("open more mine r"),
+        "STATUS_INSUFFICIENT_RESOURCES"
+    );
+    // Its own clients come as ever, ...
+    let mut owner = site.actor(child_exe!());
+    let _more: Vec<Server> = (1..most)
+        .map(|at| {
+            let more = options.create(&namespace, "mine").expect("create");
+            owner.must(&format!("open c{at} mine r"));
+            more
+        })
+        .collect();
+    // ... and so does the stranger once it lets go of what it has.
+    stranger.must("close c0");
+    for _ in 0..2000 {
+        if stranger.ask("open again mine r") != "STATUS_INSUFFICIENT_RESOURCES" {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    stranger.must("close again");
 }
 
 #[test]

@@ -100,7 +100,7 @@ pub enum Error {
     /// another user's process.
     #[error("no end can be taken by this token")]
     Token,
-    /// An end can go to another user only if no other connection is in its memory ([`crate::ServerOptions::apart`]).
+    /// An end can go to another user only if no other connection is in its memory ([`crate::ServerOptions::apart`], [`crate::ClientOptions::apart`]).
     #[error(
         "the connection shares its memory with others of the same two processes, so that its ends cannot go to another user"
     )]

@@ -53,6 +53,18 @@ impl Default for LinkConfig {
     }
 }
 
+impl LinkConfig {
+    /// For one connection, whatever its quotas. `small`: a process of the pair has 32 bits.
+    #[must_use]
+    pub fn for_one(small: bool) -> LinkConfig {
+        LinkConfig {
+            // Headers, and two areas of at most 1 MiB or 128 MiB (`geometry.rs`).
+            size: if small { 4 << 20 } else { 512 << 20 },
+            slots: 1,
+        }
+    }
+}
+
 /// A connection to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnSpec {

@@ -41,13 +41,15 @@ pub(super) struct LinkEntry {
     ending: AtomicBool,
     /// No slot or no area was left, and a close makes room; or it is one connection's alone.
     full: AtomicBool,
-    /// Whom it counts for: the user of the client that needed it, or of the end that wanted it apart.
-    user: Arc<User>,
+    /// Whom it counts for: the user of the client that needed it; if the server wanted it apart, the server's, as long as that has
+    /// its end.
+    payer: Mutex<Arc<User>>,
+    client: Arc<User>,
 }
 
 impl Drop for LinkEntry {
     fn drop(&mut self) {
-        self.user.links.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.payer).links.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -63,20 +65,17 @@ impl LinkEntry {
         id: u64,
         server: &Session,
         client: &Session,
-        (user, apart): (&Arc<User>, bool),
+        apart: Option<End>,
     ) -> Result<LinkEntry, BooksError> {
         let small = server.bits() == 32 || client.bits() == 32;
-        let mut config = if small {
-            LinkConfig {
+        let config = match apart {
+            Some(_) => LinkConfig::for_one(small),
+            None if small => LinkConfig {
                 size: 64 << 20,
                 slots: 256,
-            }
-        } else {
-            LinkConfig::default()
+            },
+            None => LinkConfig::default(),
         };
-        if apart {
-            config.slots = 1;
-        }
         let mut books = LinkBooks::create(&config)?;
         // Deaths are watched by the sessions: one pidfd for a process, not one for each of its links.
         let first = books.add_process(None)?;
@@ -85,7 +84,11 @@ impl LinkEntry {
         } else {
             books.add_process(None)?
         };
-        user.links.fetch_add(1, Ordering::Relaxed);
+        let payer = match apart {
+            Some(End::Server) => server.user(),
+            _ => client.user(),
+        };
+        payer.links.fetch_add(1, Ordering::Relaxed);
         Ok(LinkEntry {
             id,
             pair: pair(server.id, client.id),
@@ -97,7 +100,8 @@ impl LinkEntry {
             books: Mutex::new(books),
             ending: AtomicBool::new(false),
             full: AtomicBool::new(false),
-            user: user.clone(),
+            payer: Mutex::new(payer.clone()),
+            client: client.user().clone(),
         })
     }
 
@@ -140,6 +144,16 @@ impl LinkEntry {
     /// What a session has to know of its end of a connection.
     pub(super) fn grant(&self, conn: &ConnRef, end: End) -> Option<Grant> {
         lock(&self.books).grant(conn.conn, end).ok()
+    }
+
+    /// The server has left its end: what is still open on it is its client's doing.
+    fn is_the_clients(&self) {
+        let mut payer = lock(&self.payer);
+        if !Arc::ptr_eq(&payer, &self.client) {
+            payer.links.fetch_sub(1, Ordering::Relaxed);
+            self.client.links.fetch_add(1, Ordering::Relaxed);
+            *payer = self.client.clone();
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -411,17 +425,18 @@ impl Wires for Wiring<'_> {
                 Err(error) => return Err(refused(&error)),
             }
         }
-        // The client is to blame for many links: it came to the server, and not the other way round. But not for what the server
-        // wants.
-        let user = match plan.apart {
-            Some(End::Server) => server.user(),
-            _ => client.user(),
-        };
-        if links.len() >= LINKS_OF_A_PAIR || user.links.load(Ordering::Relaxed) >= self.most_links {
+        // The client is to blame for many links: it came to the server, and not the other way round. What the server wants is the
+        // server's as long as it has it, and the client's from then on.
+        let has_many = |user: &User| user.links.load(Ordering::Relaxed) >= self.most_links;
+        let server_pays = plan.apart == Some(End::Server);
+        if links.len() >= LINKS_OF_A_PAIR
+            || has_many(client.user())
+            || server_pays && has_many(server.user())
+        {
             return Err(NtStatus::INSUFFICIENT_RESOURCES);
         }
         let id = self.links.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = LinkEntry::new(id, &server, &client, (user, plan.apart.is_some()));
+        let link = LinkEntry::new(id, &server, &client, plan.apart);
         let link = Arc::new(link.map_err(|error| refused(&error))?);
         let conn = self
             .connect_on(&link, &spec, plan)
@@ -436,6 +451,9 @@ impl Wires for Wiring<'_> {
     fn close(&mut self, conn: &ConnRef, end: End) {
         // Refused: a burial has closed it.
         let _ = lock(&conn.link.books).close(conn.conn, end);
+        if end == End::Server {
+            conn.link.is_the_clients();
+        }
         self.links.one_less(&conn.link);
     }
 
@@ -444,6 +462,7 @@ impl Wires for Wiring<'_> {
         let _ = books.disconnect(conn.conn);
         let _ = books.close(conn.conn, End::Server);
         drop(books);
+        conn.link.is_the_clients();
         self.links.one_less(&conn.link);
     }
 

@@ -68,7 +68,8 @@ pub struct Limits {
     /// Requests that were not answered yet.
     pub outstanding: usize,
     /// Links that all clients of one user have made: one for each other process that one of them talks to, and a
-    /// further one for each 1024 connections with it.
+    /// further one for each 1024 connections with it, and for each that is kept apart; those that a server keeps apart count for its own
+    /// user as long as it has its end of them.
     pub links: usize,
     /// Sessions of one user, those included whose processes live on after them and have pipes open at the other end.
     pub sessions: usize,

@@ -83,7 +83,8 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::NotApart`]: this process has other connections with that of the other end, in the same memory
-    /// ([`ServerOptions::apart`](crate::ServerOptions::apart) keeps them apart from the start); those of [`Server::give`].
+    /// ([`ServerOptions::apart`](crate::ServerOptions::apart) and [`ClientOptions::apart`](crate::ClientOptions::apart) keep them apart from
+    /// the start); those of [`Server::give`].
     pub fn give_to_user(&self, uid: u32) -> Result<EndToken> {
         self.end.give(Giving::whole(Some(uid)))
     }
@@ -256,7 +257,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NotApart`]: this process has other connections with that of the other end, in the same memory
-    /// ([`ServerOptions::apart`](crate::ServerOptions::apart) keeps them apart from the start); those of [`Client::give`].
+    /// ([`ServerOptions::apart`](crate::ServerOptions::apart) and [`ClientOptions::apart`](crate::ClientOptions::apart) keep them apart from
+    /// the start); those of [`Client::give`].
     pub fn give_to_user(&self, uid: u32) -> Result<EndToken> {
         self.end.give(Giving::whole(Some(uid)))
     }

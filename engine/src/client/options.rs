@@ -139,7 +139,7 @@ impl ServerOptions {
 
     /// Keeps each connection of this end in memory of its own, so that its ends can always be given to another user's process
     /// ([`Server::give_to_user`], [`Client::give_to_user`](crate::Client::give_to_user)). Without it all connections of two processes are in one mapping, and only one that is the
-    /// first and only one there can be given so; with it each costs a mapping.
+    /// first and only one there can be given so; with it each costs a mapping, which counts for this process's user.
     pub fn apart(&mut self, apart: bool) -> &mut ServerOptions {
         self.apart = apart;
         self
