@@ -297,7 +297,7 @@ fn neighbours(near: &Namespace, far: &Namespace) -> [(Server, Client); 2] {
     })
 }
 
-/// What the broker does not give to another user is as it was: its modes are its own, and so is its close.
+/// What the broker does not give to another user is as it was: its modes are its own.
 #[test]
 fn an_end_that_is_refused_to_another_user_is_nobody_elses() {
     let site = site();
@@ -320,6 +320,27 @@ fn an_end_that_is_refused_to_another_user_is_nobody_elses() {
         assert_eq!(read, Read::Part(3));
     });
     drop(other);
+}
+
+/// A server end that is given before a client has come keeps its modes, which the broker does not know until then.
+#[test]
+fn np_obj_10_an_end_without_a_client_is_given_with_its_modes() {
+    let site = site();
+    let (near, holder, far) = (site.namespace(), site.namespace(), site.namespace());
+    let server = serve(&near, "pipe");
+    server
+        .set_modes(ReadMode::Message, CompletionMode::Complete)
+        .expect("its modes");
+    let other = taken(&server, &holder);
+    for end in [&server, &other] {
+        let modes = (ReadMode::Message, CompletionMode::Complete);
+        assert_eq!(end.modes(), modes);
+    }
+    let client = open(&far, "pipe");
+    client.write(b"longer").expect("write");
+    assert_eq!(other.read(&mut [0; 3]).expect("read"), Read::Part(3));
+    assert!(matches!(server.read(&mut [0; 8]), Ok(Read::Whole(3))));
+    assert!(matches!(server.read(&mut [0; 8]), Err(Error::Empty)));
 }
 
 /// A client keeps its connection apart, whatever the server has asked for.

@@ -693,8 +693,9 @@ impl<C: Clone> Shard<C> {
         wires: &mut W,
     ) -> Result<(Taken<C>, (ClientId, Quality)), NtStatus> {
         let granted = self.server(client, end)?.granted;
-        let modes = self.shared.get(&end).map(|shared| shared.modes);
-        let modes = modes.unwrap_or_default();
+        // Of one that nobody else has the modes are not known here, but to its session.
+        let shared = self.shared.get(&end).ok_or(NtStatus::INVALID_HANDLE)?;
+        let modes = shared.modes;
         if let Some((conn, side)) = self.conn_of(end) {
             // It is a holder already, unless there was no room for it then.
             wires.join(&conn, side, client)?;
