@@ -134,6 +134,7 @@ fn program_level() {
         security_length: 0,
         quality: 0,
         attributes: 0,
+        reserved: 0,
     };
     let timeout = -500_000;
     let none = ptr::null_mut();

@@ -316,6 +316,8 @@ typedef struct npfs_object_attributes {
     uint32_t quality;
     /** `NPFS_OBJ_APART`, or 0. What NT knows besides (OBJ_CASE_INSENSITIVE and so on) may be said and means nothing. */
     uint32_t attributes;
+    /** 0. */
+    uint32_t reserved;
 } npfs_object_attributes;
 
 /** A completion routine (PIO_APC_ROUTINE): is told the call's context and status block. `reserved` is 0. */

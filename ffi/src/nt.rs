@@ -50,7 +50,7 @@ impl Named {
         if at.length as usize != size_of::<npfs_object_attributes>() {
             return Err(NtStatus::INVALID_PARAMETER);
         }
-        if at.attributes & !(NPFS_OBJ_APART | NT_ATTRIBUTES) != 0 {
+        if at.attributes & !(NPFS_OBJ_APART | NT_ATTRIBUTES) != 0 || at.reserved != 0 {
             return Err(NtStatus::INVALID_PARAMETER);
         }
         let name = if !at.name.is_null() || at.name_length != 0 {

@@ -50,6 +50,8 @@ pub struct npfs_object_attributes {
     pub quality: u32,
     /// `NPFS_OBJ_APART`, or 0. What NT knows besides (OBJ_CASE_INSENSITIVE and so on) may be said and means nothing.
     pub attributes: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// What a completion port tells of one call (FILE_IO_COMPLETION_INFORMATION).

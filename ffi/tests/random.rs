@@ -253,6 +253,7 @@ fn attributes(random: &mut Random, handles: &Handles, arena: &Arena) -> npfs_obj
             true => random.number(),
             false => 0,
         },
+        reserved: u32::from(random.one_in(64)),
     }
 }
 
@@ -632,6 +633,7 @@ fn a_handle_that_another_thread_closes_is_a_status_ever_after() {
             security_length: 0,
             quality: 0,
             attributes: 0,
+            reserved: 0,
         };
         let timeout = -10_000;
         // SAFETY: what is pointed to is alive, and `server` is written.

@@ -325,6 +325,9 @@ fn put_wanted(put: &mut Put, op: u16, tag: Tag, end: EndId, wanted: Wanted) {
 }
 
 fn wanted(head: &mut Take<'_>, flags: u16) -> Result<Wanted, WireError> {
+    if flags & !APART != 0 {
+        return Err(WireError("a wish that there is not"));
+    }
     Ok(Wanted {
         access: Mask::from_bits_retain(head.u32()?),
         quality: Quality::from_bits_retain(head.u32()?),
