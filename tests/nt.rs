@@ -3,6 +3,7 @@
 //!
 //! Tests with two ends run twice: with both in one handle table, and in two that only share the broker.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use npfs::npfs::{Quality, SecurityParts};
 use npfs::nt::*;
 use npfs::security::{SecurityDescriptor, Sid};
 use npfs::{Broker, BrokerOptions, Deadline, Mask, NtStatus};
-use npfs_tests::{Remote, Site, Table, child_exe};
+use npfs_tests::{Remote, Site, Table, child_exe, eventually};
 
 const BOTH: Mask = Mask::GENERIC_READ.union(Mask::GENERIC_WRITE);
 const SECOND: Duration = Duration::from_secs(1);
@@ -2319,20 +2320,66 @@ fn a_handle_that_is_closed_stands_for_nothing_and_its_number_for_the_next() {
     far_here(|near, far| {
         let (server, client) = pair(near, far, |_| ());
         let again = far.duplicate(client, None).expect("a duplicate");
-        let writes = |handle| (0..3).map(|_| write(far, handle, b"x").0).last();
-        assert_eq!(writes(again), Some(NtStatus::SUCCESS));
+        let writes = |handle| [(); 3].map(|()| write(far, handle, b"x").0)[2];
+        assert_eq!(writes(again), NtStatus::SUCCESS);
         thread::scope(|scope| {
             scope.spawn(|| far.close(again).expect("close"));
         });
-        assert_eq!(writes(again), Some(NtStatus::INVALID_HANDLE));
+        assert_eq!(writes(again), NtStatus::INVALID_HANDLE);
         let narrow = far
             .duplicate(client, Some(Mask::FILE_READ_DATA))
             .expect("a duplicate");
         assert_eq!(narrow, again, "the same number");
-        assert_eq!(writes(narrow), Some(NtStatus::ACCESS_DENIED));
-        assert_eq!(writes(client), Some(NtStatus::SUCCESS));
+        assert_eq!(writes(narrow), NtStatus::ACCESS_DENIED);
+        assert_eq!(writes(client), NtStatus::SUCCESS);
         assert_eq!(read(near, server, 6).0, NtStatus::SUCCESS);
     });
+}
+
+/// Keeps a status block's words, and is counted as long as anybody has the block.
+struct Counted {
+    _one: Arc<()>,
+}
+
+impl Elsewhere for Counted {
+    fn write(&self, _: NtStatus, _: usize) {}
+}
+
+/// Calls that begin to pend while another thread closes their file are over when both have returned, and nothing is left of them.
+#[test]
+fn np_close_01_a_call_that_begins_as_its_file_closes_leaves_nothing() {
+    let site = Site::start(BrokerOptions::new().workers(2));
+    let (near, far) = (table(site.broker()), table(site.broker()));
+    let everything = Arc::new(());
+    for turn in 0..1000 {
+        let access = BOTH | Mask::SYNCHRONIZE;
+        let name = path("pipe");
+        let at = Attributes::named(&name);
+        let (server, _) = near
+            .create_named_pipe(&at, &CreatePipe::default())
+            .expect("create");
+        let (client, _) = far.open_file(&at, access, 1, 0).expect("open");
+        let status = StatusBlock::elsewhere(Counted {
+            _one: everything.clone(),
+        });
+        let io = Io {
+            status: status.clone(),
+            ..untouched()
+        };
+        let begun = thread::scope(|scope| {
+            let reads = scope.spawn(|| far.read_file(client, &io, &Buffer::new(4)));
+            // Before, in the midst of it, and after.
+            (0..turn % 100).for_each(|_| std::hint::spin_loop());
+            far.close(client).expect("close");
+            reads.join().expect("no panic")
+        });
+        if begun == NtStatus::PENDING {
+            assert!(io.event.as_ref().is_some_and(Event::is_set), "it is over");
+        }
+        near.close(server).expect("close");
+    }
+    // What is over may stay until the next one pends.
+    eventually("they are gone", || Arc::strong_count(&everything) <= 2);
 }
 
 #[test]

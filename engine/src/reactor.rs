@@ -442,7 +442,7 @@ impl Reactor {
     }
 
     /// One that a thread has issued stands in the list by another thread's doing.
-    pub(crate) fn is_a_stray(&self, of: u32, one: Weak<dyn Pending>) {
+    pub(crate) fn add_stray(&self, of: u32, one: Weak<dyn Pending>) {
         let mut strays = lock(&self.strays);
         if strays.len() == strays.capacity() {
             strays.retain(|(_, one)| one.strong_count() != 0);

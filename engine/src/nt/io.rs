@@ -16,7 +16,7 @@ use super::{
     Handle, Nt,
     data::with_room,
     file::File,
-    thread::{CallingThread, calling_thread, may_end_with_this_thread, owns},
+    thread::{CallingThread, calling_thread, owns, watch_for_the_end_of_this_thread},
 };
 use crate::{
     Error, NtStatus,
@@ -467,7 +467,7 @@ pub(super) fn of_read(read: Read) -> (NtStatus, usize) {
 /// A call that has answered PENDING.
 #[derive(Debug)]
 pub(super) struct Operation {
-    /// Also after its last handle has gone: until then, if other processes have the end still.
+    /// Until it is over, though its last handle may have gone: other processes may have the end still.
     file: Arc<File>,
     pub(super) io: Io,
     thread: CallingThread,
@@ -497,7 +497,7 @@ enum Work {
 
 impl Operation {
     fn new(file: Arc<File>, io: &Io, work: Work) -> Arc<Operation> {
-        may_end_with_this_thread();
+        watch_for_the_end_of_this_thread();
         let started = match &work {
             Work::Ring(started, _) => Some(started),
             _ => None,
@@ -523,6 +523,7 @@ impl Operation {
         if is_polled {
             if let Some(late) = REACTOR.hold(operation) {
                 late.end();
+                REACTOR.forget_over();
             }
         } else if let Some(conn) = operation.conn() {
             operation.enlist();
@@ -548,6 +549,10 @@ impl Operation {
             *work = Work::Broker(channel, tag);
             // Somebody may want to cancel it, and could not name it.
             self.over.notify_all();
+        }
+        drop(work);
+        if self.is_too_late() {
+            self.end_with_its_file();
         }
     }
 
@@ -577,12 +582,10 @@ impl Operation {
             if self.look().is_some() {
                 self.cancel();
             }
+        } else if self.file.side().is_some() {
+            self.finish(NtStatus::PIPE_BROKEN); // NP-LISTEN-10
         } else {
-            if self.file.side().is_some() {
-                self.finish(NtStatus::PIPE_BROKEN); // NP-LISTEN-10
-            } else {
-                self.cancel();
-            }
+            self.cancel();
         }
     }
 
@@ -592,8 +595,11 @@ impl Operation {
 
     /// In the lists of its file object and of its thread.
     fn enlist(self: &Arc<Self>) {
-        lock(&self.file.pended).push(self.clone());
+        let mut pended = lock(&self.file.pended);
+        // First, since whoever finds it there may end it.
         self.is_listed.store(true, Ordering::SeqCst);
+        pended.push(self.clone());
+        drop(pended);
         owns(self);
     }
 

@@ -115,8 +115,7 @@ thread_local! {
     static RECENT: Recent = const { Recent::new() };
 }
 
-/// The handle that this thread uses again and again: to look it up takes neither the table's lock nor a count that other threads
-/// change, too. It keeps nothing open, and is good until a handle of its table is closed, whichever that is.
+/// The handle that this thread uses again and again: to look it up does not take the table's lock, which all threads share. It keeps nothing open, and is good until a handle of its table is closed, whichever that is.
 struct Recent {
     /// Table, closed handles, handle.
     key: Cell<(u64, u64, u32)>,

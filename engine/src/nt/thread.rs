@@ -8,7 +8,7 @@ use super::{
     file::File,
     io::{Operation, StatusBlock},
 };
-use crate::{Cancel, lock::lock, npfs::Quality, reactor::REACTOR, wire::Peer};
+use crate::{Cancel, lock::lock, npfs::Quality, reactor::REACTOR, sys, wire::Peer};
 
 /// A thread of this process, for [`super::Nt::cancel_synchronous_io`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,40 +85,50 @@ pub(super) fn cancel_blocking_on(file: &Arc<File>, with: Option<&StatusBlock>) -
 
 thread_local! {
     /// What this thread has pending and stands in a list: it ends with the thread (NP-CANCEL-08).
-    static OWN: RefCell<Own> = const { RefCell::new(Own(Vec::new())) };
+    static OWN: RefCell<Own> = const { RefCell::new(Own { listed: Vec::new(), forks: 0 }) };
 }
 
-struct Own(Vec<Weak<Operation>>);
+struct Own {
+    listed: Vec<Weak<Operation>>,
+    /// [`sys::forks`] when it was looked at last.
+    forks: u32,
+}
 
 impl Drop for Own {
     fn drop(&mut self) {
+        if self.forks != sys::forks() {
+            return; // a child of fork(2) has nothing of its parent's to end
+        }
         // What is polled stands in no list, and may be this thread's: it becomes one of those that others have listed.
         REACTOR.list_held();
         REACTOR.end_strays_of(calling_thread().0);
-        // Those of the parent of a child of fork(2) are not the child's to end: they say so themselves.
-        for operation in self.0.iter().filter_map(Weak::upgrade) {
+        for operation in self.listed.iter().filter_map(Weak::upgrade) {
             operation.cancel();
         }
     }
 }
 
-/// The calling thread is about to have something pending.
-pub(super) fn may_end_with_this_thread() {
-    // At the very end of a thread nothing is left that could end with it.
-    let _ = OWN.try_with(|_| ());
+/// The calling thread is about to have something pending, which its end is to end, too.
+pub(super) fn watch_for_the_end_of_this_thread() {
+    // At the very end of a thread there is no other.
+    let _ = OWN.try_with(|own| {
+        if let Ok(mut own) = own.try_borrow_mut() {
+            own.forks = sys::forks();
+        }
+    });
 }
 
 /// It has come to stand in a list, by its own thread or another one.
 pub(super) fn owns(operation: &Arc<Operation>) {
     let weak = Arc::downgrade(operation);
     if operation.thread() != calling_thread() {
-        return REACTOR.is_a_stray(operation.thread().0, weak);
+        return REACTOR.add_stray(operation.thread().0, weak);
     }
     let listed = OWN.try_with(|own| {
         let Ok(mut own) = own.try_borrow_mut() else {
             return false;
         };
-        let own = &mut own.0;
+        let own = &mut own.listed;
         if own.len() == own.capacity() {
             own.retain(|one| one.strong_count() != 0);
         }
@@ -127,7 +137,7 @@ pub(super) fn owns(operation: &Arc<Operation>) {
     });
     if listed != Ok(true) {
         // Its thread is just ending, and lists what it has polled.
-        REACTOR.is_a_stray(operation.thread().0, weak);
+        REACTOR.add_stray(operation.thread().0, weak);
     }
 }
 
