@@ -83,11 +83,11 @@ impl<T> Queue<T> {
         REACTOR.tell();
     }
 
-    /// The caller tells of it.
+    /// The caller tells of it, which orders this.
     pub(crate) fn put_quietly(&self, one: T) {
         let mut line = lock(&self.line);
         line.push_back(one);
-        self.count.store(line.len(), Ordering::SeqCst);
+        self.count.store(line.len(), Ordering::Release);
     }
 
     /// The oldest, whoever is at work.

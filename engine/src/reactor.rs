@@ -796,6 +796,8 @@ impl Reactor {
 
     /// Something has completed, and can be seen: for whoever waits here, or at the process's descriptor.
     pub(crate) fn tell(&self) {
+        // After what there is to see, and before the look at who waits, who looks in the other order.
+        fence(Ordering::SeqCst);
         self.ring_alarm();
         notice::give();
     }

@@ -33,6 +33,18 @@ pub struct ConnectionId {
     generation: u32,
 }
 
+impl ConnectionId {
+    /// In one word, never 0: two of one link have different ones, and two of different links the same once in 2^64, since tokens
+    /// are random.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        let own = u64::from(self.slot) << 32 | u64::from(self.generation);
+        // Odd, so that no two have the same product.
+        let number = own.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.link[0];
+        number.max(1)
+    }
+}
+
 /// A handle on one end of a connection. Any thread may call; calls of several threads are served in turn.
 ///
 /// A process has one for each end, ten thousand perhaps: what is the same for all connections of a link is the link's.

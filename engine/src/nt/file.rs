@@ -4,7 +4,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, TryLockError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -37,8 +37,8 @@ pub(super) struct File {
     pub(super) turn: Mutex<()>,
     pub(super) pended: Mutex<Vec<Arc<Operation>>>,
     pub(super) notes: Notes,
-    /// The server has read, or peeked at, something of this connection's client (NP-IMP-04).
-    consumed: Mutex<Option<ConnectionId>>,
+    /// The server has read, or peeked at, something of this connection's client (NP-IMP-04): its number, or 0.
+    consumed: AtomicU64,
     handles: AtomicUsize,
     shut: AtomicBool,
     /// What the broker has said of it last (of use when that has gone).
@@ -104,7 +104,7 @@ impl File {
             turn: Mutex::new(()),
             pended: Mutex::default(),
             notes: Notes::default(),
-            consumed: Mutex::default(),
+            consumed: AtomicU64::new(0),
             handles: AtomicUsize::new(0),
             shut: AtomicBool::new(false),
             known: Mutex::default(),
@@ -235,13 +235,13 @@ impl File {
     pub(super) fn has_consumed(&self, of: ConnectionId, read: Read) {
         // A message without bytes is a message (NP-IMP-04); a part of none took nothing.
         if read != Read::Part(0) && self.side() == Some(Side::Server) {
-            *lock(&self.consumed) = Some(of);
+            self.consumed.store(of.number(), Ordering::Release);
         }
     }
 
     /// Whether anything of this connection's client was read.
     pub(super) fn consumed_of(&self, id: ConnectionId) -> bool {
-        *lock(&self.consumed) == Some(id)
+        self.consumed.load(Ordering::Acquire) == id.number()
     }
 
     /// Whether other processes may have this end, too.

@@ -139,9 +139,9 @@ impl Event {
         REACTOR.tell();
     }
 
-    /// The caller tells of it.
+    /// The caller tells of it, which orders this.
     fn set_quietly(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.store(true, Ordering::Release);
     }
 
     /// NtResetEvent: what is set after this is seen, by whoever looks for its reason first and waits then.
