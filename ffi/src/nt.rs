@@ -326,7 +326,8 @@ pub unsafe extern "C" fn npfs_give(
 /// - `uid`: that user's number, of which alone a process can take the end.
 ///
 /// Errors: SHARING_VIOLATION (this process has other connections with that of the other end, in the same memory: only one that is
-/// alone there can go to another user, and none joins it then; one that was created or opened with `NPFS_OBJ_APART` always is), and those of `npfs_give`.
+/// alone there can go to another user, and none joins it then; one that was created or opened with `NPFS_OBJ_APART` always is), and
+/// those of `npfs_give`.
 ///
 /// # Safety
 /// `token` can be written, `size` bytes.

@@ -115,7 +115,8 @@ thread_local! {
     static RECENT: Recent = const { Recent::new() };
 }
 
-/// The handle that this thread uses again and again: to look it up does not take the table's lock, which all threads share. It keeps nothing open, and is good until a handle of its table is closed, whichever that is.
+/// The handle that this thread uses again and again: to look it up does not take the table's lock, which all threads share. It
+/// keeps nothing open, and is good until a handle of its table is closed, whichever that is.
 struct Recent {
     /// Table, closed handles, handle.
     key: Cell<(u64, u64, u32)>,
@@ -148,7 +149,8 @@ impl Recent {
         })
     }
 
-    /// One that was looked up in the table. The first time its number is noted: those who go round many handles would pay for nothing.
+    /// One that was looked up in the table. The first time only its number is noted: who goes round many handles would pay for
+    /// nothing.
     fn note(&self, table: &Inner, handle: Handle, entry: &Entry) {
         let key = Recent::key(table, handle);
         let again = self.key.replace(key) == key;
