@@ -84,10 +84,7 @@ impl LinkEntry {
         } else {
             books.add_process(None)?
         };
-        let payer = match apart {
-            Some(End::Server) => server.user(),
-            _ => client.user(),
-        };
+        let payer = payer(server, client, apart);
         payer.links.fetch_add(1, Ordering::Relaxed);
         Ok(LinkEntry {
             id,
@@ -170,6 +167,15 @@ impl LinkEntry {
         if let Some(index) = self.index(session) {
             lock(&self.books).bury(index);
         }
+    }
+}
+
+/// Whom a link counts for at first. The client is to blame for many: it came to the server, and not the other way round. But what the
+/// server wants is the server's as long as it has it, and the client's from then on.
+fn payer<'s>(server: &'s Session, client: &'s Session, apart: Option<End>) -> &'s Arc<User> {
+    match apart {
+        Some(End::Server) => server.user(),
+        _ => client.user(),
     }
 }
 
@@ -425,13 +431,10 @@ impl Wires for Wiring<'_> {
                 Err(error) => return Err(refused(&error)),
             }
         }
-        // The client is to blame for many links: it came to the server, and not the other way round. What the server wants is the
-        // server's as long as it has it, and the client's from then on.
         let has_many = |user: &User| user.links.load(Ordering::Relaxed) >= self.most_links;
-        let server_pays = plan.apart == Some(End::Server);
         if links.len() >= LINKS_OF_A_PAIR
+            || has_many(payer(&server, &client, plan.apart))
             || has_many(client.user())
-            || server_pays && has_many(server.user())
         {
             return Err(NtStatus::INSUFFICIENT_RESOURCES);
         }

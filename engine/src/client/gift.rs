@@ -104,25 +104,28 @@ impl Giving {
     }
 }
 
-/// Asks the broker for the token of an end.
+/// Asks the broker for the token of an end, which counts as shared by then. `unshare`: the broker has said no, so nobody else has the end
+/// for that. Without an answer from it somebody may.
 pub(super) fn give(
     channel: &Arc<Channel>,
     end: EndId,
     giving: Giving,
     modes: Modes,
     words: Words,
+    unshare: impl FnOnce(),
 ) -> Result<EndToken> {
     let tag = channel.next_tag();
     let request = Request::Give(tag, end, giving.access, modes, giving.to, words);
-    match channel.ask(tag, &request)? {
-        Answer::Given(token) => Ok(token),
-        _ => Err(Error::Protocol("no token")),
+    match channel.ask(tag, &request) {
+        Ok(Answer::Given(token)) => Ok(token),
+        Ok(_) => Err(Error::Protocol("no token")),
+        Err(error) => {
+            if !matches!(error, Error::NoBroker { .. } | Error::Protocol(_)) {
+                unshare();
+            }
+            Err(error)
+        }
     }
-}
-
-/// Whether the broker has said no: then nobody else has the end for that. Without an answer from it somebody may.
-pub(super) fn is_refusal(error: &Error) -> bool {
-    !matches!(error, Error::NoBroker { .. } | Error::Protocol(_))
 }
 
 /// Takes what was given away, whichever end it is.
@@ -199,11 +202,8 @@ impl ClientEnd {
             peer: self.server,
             quality: Quality::default(),
         };
-        let given = give(&self.channel, self.end, giving, modes, words);
-        given.inspect_err(|error| {
-            if is_refusal(error) {
-                self.shared.fetch_sub(1, Ordering::SeqCst);
-            }
+        give(&self.channel, self.end, giving, modes, words, || {
+            self.shared.fetch_sub(1, Ordering::SeqCst);
         })
     }
 

@@ -393,11 +393,8 @@ impl ServerEnd {
             peer,
             quality,
         };
-        let given = gift::give(&channel, end, giving, self.modes(), words);
-        given.inspect_err(|error| {
-            if gift::is_refusal(error) {
-                self.unshare();
-            }
+        gift::give(&channel, end, giving, self.modes(), words, || {
+            self.unshare();
         })
     }
 
