@@ -13,8 +13,8 @@ use npfs::npfs::{EndId, Tag, Timeout, Wanted};
 use npfs::security::{Mask, SecurityDescriptor, Sid};
 use npfs::wire::{Hello, Reply, Request};
 use npfs::{
-    BrokerOptions, Client, ClientOptions, Error, Name, NtStatus, PipeType, Read, ReadMode, Server,
-    ServerOptions, State,
+    BrokerOptions, Client, ClientOptions, Error, Name, Namespace, NtStatus, PipeType, Read,
+    ReadMode, Server, ServerOptions, State,
 };
 use npfs_tests::raw::Raw;
 use npfs_tests::{Actor, Site, Stopwatch, child_exe, eventually};
@@ -535,6 +535,19 @@ fn a_giver_cannot_say_who_its_client_is() {
     assert_eq!(last.must("client s"), u32::MAX.to_string());
 }
 
+/// A server end here, and an actor's client end of it.
+fn connected(
+    options: &ServerOptions,
+    namespace: &Namespace,
+    name: &str,
+    (owner, key): (&mut Actor, &str),
+) -> Server {
+    let server = options.create(namespace, name).expect("create");
+    owner.must(&format!("open {key} {name} rw"));
+    server.connect().expect("connect");
+    server
+}
+
 /// Connections of a server that keeps them apart: each can go to another user, and their memory comes and goes with them.
 #[test]
 fn connections_are_kept_apart() {
@@ -544,17 +557,11 @@ fn connections_are_kept_apart() {
     let namespace = site.namespace();
     let mut options = ServerOptions::new();
     options.pipe_type(PipeType::Message).apart(true);
-    let create = || options.create(&namespace, "mine").expect("create");
+    let apart =
+        |owner: &mut Actor, key: &str| connected(&options, &namespace, "mine", (owner, key));
     let mut owner = site.actor(child_exe!());
     let mut stranger = Actor::spawn(&program, &site.socket, Some(STRANGER));
-    let servers: Vec<Server> = (0..3)
-        .map(|at| {
-            let server = create();
-            owner.must(&format!("open c{at} mine rw"));
-            server.connect().expect("connect");
-            server
-        })
-        .collect();
+    let servers = [0, 1, 2].map(|at| apart(&mut owner, &format!("c{at}")));
     for (at, server) in servers.iter().enumerate() {
         let token = owner.must(&format!("give-to c{at} {STRANGER}"));
         stranger.must(&format!("take-client c{at} {token}"));
@@ -562,7 +569,7 @@ fn connections_are_kept_apart() {
         assert_eq!(stranger.must(&format!("read c{at}")), "each its own");
     }
     // A server end that listens for both.
-    let server = create();
+    let server = options.create(&namespace, "mine").expect("create");
     let token = server.give_to_user(STRANGER).expect("a token");
     stranger.must(&format!("take-server s {token}"));
     owner.must("open d mine rw");
@@ -574,40 +581,23 @@ fn connections_are_kept_apart() {
     let mut common = ServerOptions::new();
     common.pipe_type(PipeType::Message);
     let maps = |owner: &mut Actor| -> usize { owner.must("links").parse().expect("a number") };
-    let shared = |at: usize, owner: &mut Actor| {
-        let server = common.create(&namespace, "common").expect("create");
-        owner.must(&format!("open f{at} common rw"));
-        server.connect().expect("connect");
-        (server, maps(owner))
-    };
-    let (_first, before) = shared(0, &mut owner);
-    let (_beside, with_two) = {
-        let beside: Vec<Server> = (0..2)
-            .map(|at| {
-                let server = create();
-                owner.must(&format!("open g{at} mine rw"));
-                server.connect().expect("connect");
-                server
-            })
-            .collect();
-        (beside, maps(&mut owner))
-    };
-    assert_eq!(with_two, before + 2);
-    let (_second, after) = shared(1, &mut owner);
-    assert_eq!(after, with_two, "another link for what shares one");
+    let shared = |owner: &mut Actor, key| connected(&common, &namespace, "common", (owner, key));
+    let _first = shared(&mut owner, "f0");
+    let before = maps(&mut owner);
+    let _beside = ["g0", "g1"].map(|key| apart(&mut owner, key));
+    assert_eq!(maps(&mut owner), before + 2);
+    let _second = shared(&mut owner, "f1");
+    let after = maps(&mut owner);
+    assert_eq!(after, before + 2, "another link for what shares one");
 
     // More than the links that two processes may have at a time.
     let before = maps(&mut owner);
     for _ in 0..120 {
-        let server = create();
-        owner.must("open e mine rw");
-        server.connect().expect("connect");
+        let _server = apart(&mut owner, "e");
         owner.must("write e x");
         owner.must("close e");
     }
-    let last = create();
-    owner.must("open e mine rw");
-    last.connect().expect("connect");
+    let _last = apart(&mut owner, "e");
     // It hears of what has gone a moment later.
     let mut after = maps(&mut owner);
     for _ in 0..2000 {
