@@ -83,9 +83,9 @@ pub(crate) enum Advanced {
 
 /// Where operations stand: a link and a slot of it. Both ends of a connection in this process are one place, and so is
 /// what is left of an earlier connection of the slot.
-type Place = (u64, u64, u32);
+pub(crate) type Place = (u64, u64, u32);
 
-fn place(conn: &Conn) -> Place {
+pub(crate) fn place(conn: &Conn) -> Place {
     place_of(conn.link(), conn.slot())
 }
 
@@ -114,11 +114,15 @@ pub(crate) struct Reactor {
     forgot_at: AtomicU64,
     /// How often the links have changed, plus one.
     version: AtomicU64,
-    /// The read that is polled, if there is one.
+    /// The read that stands in no list, if there is one.
     held: Mutex<Held>,
     /// Which one that is ([`id`]), 0: none. Set under that lock. Whoever ends it takes it away without: what is left of it
     /// stays there for a while then.
     holds: AtomicUsize,
+    /// Whoever pumps polls it: no bell tells of it. Changes under that lock.
+    polls: AtomicBool,
+    /// [`Held::watched`] is some, likewise.
+    hears: AtomicBool,
     /// How often one came, likewise: whoever looks at one looks at another then.
     came: AtomicU32,
     /// Reads to come that are not polled, since one was for nothing; and how many that will be next time.
@@ -257,8 +261,21 @@ struct Links {
 #[derive(Default)]
 struct Held {
     read: Option<Arc<dyn Pending>>,
+    /// Where it is.
+    at: Place,
+    /// The link whose bell is listened to for what is held; or was, for one before it.
+    watched: Option<Arc<Watched>>,
     /// Whoever pumps is asleep, or about to be: nobody polls.
     sleeps: bool,
+}
+
+impl Held {
+    /// Whoever sleeps listens to its bell.
+    fn is_watched(&self) -> bool {
+        let (first, second, _) = self.at;
+        let is_its = |watched: &Arc<Watched>| watched.link.token() == [first, second];
+        self.watched.as_ref().is_some_and(is_its)
+    }
 }
 
 /// What was held.
@@ -315,6 +332,8 @@ impl Reactor {
             version: AtomicU64::new(1),
             held: Mutex::default(),
             holds: AtomicUsize::new(0),
+            polls: AtomicBool::new(false),
+            hears: AtomicBool::new(false),
             came: AtomicU32::new(0),
             unpolled: AtomicU32::new(0),
             penalty: AtomicU32::new(UNPOLLED),
@@ -352,6 +371,14 @@ impl Reactor {
 
     /// An operation pends from now on. It may complete before this returns.
     pub(crate) fn add(&'static self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>) {
+        if self.holds() {
+            // What is held there was issued before.
+            let mut held = lock(&self.held);
+            let is_there = held.at == place(conn);
+            let gone = is_there.then(|| self.let_go(&mut held)).flatten();
+            drop(held);
+            self.rest(gone);
+        }
         let alone = self.enter(conn, operation);
         self.first_look(conn, operation, alone);
     }
@@ -376,14 +403,14 @@ impl Reactor {
     /// What came between its start and its place in the list; and it comes to rest at the bell. Others may have completed
     /// through it (NP-IO-13).
     fn first_look(&'static self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>, alone: bool) {
-        let over = self.move_on(place(conn), operation);
-        if over || !alone || self.holds() {
+        if !alone || self.holds() || self.move_on(place(conn), operation) {
+            // It itself, too, in its turn.
             self.settle(conn);
         }
         self.see_to_the_loop();
     }
 
-    // ---- the read that is polled -------------------------------------------------------------------------------
+    // ---- the read that is held ---------------------------------------------------------------------------------
 
     /// Who looks after the next read on a connection: whoever waits for it, if that one is likely to be answered meanwhile.
     pub(crate) fn poller(&self, conn: &Conn) -> Poller {
@@ -399,30 +426,37 @@ impl Reactor {
         Poller::Bell
     }
 
-    /// A read pends from now on that whoever pumps polls. It stands in no list until another one comes, nobody is awake, or
-    /// somebody looks for what pends: two programs that take turns go without.
+    /// A read pends from now on that whoever pumps polls. It stands in no list until another one comes, or somebody looks for
+    /// what pends: two programs that take turns go without. It may complete before this returns.
     ///
     /// Answers the read if it comes too late, for the caller to end it.
-    pub(crate) fn hold(&'static self, read: Arc<dyn Pending>) -> Option<Arc<dyn Pending>> {
+    pub(crate) fn hold(
+        &'static self,
+        at: Place,
+        read: Arc<dyn Pending>,
+    ) -> Option<Arc<dyn Pending>> {
         let mut held = lock(&self.held);
+        let was_polled = self.polls.load(Ordering::Relaxed);
         let before = self.let_go(&mut held);
         self.holds.store(id(&read), Ordering::Release);
         held.read = Some(read);
+        held.at = at;
+        self.polls.store(true, Ordering::Relaxed);
         let came = self.came.load(Ordering::Relaxed);
         self.came.store(came.wrapping_add(1), Ordering::Relaxed);
-        let own = if held.sleeps {
-            self.let_go(&mut held)
+        let asleep = if held.sleeps {
+            self.is_heard(&mut held)
         } else {
             None
         };
         // Its message may have come before anybody could find it here, from another thread of this process (NP-IO-13).
         fence(Ordering::SeqCst);
-        let news = held.read.as_ref().filter(|read| read.has_news()).cloned();
+        let this = held.read.as_ref();
+        let news = this.filter(|read| read.has_news()).cloned();
         // Whoever closes its file has said so before it looks here.
-        let this = held.read.as_ref().or(own.as_ref().map(|own| &own.read));
         let late = this.filter(|read| read.is_too_late()).cloned();
         drop(held);
-        if before.as_ref().is_some_and(Gone::pends) {
+        if was_polled && before.as_ref().is_some_and(Gone::pends) {
             // Several are read from at a time: for a while none of them is polled, and for longer each time.
             let penalty = self.penalty.load(Ordering::Relaxed);
             self.unpolled.store(penalty, Ordering::Relaxed);
@@ -430,12 +464,10 @@ impl Reactor {
             self.penalty.store(next, Ordering::Relaxed);
         }
         self.rest(before);
-        if own.is_some() {
-            self.rest(own);
-            return late;
-        }
-        if let Some(read) = news {
-            self.poll(&read);
+        if let Some(read) = asleep {
+            self.stop_polling(&read);
+        } else if let Some(read) = news {
+            self.settle_with(&read);
         }
         self.see_to_the_loop();
         late
@@ -484,7 +516,30 @@ impl Reactor {
             self.enter(conn, &read);
         }
         self.holds.store(0, Ordering::SeqCst);
+        self.polls.store(false, Ordering::Relaxed);
         Some(Gone { read, conn })
+    }
+
+    /// Whoever sleeps is woken for what is held; the caller stops to poll what this answers ([`Reactor::stop_polling`]), without
+    /// the lock.
+    #[must_use = "it is polled still"]
+    fn is_heard(&self, held: &mut Held) -> Option<Arc<dyn Pending>> {
+        let read = held.read.as_ref().filter(|_| self.holds())?;
+        if !held.is_watched() {
+            let watched = self.watch(&read.conn()?, read);
+            let before = held.watched.replace(watched);
+            self.hears.store(true, Ordering::Relaxed);
+            before.inspect(|before| self.has_one_less(before));
+        }
+        let polls = self.polls.load(Ordering::Relaxed);
+        self.polls.store(false, Ordering::Relaxed);
+        polls.then(|| read.clone())
+    }
+
+    /// What is held rests at its bell from now on.
+    fn stop_polling(&'static self, read: &Arc<dyn Pending>) {
+        read.stop_polling();
+        self.settle_with(read);
     }
 
     /// One that was let go is polled no more, and leaves the list if it has ended meanwhile.
@@ -517,15 +572,30 @@ impl Reactor {
     }
 
     /// Moves on what is held at a place. `true`: it is over.
-    fn settle_held(&'static self, at: Place) -> bool {
-        let is_there = |read: &Arc<dyn Pending>| read.conn().is_none_or(|conn| place(&conn) == at);
-        let read = self.held().filter(is_there);
-        read.is_some_and(|read| self.poll(&read))
+    fn settle_held(&'static self, at: Place, is_rung: bool) -> bool {
+        if !self.holds() {
+            return false;
+        }
+        let held = lock(&self.held);
+        let is_there = held.at == at;
+        let read = is_there.then(|| held.read.clone()).flatten();
+        drop(held);
+        read.is_some_and(|read| self.poll(&read, is_rung))
+    }
+
+    /// Moves on what is held, after what was issued before it, and whatever its bell says.
+    fn settle_with(&'static self, read: &Arc<dyn Pending>) -> bool {
+        if self.count.load(Ordering::SeqCst) != 0
+            && let Some(conn) = read.conn()
+        {
+            return self.settle_at(place(&conn), false);
+        }
+        self.poll(read, false)
     }
 
     /// Moves on what is, or was, held; `true`: something has changed. Without a lock: whoever is told of its end may begin
-    /// another one.
-    fn poll(&'static self, read: &Arc<dyn Pending>) -> bool {
+    /// another one. `is_rung`: because of its bell.
+    fn poll(&'static self, read: &Arc<dyn Pending>, is_rung: bool) -> bool {
         let rests = read.look();
         if rests == Some(Rest::AtTheBell) {
             return false;
@@ -549,6 +619,9 @@ impl Reactor {
         if was_held.is_err() {
             return true;
         }
+        if self.hears.load(Ordering::Relaxed) {
+            self.was_heard(is_rung || self.polls.load(Ordering::Relaxed));
+        }
         if !read.may_stay() {
             self.forget_over();
         }
@@ -561,19 +634,28 @@ impl Reactor {
         true
     }
 
-    /// Waits for what is held, for a moment and without being counted among the waiters: two programs that take turns are
+    /// One is over that may have rested at a bell; no more comes from it, or it may come later.
+    fn was_heard(&self, is_all: bool) {
+        if !is_all && let Some(watched) = &lock(&self.held).watched {
+            watched.was_early();
+        }
+        // It is listened to for the next one, but not for good.
+        if !self.has_idle_links.load(Ordering::Relaxed) {
+            self.has_idle_links.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Waits for what is polled, for a moment and without being counted among the waiters: two programs that take turns are
     /// through before that would be done.
-    fn wait_for_held<T>(&'static self, ready: impl Fn() -> Option<T>) -> Option<T> {
+    fn wait_for_polled<T>(&'static self, ready: impl Fn() -> Option<T>) -> Option<T> {
+        if !self.polls.load(Ordering::Relaxed) {
+            return None;
+        }
         let read = self.held()?;
         if !read.look_for_a_moment() {
             return None;
         }
-        if self.poll(&read)
-            && self.count.load(Ordering::SeqCst) != 0
-            && let Some(conn) = read.conn()
-        {
-            self.settle(&conn);
-        }
+        self.settle_with(&read);
         // For the loop, which takes the pump where nobody comes and goes.
         let left = self.left.load(Ordering::Relaxed);
         self.left.store(left.wrapping_add(1), Ordering::Relaxed);
@@ -584,9 +666,11 @@ impl Reactor {
     fn falls_asleep(&'static self) {
         let mut held = lock(&self.held);
         held.sleeps = true;
-        let gone = self.let_go(&mut held);
+        let polled = self.is_heard(&mut held);
         drop(held);
-        self.rest(gone);
+        if let Some(read) = polled {
+            self.stop_polling(&read);
+        }
     }
 
     fn wakes_up(&self) {
@@ -613,6 +697,10 @@ impl Reactor {
 
     fn unwatch(&self, watched: &Watched) {
         watched.was_early();
+        self.has_one_less(watched);
+    }
+
+    fn has_one_less(&self, watched: &Watched) {
         if watched.one_less() {
             // It stays: something may pend there again in a moment.
             if !self.has_idle_links.load(Ordering::SeqCst) {
@@ -625,6 +713,15 @@ impl Reactor {
     fn forget_idle_links(&self) {
         if !self.has_idle_links.swap(false, Ordering::SeqCst) {
             return;
+        }
+        if self.hears.load(Ordering::Relaxed) {
+            let mut held = lock(&self.held);
+            if !self.holds()
+                && let Some(watched) = held.watched.take()
+            {
+                watched.one_less();
+                self.hears.store(false, Ordering::Relaxed);
+            }
         }
         let mut links = lock(&self.links);
         // Under the lock nothing begins to pend.
@@ -649,20 +746,31 @@ impl Reactor {
 
     /// How many operations pend on a connection in this process.
     pub(crate) fn pending_on(&self, conn: &Conn) -> usize {
-        let is_there = |held: Arc<Conn>| place(&held) == place(conn);
-        let held = self.held().and_then(|read| read.conn());
-        let listed = lock(&self.pended).get(&place(conn)).map_or(0, Vec::len);
-        usize::from(held.is_some_and(is_there)) + listed
+        let at = place(conn);
+        let held = self.holds() && lock(&self.held).at == at;
+        let listed = lock(&self.pended).get(&at).map_or(0, Vec::len);
+        usize::from(held) + listed
     }
 
     /// Moves on whatever pends on either end of a connection in this process (NP-IO-13).
     pub(crate) fn settle(&'static self, conn: &Conn) {
-        self.settle_at(place(conn));
+        self.settle_at(place(conn), false);
     }
 
-    /// Whether something has completed.
-    fn settle_at(&'static self, at: Place) -> bool {
-        let mut any = self.settle_held(at);
+    /// Whether something has completed. `is_rung`: a bell has told of the place.
+    fn settle_at(&'static self, at: Place, is_rung: bool) -> bool {
+        let listed = self.listed.load(Ordering::SeqCst);
+        // What is held was issued last.
+        let first = self.settle_listed(at);
+        let held = self.settle_held(at, is_rung);
+        // It may have come into the list meanwhile.
+        let again = held || self.listed.load(Ordering::SeqCst) != listed;
+        let last = again && self.settle_listed(at);
+        first || held || last
+    }
+
+    fn settle_listed(&'static self, at: Place) -> bool {
+        let mut any = false;
         while self.count.load(Ordering::SeqCst) != 0 {
             let listed = self.listed.load(Ordering::SeqCst);
             if EMPTY.get() == Some((at, listed)) {
@@ -812,7 +920,7 @@ impl Reactor {
             return Some(answer);
         }
         if !deadline.passed()
-            && let Some(answer) = self.wait_for_held(&ready)
+            && let Some(answer) = self.wait_for_polled(&ready)
         {
             return Some(answer);
         }
@@ -865,7 +973,7 @@ impl Reactor {
         }
         let came = self.came.load(Ordering::Relaxed);
         let held = self.held();
-        let is_held = held.is_some();
+        let is_polled = held.is_some() && self.polls.load(Ordering::Relaxed);
         let last = held.or_else(|| lock(&self.links).last.as_ref()?.upgrade());
         let now = sys::now();
         sleeper.let_go(now);
@@ -880,8 +988,8 @@ impl Reactor {
             && conn.spin_until(|| last.has_news() || ready() || changed())
         {
             let moved = match last.has_news() {
-                true if is_held => self.poll(last),
-                true => self.settle_at(place(conn)),
+                true if is_polled => self.settle_with(last),
+                true => self.settle_at(place(conn), false),
                 false => true,
             };
             // What stays news although it has been looked at (a role that is held by a thread that is stopped, a peer that
@@ -919,8 +1027,9 @@ impl Reactor {
         }
         sleeper.collect();
         // No bell tells of one that is polled.
-        let held = self.held().filter(|read| read.has_news());
-        let mut any = held.is_some_and(|read| self.poll(&read));
+        let polled = self.polls.load(Ordering::Relaxed).then(|| self.held());
+        let polled = polled.flatten().filter(|read| read.has_news());
+        let mut any = polled.is_some_and(|read| self.settle_with(&read));
         let mut slots = sleeper.slots();
         for active in sleeper.active() {
             let watched = &active.watched;
@@ -933,7 +1042,9 @@ impl Reactor {
             let moves = Moves::begin(&self.moving);
             bell.take(|slot| slots.push(slot));
             let place = |slot| place_of(&watched.link, slot);
-            let settled = slots.drain(..).map(|slot| self.settle_at(place(slot)));
+            let settled = slots
+                .drain(..)
+                .map(|slot| self.settle_at(place(slot), true));
             let is_vain = settled.filter(|settled| *settled).count() == 0;
             drop(moves);
             if is_vain {
@@ -950,7 +1061,7 @@ impl Reactor {
             // Not while they are locked: what is still held up comes back into the list.
             let places = std::mem::take(&mut *lock(&self.soon));
             for at in places {
-                self.settle_at(at);
+                self.settle_at(at, false);
             }
             any = true;
         }

@@ -21,7 +21,7 @@ use crate::{
     lock::lock,
     npfs::Tag,
     queue::Queue,
-    reactor::{Advanced, MOMENT, Pending, REACTOR},
+    reactor::{Advanced, MOMENT, Pending, REACTOR, place},
     sys,
     wire::Request,
 };
@@ -388,7 +388,7 @@ impl Call {
                     *work = Work::Ring(Box::new(started));
                     drop(work);
                     if is_polled {
-                        let never = REACTOR.hold(self.clone());
+                        let never = REACTOR.hold(place(&conn), self.clone());
                         debug_assert!(never.is_none(), "it belongs to no file");
                     } else {
                         let call: Arc<dyn Pending> = self.clone();

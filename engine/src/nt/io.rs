@@ -25,7 +25,7 @@ use crate::{
     lock::lock,
     npfs::Tag,
     queue::Queue,
-    reactor::{Advanced, Pending, REACTOR},
+    reactor::{Advanced, Pending, REACTOR, place},
     sys,
     wire::Request,
 };
@@ -519,9 +519,10 @@ impl Operation {
     /// One in shared memory. Its completion may come from any thread from now on.
     pub(super) fn ring(file: Arc<File>, io: &Io, started: Started, buffer: Option<Buffer>) {
         let is_polled = started.is_polled();
+        let at = place(started.conn());
         let operation = Operation::new(file, io, Work::Ring(started, buffer));
         if is_polled {
-            if let Some(late) = REACTOR.hold(operation) {
+            if let Some(late) = REACTOR.hold(at, operation) {
                 late.end();
                 REACTOR.forget_over();
             }
