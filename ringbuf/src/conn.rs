@@ -788,13 +788,16 @@ impl Conn {
         self.spin.until(peer, &entered, ready)
     }
 
-    /// The same for a moment, `most` times and without a look at the clock: no longer than a peer takes that is at work.
+    /// The same for a moment, `most` times and without a look at the clock: no longer than a peer takes that is at work. To one on
+    /// the same CPU it gives way once.
     #[inline]
     pub fn look_until(&self, most: u32, ready: impl Fn() -> bool) -> bool {
         let common = &self.incoming().header.common.0;
         let peer = common.producer_cpu.load(Ordering::Relaxed);
-        let looks = self.spin.quick_looks(peer).min(most);
-        self.spin.look(looks, ready)
+        match self.spin.quick_looks(peer).min(most) {
+            0 => self.spin.gives_way(peer) && self.spin.give_way_once(ready),
+            looks => self.spin.look(looks, ready),
+        }
     }
 
     /// Whether it is likely to be answered meanwhile: a read that pends now is worth polling

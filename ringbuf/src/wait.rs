@@ -415,10 +415,15 @@ impl Spin {
     /// Whether a wait is likely to be answered while it is awake: beside a peer at work on another CPU, or on this one by
     /// giving way.
     pub(crate) fn stays_awake(&self, peer_cpu: u32) -> bool {
-        self.quick_looks(peer_cpu) != 0
-            || peer_cpu == cpu::current()
-                && self.policy.load(Ordering::Relaxed) != 0
-                && self.turns.load(Ordering::Relaxed) > MOST_TURNS / 2
+        self.quick_looks(peer_cpu) != 0 || self.gives_way(peer_cpu)
+    }
+
+    /// Whether it pays to give way to a peer on the same CPU.
+    #[inline]
+    pub(crate) fn gives_way(&self, peer_cpu: u32) -> bool {
+        peer_cpu == cpu::current()
+            && self.policy.load(Ordering::Relaxed) != 0
+            && self.turns.load(Ordering::Relaxed) > MOST_TURNS / 2
     }
 
     /// One more frame of a stream of large ones, of `len` bytes, had just come when it was read. A reader on the heels of its
@@ -506,16 +511,23 @@ impl Spin {
     #[cold]
     fn give_way(&self, ready: impl Fn() -> bool) -> bool {
         let turns = self.turns.load(Ordering::Relaxed);
-        for _ in 0..turns.max(1) {
-            cpu::give_way();
-            if ready() {
-                self.turns
-                    .store((turns + 1).min(MOST_TURNS), Ordering::Relaxed);
-                return true;
-            }
+        if (0..turns.max(1)).any(|_| self.give_way_once(&ready)) {
+            return true;
         }
         self.turns.store(turns / 2, Ordering::Relaxed);
         false
+    }
+
+    /// The same, and no judgement if that has brought nothing.
+    pub(crate) fn give_way_once(&self, ready: impl Fn() -> bool) -> bool {
+        cpu::give_way();
+        let is_ready = ready();
+        if is_ready {
+            let turns = self.turns.load(Ordering::Relaxed);
+            self.turns
+                .store((turns + 1).min(MOST_TURNS), Ordering::Relaxed);
+        }
+        is_ready
     }
 
     /// This side had to wake the other: what it waits for next takes that much longer, and says nothing about how
