@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use npfs::nt::*;
 use npfs::wire::{Reply, Request};
-use npfs::{BrokerOptions, Deadline, Mask, Name, NtStatus};
+use npfs::{BrokerOptions, ClientOptions, Deadline, Mask, Name, NtStatus, Op, ServerOptions};
 use npfs_ringbuf::{Link, ProcessIndex};
 use npfs_tests::{Actor, Remote, Site, Stopwatch, Table, child_exe, raw::Raw, sys, until};
 
@@ -79,6 +79,42 @@ fn np_close_02_the_peer_of_ten_thousand_pending_reads_is_killed() {
     // The promise is a second; an unoptimised build on a busy machine has more.
     begin.expect_within(Duration::from_secs(5), "all answers");
     assert_eq!(port.take(), None);
+}
+
+/// Two sessions of one process have a bell each on the link that they share. What is read by turns through one and the other is
+/// heard of at its own, by a thread that sleeps (`NPFS_READS=polled`: without a place in any list).
+#[test]
+fn each_of_two_sessions_in_one_process_hears_its_own_bell() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let broker = BrokerOptions::new().workers(2).start().expect("a broker");
+    let sessions = [(); 2].map(|()| broker.connect().expect("a session"));
+    let server = ServerOptions::new().create(&sessions[0], "two");
+    let server = server.expect("create");
+    let client = ClientOptions::new().open(&sessions[1], "two");
+    let client = client.expect("open");
+    server.connect().expect("connected");
+    for turn in 0..6 {
+        let is_servers = turn % 2 == 0;
+        let reads = if is_servers {
+            server.start(Op::read(vec![0; 16]))
+        } else {
+            client.start(Op::read(vec![0; 16]))
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(30));
+                let written = if is_servers {
+                    client.write(b"ring")
+                } else {
+                    server.write(b"ring")
+                };
+                written.expect("written");
+            });
+            let deadline = Deadline::after(Duration::from_secs(5));
+            let read = reads.wait(deadline).expect("nobody hears of it");
+            assert_eq!(read.data(), b"ring", "{turn}");
+        });
+    }
 }
 
 /// A peer rings as fast as it can, for nothing. Who sleeps at that bell looks now and then, and no more.

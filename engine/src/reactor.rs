@@ -269,15 +269,6 @@ struct Held {
     sleeps: bool,
 }
 
-impl Held {
-    /// Whoever sleeps listens to its bell.
-    fn is_watched(&self) -> bool {
-        let (first, second, _) = self.at;
-        let is_its = |watched: &Arc<Watched>| watched.link.token() == [first, second];
-        self.watched.as_ref().is_some_and(is_its)
-    }
-}
-
 /// What was held.
 struct Gone {
     read: Arc<dyn Pending>,
@@ -511,6 +502,9 @@ impl Reactor {
     fn let_go(&self, held: &mut Held) -> Option<Gone> {
         let read = held.read.take()?;
         let conn = read.conn().filter(|_| self.holds());
+        if self.hears.load(Ordering::Relaxed) {
+            self.note_idle_links();
+        }
         if let Some(conn) = &conn {
             read.clone().is_listed();
             self.enter(conn, &read);
@@ -525,8 +519,11 @@ impl Reactor {
     #[must_use = "it is polled still"]
     fn is_heard(&self, held: &mut Held) -> Option<Arc<dyn Pending>> {
         let read = held.read.as_ref().filter(|_| self.holds())?;
-        if !held.is_watched() {
-            let watched = self.watch(&read.conn()?, read);
+        let conn = read.conn()?;
+        // One link that two sessions of this process have attached has two bells.
+        let is_its = |watched: &Arc<Watched>| Shared::is(&watched.link, conn.link());
+        if !held.watched.as_ref().is_some_and(is_its) {
+            let watched = self.watch(&conn, read);
             let before = held.watched.replace(watched);
             self.hears.store(true, Ordering::Relaxed);
             before.inspect(|before| self.has_one_less(before));
@@ -572,7 +569,7 @@ impl Reactor {
     }
 
     /// Moves on what is held at a place. `true`: it is over.
-    fn settle_held(&'static self, at: Place, is_rung: bool) -> bool {
+    fn settle_held(&'static self, at: Place) -> bool {
         if !self.holds() {
             return false;
         }
@@ -580,22 +577,25 @@ impl Reactor {
         let is_there = held.at == at;
         let read = is_there.then(|| held.read.clone()).flatten();
         drop(held);
-        read.is_some_and(|read| self.poll(&read, is_rung))
+        read.is_some_and(|read| self.poll(&read))
     }
 
-    /// Moves on what is held, after what was issued before it, and whatever its bell says.
+    /// Moves on what is, or was, held, and what goes on by that.
     fn settle_with(&'static self, read: &Arc<dyn Pending>) -> bool {
-        if self.count.load(Ordering::SeqCst) != 0
+        let any = self.poll(read);
+        if any
+            && self.count.load(Ordering::SeqCst) != 0
             && let Some(conn) = read.conn()
         {
-            return self.settle_at(place(&conn), false);
+            self.settle(&conn);
         }
-        self.poll(read, false)
+        any
     }
 
     /// Moves on what is, or was, held; `true`: something has changed. Without a lock: whoever is told of its end may begin
-    /// another one. `is_rung`: because of its bell.
-    fn poll(&'static self, read: &Arc<dyn Pending>, is_rung: bool) -> bool {
+    /// another one.
+    fn poll(&'static self, read: &Arc<dyn Pending>) -> bool {
+        let was_polled = self.polls.load(Ordering::Relaxed);
         let rests = read.look();
         if rests == Some(Rest::AtTheBell) {
             return false;
@@ -620,29 +620,22 @@ impl Reactor {
             return true;
         }
         if self.hears.load(Ordering::Relaxed) {
-            self.was_heard(is_rung || self.polls.load(Ordering::Relaxed));
+            if !was_polled && let Some(watched) = &lock(&self.held).watched {
+                watched.was_early();
+            }
+            // It is listened to for the next one, but not for good.
+            self.note_idle_links();
         }
         if !read.may_stay() {
             self.forget_over();
         }
         // It was worth it.
         let penalty = self.penalty.load(Ordering::Relaxed);
-        if penalty != UNPOLLED {
+        if was_polled && penalty != UNPOLLED {
             self.penalty
                 .store(UNPOLLED.max(penalty / 2), Ordering::Relaxed);
         }
         true
-    }
-
-    /// One is over that may have rested at a bell; no more comes from it, or it may come later.
-    fn was_heard(&self, is_all: bool) {
-        if !is_all && let Some(watched) = &lock(&self.held).watched {
-            watched.was_early();
-        }
-        // It is listened to for the next one, but not for good.
-        if !self.has_idle_links.load(Ordering::Relaxed) {
-            self.has_idle_links.store(true, Ordering::SeqCst);
-        }
     }
 
     /// Waits for what is polled, for a moment and without being counted among the waiters: two programs that take turns are
@@ -702,10 +695,14 @@ impl Reactor {
 
     fn has_one_less(&self, watched: &Watched) {
         if watched.one_less() {
-            // It stays: something may pend there again in a moment.
-            if !self.has_idle_links.load(Ordering::SeqCst) {
-                self.has_idle_links.store(true, Ordering::SeqCst);
-            }
+            self.note_idle_links();
+        }
+    }
+
+    /// They stay: something may pend there again in a moment.
+    fn note_idle_links(&self) {
+        if !self.has_idle_links.load(Ordering::SeqCst) {
+            self.has_idle_links.store(true, Ordering::SeqCst);
         }
     }
 
@@ -754,23 +751,13 @@ impl Reactor {
 
     /// Moves on whatever pends on either end of a connection in this process (NP-IO-13).
     pub(crate) fn settle(&'static self, conn: &Conn) {
-        self.settle_at(place(conn), false);
+        self.settle_at(place(conn));
     }
 
-    /// Whether something has completed. `is_rung`: a bell has told of the place.
-    fn settle_at(&'static self, at: Place, is_rung: bool) -> bool {
-        let listed = self.listed.load(Ordering::SeqCst);
-        // What is held was issued last.
-        let first = self.settle_listed(at);
-        let held = self.settle_held(at, is_rung);
-        // It may have come into the list meanwhile.
-        let again = held || self.listed.load(Ordering::SeqCst) != listed;
-        let last = again && self.settle_listed(at);
-        first || held || last
-    }
-
-    fn settle_listed(&'static self, at: Place) -> bool {
-        let mut any = false;
+    /// Whether something has completed. What is held was issued first, if anything is listed there: it would not be polled
+    /// otherwise, and what comes later puts it into the list.
+    fn settle_at(&'static self, at: Place) -> bool {
+        let mut any = self.settle_held(at);
         while self.count.load(Ordering::SeqCst) != 0 {
             let listed = self.listed.load(Ordering::SeqCst);
             if EMPTY.get() == Some((at, listed)) {
@@ -989,7 +976,7 @@ impl Reactor {
         {
             let moved = match last.has_news() {
                 true if is_polled => self.settle_with(last),
-                true => self.settle_at(place(conn), false),
+                true => self.settle_at(place(conn)),
                 false => true,
             };
             // What stays news although it has been looked at (a role that is held by a thread that is stopped, a peer that
@@ -1042,9 +1029,7 @@ impl Reactor {
             let moves = Moves::begin(&self.moving);
             bell.take(|slot| slots.push(slot));
             let place = |slot| place_of(&watched.link, slot);
-            let settled = slots
-                .drain(..)
-                .map(|slot| self.settle_at(place(slot), true));
+            let settled = slots.drain(..).map(|slot| self.settle_at(place(slot)));
             let is_vain = settled.filter(|settled| *settled).count() == 0;
             drop(moves);
             if is_vain {
@@ -1061,7 +1046,7 @@ impl Reactor {
             // Not while they are locked: what is still held up comes back into the list.
             let places = std::mem::take(&mut *lock(&self.soon));
             for at in places {
-                self.settle_at(at, false);
+                self.settle_at(at);
             }
             any = true;
         }
