@@ -1,4 +1,4 @@
-//! Which CPU the calling thread runs on, for almost nothing. UNSAFE.
+//! Which CPU the calling thread runs on, for almost nothing, and what it is like. UNSAFE.
 //!
 //! glibc registers a restartable-sequence area for every thread, which the kernel keeps up to date; reading it is one
 //! load. Without it (another libc, another architecture) sched_getcpu(3) answers through the vDSO.
@@ -98,6 +98,38 @@ pub(crate) fn allowed() -> u32 {
     1
 }
 
+/// Bytes of the cache that a CPU has for itself (the second level), from [`LEAST_CACHE`], also where nobody says, to
+/// [`MOST_CACHE`].
+#[inline]
+pub(crate) fn own_cache() -> u32 {
+    use crate::sync::process::{AtomicU32, Ordering};
+    // 0: not looked up yet.
+    static BYTES: AtomicU32 = AtomicU32::new(0);
+    let known = BYTES.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let bytes = look_up_cache().clamp(LEAST_CACHE, MOST_CACHE);
+    BYTES.store(bytes, Ordering::Relaxed);
+    bytes
+}
+
+#[cold]
+fn look_up_cache() -> u32 {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(any(miri, loom))))]
+    {
+        // SAFETY: a number only. glibc answers from what the CPU says of itself; 0 or -1 where it does not.
+        let bytes = unsafe { libc::sysconf(libc::_SC_LEVEL2_CACHE_SIZE) };
+        u32::try_from(bytes).unwrap_or(0)
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu", not(any(miri, loom)))))]
+    0
+}
+
+pub(crate) const LEAST_CACHE: u32 = 1 << 20;
+/// More is shared by several CPUs.
+const MOST_CACHE: u32 = 2 << 20;
+
 /// Lets somebody else on this CPU run.
 pub(crate) fn give_way() {
     #[cfg(not(any(miri, loom)))]
@@ -115,5 +147,6 @@ mod tests {
         assert_ne!(super::current(), 0);
         assert_ne!(super::slow(), 0);
         assert!(super::allowed() >= 1);
+        assert!((super::LEAST_CACHE..=super::MOST_CACHE).contains(&super::own_cache()));
     }
 }

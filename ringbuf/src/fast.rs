@@ -285,7 +285,7 @@ impl<'a> Queue<'a> {
     /// By how many bytes a writer is to be ahead: half of the quota, or as much as a CPU keeps in a cache of its own.
     #[inline(always)]
     fn lead(self) -> u32 {
-        (self.quota / 2).min(LEAD)
+        (self.quota / 2).min(cpu::own_cache())
     }
 
     /// Waits until the writer is ahead by [`Queue::lead`]. `false`: it has added nothing for `patience` looks, some
@@ -472,7 +472,6 @@ enum NoFrame {
 
 /// Frames of which a reader on the writer's heels gets less than one that lags, and a short lap less than a long one.
 pub(crate) const LARGE: u32 = 1024;
-const LEAD: u32 = 1 << 20;
 /// Pauses, some 1 us: each look takes the line from the writer.
 const BETWEEN_LOOKS: u32 = 40;
 /// What a stream's messages may be late by.

@@ -11,6 +11,7 @@
 
 use crate::{
     attention::{OWED, READER_CLOSED, UNPLACED, WRITER_CLOSED},
+    cpu,
     error::{Error, Fault},
     fast::LARGE,
     fault::{self, Point},
@@ -423,7 +424,12 @@ impl<'a> Queue<'a> {
         if tail.wrapping_sub(notes.checked.load(Ordering::Relaxed)) >= RESTART {
             notes.checked.store(tail, Ordering::Relaxed);
             if self.restart_ahead(head, tail).is_none()
-                && worth_a_restart(head, tail, size, self.quota)
+                && worth_a_restart(
+                    head,
+                    tail,
+                    size,
+                    full_lap(size, self.quota, cpu::own_cache()),
+                )
                 && !(len >= u64::from(LARGE)
                     && !flags.has(Flags::ALIGNED)
                     && self.goes_far(tail & (size - 1)))
@@ -942,14 +948,23 @@ pub(crate) const AHEAD: u64 = 256;
 /// Room left between a frame and the rock: for the next header, wherever its alignment puts it.
 const BEFORE_ROCK: u64 = HEADER + 64;
 
-/// Whether to go back to the beginning now: the queue is empty, or at least the first half of the lap is free again.
-fn worth_a_restart(head: u64, tail: u64, size: u64, quota: u32) -> bool {
+/// Whether to go back to the beginning now: the queue is empty, or the lap is a full one and at least its first half free again.
+fn worth_a_restart(head: u64, tail: u64, size: u64, full_lap: u64) -> bool {
     let offset = tail & (size - 1);
     let same_lap = tail.wrapping_sub(head) <= offset;
     (head == tail && offset >= RESTART)
-        || (same_lap
-            && offset >= u64::from(quota).min(size / 32).max(4 * RESTART)
-            && (head & (size - 1)) >= offset / 2)
+        || (same_lap && offset >= full_lap && (head & (size - 1)) >= offset / 2)
+}
+
+/// How long a lap is behind which there are always bytes that nobody has read. Of a quota as large as a CPU's own `cache` it is
+/// longer than the caches of both sides together: by then a line is neither in the one that has read it nor in the one that wrote it.
+fn full_lap(size: u64, quota: u32, cache: u32) -> u64 {
+    let lap = if quota < cache {
+        u64::from(quota).min(size / 32)
+    } else {
+        u64::from(quota).max(3 * u64::from(cache)).min(size / 16)
+    };
+    lap.max(4 * RESTART)
 }
 
 /// What a producer remembers of its laps: in one word, 8 and 24 bits.
@@ -1022,6 +1037,19 @@ const KEEP: u64 = 192 * 1024;
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn full_laps_leave_both_caches_behind_where_the_quota_fills_one() {
+        const MIB: u32 = 1 << 20;
+        let lap = |area: u64, quota, cache| full_lap(area << 20, quota, cache) >> 10;
+        assert_eq!(lap(2, 65_536, MIB), 64);
+        assert_eq!(lap(32, MIB - 1, MIB), 1023);
+        assert_eq!(lap(128, 4 * MIB, MIB), 4096);
+        assert_eq!(lap(128, 4 * MIB, 2 * MIB), 6144);
+        // An area that has little room beside its quota.
+        assert_eq!(lap(128, 64 * MIB, 2 * MIB), 8192);
+        assert_eq!(lap(1, 4 * MIB, 2 * MIB), 64);
+    }
 
     #[test]
     fn only_a_stream_that_stays_fast_has_long_laps() {
