@@ -1,4 +1,4 @@
-//! `cargo bench -p npfs-benches --bench suite`: what `npfs bench --quick` does, as tables.
+//! `cargo bench -p benches --bench suite`: what `npfs bench --quick` does, as tables.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -30,7 +30,7 @@ logs=${INVERT_LOGS:-$work/logs}
 mkdir -p "$logs"
 logs=$(cd "$logs" && pwd)
 
-cargo test --quiet -p npfs-tests --test queue_model --test nt_model --test rules --no-run \
+cargo test --quiet -p tests --test queue_model --test nt_model --test rules --no-run \
     --message-format=json >"$work/built"
 executable() { # test
     local found

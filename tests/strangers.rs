@@ -311,7 +311,7 @@ fn descriptors_that_clients_send_do_not_stay() {
 }
 
 /// How long round trips of an honest pair, and its opens and closes, take beside a client that floods and beside one that
-/// merely uses a CPU up: `cargo test --release -p npfs-tests --test strangers -- --ignored --nocapture`.
+/// merely uses a CPU up: `cargo test --release -p tests --test strangers -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn measured_honest_clients_beside_hostile_ones() {

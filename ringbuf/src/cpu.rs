@@ -126,7 +126,7 @@ fn look_up_cache() -> u32 {
     0
 }
 
-pub(crate) const LEAST_CACHE: u32 = 1 << 20;
+const LEAST_CACHE: u32 = 1 << 20;
 /// More is shared by several CPUs.
 const MOST_CACHE: u32 = 2 << 20;
 
