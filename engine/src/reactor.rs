@@ -526,6 +526,8 @@ impl Reactor {
             let watched = self.watch(&conn, read);
             let before = held.watched.replace(watched);
             self.hears.store(true, Ordering::Relaxed);
+            // The read may be over by now.
+            self.note_idle_links();
             before.inspect(|before| self.has_one_less(before));
         }
         let polls = self.polls.load(Ordering::Relaxed);
@@ -582,10 +584,13 @@ impl Reactor {
 
     /// Moves on what is, or was, held, and what goes on by that.
     fn settle_with(&'static self, read: &Arc<dyn Pending>) -> bool {
+        let others_pend = || self.count.load(Ordering::SeqCst) != 0;
+        // Not every one that is over knows where it was.
+        let conn = others_pend().then(|| read.conn()).flatten();
         let any = self.poll(read);
         if any
-            && self.count.load(Ordering::SeqCst) != 0
-            && let Some(conn) = read.conn()
+            && others_pend()
+            && let Some(conn) = conn.or_else(|| read.conn())
         {
             self.settle(&conn);
         }
@@ -754,7 +759,7 @@ impl Reactor {
         self.settle_at(place(conn));
     }
 
-    /// Whether something has completed. What is held was issued first, if anything is listed there: it would not be polled
+    /// Whether something has completed. What is held was issued before any read that is listed there: it would not be polled
     /// otherwise, and what comes later puts it into the list.
     fn settle_at(&'static self, at: Place) -> bool {
         let mut any = self.settle_held(at);

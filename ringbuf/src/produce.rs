@@ -956,13 +956,14 @@ fn worth_a_restart(head: u64, tail: u64, size: u64, full_lap: u64) -> bool {
         || (same_lap && offset >= full_lap && (head & (size - 1)) >= offset / 2)
 }
 
-/// How long a lap is behind which there are always bytes that nobody has read. Of a quota as large as a CPU's own `cache` it is
-/// longer than the caches of both sides together: by then a line is neither in the one that has read it nor in the one that wrote it.
+/// How long a lap is behind which there are always bytes that nobody has read. Of a quota that fills the CPUs' own `cache`s it is
+/// longer than those of both sides together: by then a line is neither in the one that has read it nor in the one that wrote it.
 fn full_lap(size: u64, quota: u32, cache: u32) -> u64 {
-    let lap = if quota < cache {
-        u64::from(quota).min(size / 32)
+    let (quota, cache) = (u64::from(quota), u64::from(cache));
+    let lap = if quota < 2 * cache {
+        quota.min(size / 32)
     } else {
-        u64::from(quota).max(3 * u64::from(cache)).min(size / 16)
+        quota.max(3 * cache).min(size / 16)
     };
     lap.max(4 * RESTART)
 }
@@ -1043,7 +1044,9 @@ mod tests {
         const MIB: u32 = 1 << 20;
         let lap = |area: u64, quota, cache| full_lap(area << 20, quota, cache) >> 10;
         assert_eq!(lap(2, 65_536, MIB), 64);
-        assert_eq!(lap(32, MIB - 1, MIB), 1023);
+        assert_eq!(lap(32, MIB, MIB), 1024);
+        assert_eq!(lap(64, 2 * MIB, MIB), 3072);
+        assert_eq!(lap(64, 2 * MIB, 2 * MIB), 2048);
         assert_eq!(lap(128, 4 * MIB, MIB), 4096);
         assert_eq!(lap(128, 4 * MIB, 2 * MIB), 6144);
         // An area that has little room beside its quota.
