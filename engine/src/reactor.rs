@@ -121,8 +121,6 @@ pub(crate) struct Reactor {
     holds: AtomicUsize,
     /// Whoever pumps polls it: no bell tells of it. Changes under that lock.
     polls: AtomicBool,
-    /// [`Held::watched`] is some, likewise.
-    hears: AtomicBool,
     /// How often one came, likewise: whoever looks at one looks at another then.
     came: AtomicU32,
     /// Reads to come that are not polled, since one was for nothing; and how many that will be next time.
@@ -324,7 +322,6 @@ impl Reactor {
             held: Mutex::default(),
             holds: AtomicUsize::new(0),
             polls: AtomicBool::new(false),
-            hears: AtomicBool::new(false),
             came: AtomicU32::new(0),
             unpolled: AtomicU32::new(0),
             penalty: AtomicU32::new(UNPOLLED),
@@ -362,14 +359,8 @@ impl Reactor {
 
     /// An operation pends from now on. It may complete before this returns.
     pub(crate) fn add(&'static self, conn: &Arc<Conn>, operation: &Arc<dyn Pending>) {
-        if self.holds() {
-            // What is held there was issued before.
-            let mut held = lock(&self.held);
-            let is_there = held.at == place(conn);
-            let gone = is_there.then(|| self.let_go(&mut held)).flatten();
-            drop(held);
-            self.rest(gone);
-        }
+        // What is held there was issued before.
+        self.list_held_if(|held| held.at == place(conn));
         let alone = self.enter(conn, operation);
         self.first_look(conn, operation, alone);
     }
@@ -436,7 +427,7 @@ impl Reactor {
         let came = self.came.load(Ordering::Relaxed);
         self.came.store(came.wrapping_add(1), Ordering::Relaxed);
         let asleep = if held.sleeps {
-            self.is_heard(&mut held)
+            self.listen_for(&mut held)
         } else {
             None
         };
@@ -485,10 +476,16 @@ impl Reactor {
 
     /// What is held stands in the list from now on: for who looks for what pends.
     pub(crate) fn list_held(&'static self) {
+        self.list_held_if(|_| true);
+    }
+
+    fn list_held_if(&'static self, is_it: impl FnOnce(&Held) -> bool) {
         if !self.holds() {
             return;
         }
-        let gone = self.let_go(&mut lock(&self.held));
+        let mut held = lock(&self.held);
+        let gone = is_it(&held).then(|| self.let_go(&mut held)).flatten();
+        drop(held);
         self.rest(gone);
     }
 
@@ -502,9 +499,6 @@ impl Reactor {
     fn let_go(&self, held: &mut Held) -> Option<Gone> {
         let read = held.read.take()?;
         let conn = read.conn().filter(|_| self.holds());
-        if self.hears.load(Ordering::Relaxed) {
-            self.note_idle_links();
-        }
         if let Some(conn) = &conn {
             read.clone().is_listed();
             self.enter(conn, &read);
@@ -514,10 +508,10 @@ impl Reactor {
         Some(Gone { read, conn })
     }
 
-    /// Whoever sleeps is woken for what is held; the caller stops to poll what this answers ([`Reactor::stop_polling`]), without
+    /// Whoever sleeps listens for what is held, too; the caller stops to poll what this answers ([`Reactor::stop_polling`]), without
     /// the lock.
     #[must_use = "it is polled still"]
-    fn is_heard(&self, held: &mut Held) -> Option<Arc<dyn Pending>> {
+    fn listen_for(&self, held: &mut Held) -> Option<Arc<dyn Pending>> {
         let read = held.read.as_ref().filter(|_| self.holds())?;
         let conn = read.conn()?;
         // One link that two sessions of this process have attached has two bells.
@@ -525,10 +519,9 @@ impl Reactor {
         if !held.watched.as_ref().is_some_and(is_its) {
             let watched = self.watch(&conn, read);
             let before = held.watched.replace(watched);
-            self.hears.store(true, Ordering::Relaxed);
-            // The read may be over by now.
-            self.note_idle_links();
             before.inspect(|before| self.has_one_less(before));
+            // As long as it is listened to for what is held: not for good.
+            self.note_idle_links();
         }
         let polls = self.polls.load(Ordering::Relaxed);
         self.polls.store(false, Ordering::Relaxed);
@@ -564,21 +557,25 @@ impl Reactor {
 
     /// What is held, if there is anything.
     fn held(&self) -> Option<Arc<dyn Pending>> {
+        self.held_if(|_| true)
+    }
+
+    /// The same if it is polled.
+    fn polled(&self) -> Option<Arc<dyn Pending>> {
+        self.polls.load(Ordering::Relaxed).then(|| self.held())?
+    }
+
+    fn held_if(&self, is_it: impl FnOnce(&Held) -> bool) -> Option<Arc<dyn Pending>> {
         if !self.holds() {
             return None;
         }
-        lock(&self.held).read.clone()
+        let held = lock(&self.held);
+        is_it(&held).then(|| held.read.clone())?
     }
 
     /// Moves on what is held at a place. `true`: it is over.
     fn settle_held(&'static self, at: Place) -> bool {
-        if !self.holds() {
-            return false;
-        }
-        let held = lock(&self.held);
-        let is_there = held.at == at;
-        let read = is_there.then(|| held.read.clone()).flatten();
-        drop(held);
+        let read = self.held_if(|held| held.at == at);
         read.is_some_and(|read| self.poll(&read))
     }
 
@@ -624,12 +621,9 @@ impl Reactor {
         if was_held.is_err() {
             return true;
         }
-        if self.hears.load(Ordering::Relaxed) {
-            if !was_polled && let Some(watched) = &lock(&self.held).watched {
-                watched.was_early();
-            }
-            // It is listened to for the next one, but not for good.
-            self.note_idle_links();
+        // Its bell may come later.
+        if !was_polled && let Some(watched) = &lock(&self.held).watched {
+            watched.was_early();
         }
         if !read.may_stay() {
             self.forget_over();
@@ -646,10 +640,7 @@ impl Reactor {
     /// Waits for what is polled, for a moment and without being counted among the waiters: two programs that take turns are
     /// through before that would be done.
     fn wait_for_polled<T>(&'static self, ready: impl Fn() -> Option<T>) -> Option<T> {
-        if !self.polls.load(Ordering::Relaxed) {
-            return None;
-        }
-        let read = self.held()?;
+        let read = self.polled()?;
         if !read.look_for_a_moment() {
             return None;
         }
@@ -664,7 +655,7 @@ impl Reactor {
     fn falls_asleep(&'static self) {
         let mut held = lock(&self.held);
         held.sleeps = true;
-        let polled = self.is_heard(&mut held);
+        let polled = self.listen_for(&mut held);
         drop(held);
         if let Some(read) = polled {
             self.stop_polling(&read);
@@ -716,15 +707,14 @@ impl Reactor {
         if !self.has_idle_links.swap(false, Ordering::SeqCst) {
             return;
         }
-        if self.hears.load(Ordering::Relaxed) {
-            let mut held = lock(&self.held);
-            if !self.holds()
-                && let Some(watched) = held.watched.take()
-            {
-                watched.one_less();
-                self.hears.store(false, Ordering::Relaxed);
-            }
+        let mut held = lock(&self.held);
+        if self.holds() && held.watched.is_some() {
+            // Until the next look, then.
+            self.note_idle_links();
+        } else if let Some(watched) = held.watched.take() {
+            watched.one_less();
         }
+        drop(held);
         let mut links = lock(&self.links);
         // Under the lock nothing begins to pend.
         let gone = links.watched.extract_if(|_, watched| watched.is_idle());
@@ -749,9 +739,9 @@ impl Reactor {
     /// How many operations pend on a connection in this process.
     pub(crate) fn pending_on(&self, conn: &Conn) -> usize {
         let at = place(conn);
-        let held = self.holds() && lock(&self.held).at == at;
+        let held = self.held_if(|held| held.at == at);
         let listed = lock(&self.pended).get(&at).map_or(0, Vec::len);
-        usize::from(held) + listed
+        usize::from(held.is_some()) + listed
     }
 
     /// Moves on whatever pends on either end of a connection in this process (NP-IO-13).
@@ -965,7 +955,7 @@ impl Reactor {
         }
         let came = self.came.load(Ordering::Relaxed);
         let held = self.held();
-        let is_polled = held.is_some() && self.polls.load(Ordering::Relaxed);
+        let is_held = held.is_some();
         let last = held.or_else(|| lock(&self.links).last.as_ref()?.upgrade());
         let now = sys::now();
         sleeper.let_go(now);
@@ -980,7 +970,7 @@ impl Reactor {
             && conn.spin_until(|| last.has_news() || ready() || changed())
         {
             let moved = match last.has_news() {
-                true if is_polled => self.settle_with(last),
+                true if is_held => self.settle_with(last),
                 true => self.settle_at(place(conn)),
                 false => true,
             };
@@ -1019,8 +1009,7 @@ impl Reactor {
         }
         sleeper.collect();
         // No bell tells of one that is polled.
-        let polled = self.polls.load(Ordering::Relaxed).then(|| self.held());
-        let polled = polled.flatten().filter(|read| read.has_news());
+        let polled = self.polled().filter(|read| read.has_news());
         let mut any = polled.is_some_and(|read| self.settle_with(&read));
         let mut slots = sleeper.slots();
         for active in sleeper.active() {

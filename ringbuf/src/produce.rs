@@ -1040,7 +1040,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn full_laps_leave_both_caches_behind_where_the_quota_fills_one() {
+    fn full_laps_leave_both_caches_behind_where_the_quota_fills_them() {
         const MIB: u32 = 1 << 20;
         let lap = |area: u64, quota, cache| full_lap(area << 20, quota, cache) >> 10;
         assert_eq!(lap(2, 65_536, MIB), 64);
